@@ -1,0 +1,80 @@
+"""Every error plad raises on purpose.
+
+    PladError                 exit code 2 unless a subclass says otherwise
+    ├── ConfigError           a setting is wrong: unknown key, bad value, conflict
+    ├── DataError             a data file or row is wrong; carries every bad row
+    ├── RunDirError           a run directory is locked, stale, foreign or damaged
+    ├── PolicyError           a model, tokenizer or adapter can't be used as asked
+    ├── TrainingError         training can't go on (non-finite loss, damaged checkpoint)
+    ├── MissingExtraError     an optional dependency is not installed
+    ├── ProviderError         exit code 3: a provider refused (key, quota, unknown model)
+    ├── PartialResultError    exit code 4: finished, with more failures than allowed
+    └── Interrupted           exit code 130: stopped by the user; the same command continues
+
+A message says what happened, where (file:line or key), and the way out.
+"""
+
+
+class PladError(Exception):
+    """Base of all plad errors.
+
+    Args:
+        what: one sentence saying what is wrong.
+        where: ``file:line``, a config key, or a path.
+        fix: the way out, one line per alternative.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        if not self.fix:
+            return head
+        ways = "\n".join(f"  -> {line}" for line in self.fix.splitlines())
+        return f"{head}\n{ways}"
+
+
+class ConfigError(PladError):
+    """A setting is wrong."""
+
+
+class DataError(PladError):
+    """A data file or row is wrong."""
+
+
+class RunDirError(PladError):
+    """A run directory is locked, stale, foreign or damaged."""
+
+
+class PolicyError(PladError):
+    """A model, tokenizer or adapter can't be used as asked."""
+
+
+class TrainingError(PladError):
+    """Training can't go on."""
+
+
+class MissingExtraError(PladError):
+    """An optional dependency is not installed."""
+
+
+class ProviderError(PladError):
+    """A provider refused the request for a reason that retrying can't cure."""
+
+    exit_code = 3
+
+
+class PartialResultError(PladError):
+    """The stage finished with more failures than allowed."""
+
+    exit_code = 4
+
+
+class Interrupted(PladError):
+    """Stopped by the user; the same command continues."""
+
+    exit_code = 130

@@ -1,0 +1,113 @@
+"""What the files of a run hold: examples, generations, pairs and judgements."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a conversational prompt."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+"""A plain prompt, or the messages of a conversation."""
+
+
+class Outcome(StrEnum):
+    """How a generation ended."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"  # max_new_tokens reached before an end-of-sequence token
+    EMPTY = "empty"  # nothing but white space
+    TOO_LONG = "too_long"  # prompt + max_new_tokens exceeds the context; never sent
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a task.
+
+    Attributes:
+        id: given by the data, or derived from the prompt's content; unique in a file.
+        prompt: plain text or messages.
+        references: human targets; the first is *the* target. Empty where the data has none.
+    """
+
+    id: str
+    prompt: Prompt
+    references: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str | None:
+        """The human target, or None where the data has none."""
+        return self.references[0] if self.references else None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One sampled answer.
+
+    Attributes:
+        example_id: the example answered.
+        sample: sample number, from 0.
+        text: the decoded answer, without special tokens, stripped of outer white space.
+        token_ids: the answer in the generating policy's own vocabulary, with its
+            end-of-sequence token if it produced one.
+        outcome: how it ended.
+        prompt_tokens: length of the encoded prompt.
+    """
+
+    example_id: str
+    sample: int
+    text: str
+    token_ids: tuple[int, ...]
+    outcome: Outcome
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A pseudo-preference pair: the teacher's answer is chosen, the student's rejected.
+
+    Source: PLaD, Eq. 3.
+
+    Attributes:
+        id: ``<example id>#<sample>``.
+        rejected_token_ids: the student's own tokens, so that training scores exactly what
+            was sampled; empty where the rejected text came from elsewhere.
+    """
+
+    id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    chosen_source: str
+    rejected_source: str
+    rejected_token_ids: tuple[int, ...] = ()
+
+
+class Verdict(StrEnum):
+    """Outcome of comparing a candidate answer with an opponent's."""
+
+    WIN = "win"
+    TIE = "tie"
+    LOSS = "loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One comparison of a system's answer with its opponent's by one judge.
+
+    Attributes:
+        score, opponent_score: the judge's scores, in the judge's own unit.
+    """
+
+    example_id: str
+    judge: str
+    system: str
+    opponent: str
+    verdict: Verdict
+    score: float
+    opponent_score: float

@@ -1,0 +1,318 @@
+"""A run is a directory: created or resumed, locked, written atomically, every stage fingerprinted."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plad.errors import RunDirError
+
+SCHEMA = 1
+STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
+COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
+_SECRET = re.compile(r"(?i)(sk-[\w-]{8,}|hf_\w{8,}|(?<=bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))")
+
+
+def fingerprint(value: Any) -> str:
+    """Stable hash of a JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def redact(text: str) -> str:
+    """`text` without anything that looks like a key or a password."""
+    return _SECRET.sub("[redacted]", text)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(fd)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.chmod(temporary, 0o644)
+        temporary.replace(path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def atomic_dir(path: Path) -> Iterator[Path]:
+    """A staging folder that becomes `path`, with a COMPLETE marker of hashes, when the block ends well.
+
+    An existing `path` is replaced only then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield staging
+        os.chmod(staging, 0o755)
+        files = sorted(p for p in staging.rglob("*") if p.is_file())
+        hashes = {str(p.relative_to(staging)): file_sha256(p) for p in files}
+        for p in files:
+            _fsync(p)
+        write_json(staging / COMPLETE, hashes)
+        if path.exists():
+            shutil.rmtree(path)
+        staging.replace(path)
+        _fsync(path.parent)
+    finally:
+        if staging.exists():
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder was written whole."""
+    return (path / COMPLETE).is_file()
+
+
+def verify_dir(path: Path) -> None:
+    """Check a finished folder against its marker.
+
+    Raises:
+        RunDirError: it is unfinished, or a file is missing or differs.
+    """
+    if not is_complete(path):
+        raise RunDirError(
+            "the folder was not written completely", where=str(path), fix="delete it and run the stage again"
+        )
+    for name, digest in json.loads((path / COMPLETE).read_text()).items():
+        file = path / name
+        if not file.is_file() or file_sha256(file) != digest:
+            raise RunDirError(
+                "file is missing or damaged (hash differs)",
+                where=str(file),
+                fix="restore it from a copy\nor remove the folder and run the stage again",
+            )
+
+
+def sweep_staging(path: Path) -> list[str]:
+    """Remove what killed writes left behind below `path`; returns the names."""
+    left = sorted(p for p in path.rglob(".*.tmp"))
+    for p in left:
+        shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)
+    return [str(p.relative_to(path)) for p in left]
+
+
+@dataclass
+class RunDir:
+    """An open, locked run directory. Use `open_run` to get one."""
+
+    path: Path
+    manifest: dict[str, Any]
+    _lock: Any = field(default=None, repr=False)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def inputs(self, stage: str) -> dict[str, Any] | None:
+        """What a finished stage was made from, or None."""
+        entry = self.manifest["stages"].get(stage)
+        return entry["inputs"] if entry else None
+
+    def fingerprint(self, stage: str) -> str:
+        """Fingerprint of a finished stage's inputs; stages that depend on it hold it in theirs."""
+        return self.manifest["stages"][stage]["fingerprint"]
+
+    def counts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage counted."""
+        return self.manifest["stages"][stage]["counts"]
+
+    def is_done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage is finished and was made from these very inputs.
+
+        Raises:
+            RunDirError: it is finished, but from other inputs.
+        """
+        entry = self.manifest["stages"].get(stage)
+        if entry is None:
+            return False
+        now = json.loads(json.dumps(inputs, default=str))
+        if entry["fingerprint"] == fingerprint(now):
+            return True
+        changed = "; ".join(_differences(entry["inputs"], now))
+        raise RunDirError(
+            f"stage {stage} was made with other settings: {changed}",
+            where=str(self.path),
+            fix=f"--clean {stage} does it and all that depends on it again (recorded answers are kept)\n"
+            "run.dir=NEW keeps this run and starts another\n"
+            "or put the setting back",
+        )
+
+    def finish(self, stage: str, inputs: Mapping[str, Any], counts: Mapping[str, Any], seconds: float) -> None:
+        """Record a stage as finished."""
+        now = json.loads(json.dumps(inputs, default=str))
+        self.manifest["stages"][stage] = {
+            "fingerprint": fingerprint(now),
+            "inputs": now,
+            "counts": dict(counts),
+            "seconds": round(seconds, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        self.save()
+
+    def forget(self, stage: str) -> list[str]:
+        """Forget a stage and everything after it, so that they run again; returns their names.
+
+        Outputs are replaced when the stages run again; the ledger of generations is kept.
+        """
+        start = STAGES.index(stage)
+        gone = [s for s in STAGES[start:] if self.manifest["stages"].pop(s, None)]
+        for name in {"sft": ["sft"], "distill": ["checkpoints"]}.get(stage, []):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        self.save()
+        return gone
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key} {json.dumps(old)} -> {json.dumps(new)}"
+
+
+def _check_place(path: Path) -> None:
+    if ".." in path.parts:
+        raise RunDirError(
+            "a run directory may not point upwards", where=f"run.dir={path}", fix="name a folder below this one"
+        )
+    if path.is_symlink():
+        raise RunDirError("a run directory may not be a symbolic link", where=f"run.dir={path}", fix="name the folder")
+    if path.exists() and not path.is_dir():
+        raise RunDirError("is a file, not a folder", where=f"run.dir={path}", fix="name another folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+        names = {p.name for p in path.iterdir()} - {"run.lock", "run.log"}
+        if names:
+            raise RunDirError(
+                "folder exists and holds no run; nothing is overwritten",
+                where=f"run.dir={path}",
+                fix="name an empty or new folder",
+            )
+
+
+def _acquire(path: Path) -> Any:
+    lock = (path / "run.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        raise RunDirError(f"in use by {owner}", where=str(path), fix="wait for it, or name another run.dir") from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return lock
+
+
+def open_run(path: Path, versions: Mapping[str, str] | None = None) -> RunDir:
+    """Create or resume a run directory and lock it.
+
+    A lock dies with its process, so a killed run never blocks the next one.
+
+    Raises:
+        RunDirError: the place is unfit, in use, or of another schema.
+    """
+    _check_place(path)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(path)
+    try:
+        manifest = read_manifest(path) if (path / "manifest.json").is_file() else {"schema": SCHEMA, "stages": {}}
+    except BaseException:
+        lock.close()
+        raise
+    if versions:
+        manifest["versions"] = dict(versions)
+    run = RunDir(path, manifest, lock)
+    run.save()
+    return run
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run directory, for readers that don't lock it.
+
+    Raises:
+        RunDirError: there is none, or it is of another schema.
+    """
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise RunDirError("not a run directory (no manifest.json)", where=str(path), fix="plad run CONFIG makes one")
+    try:
+        manifest = json.loads(file.read_text())
+    except json.JSONDecodeError as e:
+        raise RunDirError(f"damaged manifest ({e})", where=str(file), fix="start a new run.dir") from None
+    if manifest.get("schema") != SCHEMA:
+        raise RunDirError(
+            f"written by another version of plad (schema {manifest.get('schema')}, this one reads {SCHEMA})",
+            where=str(path),
+            fix="use that version, or start a new run.dir",
+        )
+    return manifest
+
+
+def stages_done(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the finished stages, in order."""
+    return [s for s in STAGES if s in manifest["stages"]]

@@ -1,0 +1,145 @@
+"""One attention function for packed scoring and for slot decoding, registered with transformers.
+
+The model stays unchanged. A *plan* travels as the keyword ``plad_plan`` of the model call through every
+layer to this function, and says which queries see which keys; there is no global state and no mask of
+the whole row. Keywords of an attention layer that are not understood are refused, never ignored.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from plad.errors import PolicyError
+
+NAME = "plad"
+
+# Keywords that transformers passes along and that don't change what attention computes.
+_HARMLESS = frozenset(
+    {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "is_causal"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Scaled dot-product attention with one layer's scale, window, soft cap and dropout."""
+
+    scaling: float | None
+    dropout: float
+    sliding_window: int | None
+    softcap: float | None
+
+    def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of the last T positions of a sequence over its S positions.
+
+        Args:
+            query: [1, heads, T, dim]; key, value: [1, kv_heads, S, dim] with S >= T.
+
+        Returns:
+            [1, heads, T, dim].
+        """
+        queries, keys = query.shape[2], key.shape[2]
+        windowed = self.sliding_window is not None and keys > self.sliding_window
+        if queries == keys and not windowed and self.softcap is None:
+            return F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                is_causal=True,
+                dropout_p=self.dropout,
+                scale=self.scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
+        position = torch.arange(keys - queries, keys, device=query.device)[:, None]
+        other = torch.arange(keys, device=query.device)[None]
+        visible = other <= position
+        if windowed:
+            assert self.sliding_window is not None
+            visible &= other > position - self.sliding_window
+        return self.masked(query, key, value, visible)
+
+    def masked(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """Attention where `visible` (broadcastable to [B, heads, T, S]) is true."""
+        if self.softcap is None:
+            return F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=visible,
+                dropout_p=self.dropout,
+                scale=self.scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
+        scores = torch.tanh(query @ key.transpose(2, 3) * (scale / self.softcap)) * self.softcap
+        weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+        return F.dropout(weights, self.dropout) @ value
+
+
+class AttentionPlan(Protocol):
+    """Says which queries of a model call see which keys."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
+        """Attention of one layer: query [B, heads, T, dim] -> [B, heads, T, dim]."""
+        ...
+
+
+def plad_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    plad_plan: AttentionPlan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The function behind ``attn_implementation="plad"``.
+
+    Raises:
+        PolicyError: without a plan, with a mask, or with a keyword that isn't understood.
+    """
+    unknown = sorted(k for k, v in kwargs.items() if v is not None and k not in _HARMLESS)
+    if unknown or plad_plan is None or attention_mask is not None:
+        reason = (
+            f"attention keywords {unknown} are not understood"
+            if unknown
+            else "no plad_plan was given"
+            if plad_plan is None
+            else "a mask was given beside the plan"
+        )
+        raise PolicyError(f"{type(module).__name__}: {reason}")
+    kernel = Kernel(scaling, dropout, sliding_window, softcap)
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    out = plad_plan.attend(layer, query, key, value, kernel)
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, plad_attention)
+
+
+def replaceable(model: PreTrainedModel) -> bool:
+    """Whether the model's attention can be replaced through transformers' AttentionInterface."""
+    return model._can_set_attn_implementation()
+
+
+@contextmanager
+def plan_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Switch `model` to plad's attention inside the block."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
