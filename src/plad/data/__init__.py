@@ -1,0 +1,1 @@
+"""Data: read and check rows, split without leakage, and the files of a run."""

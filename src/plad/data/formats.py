@@ -1,0 +1,125 @@
+"""The data files of a run: examples as JSONL, pairs as a parquet file with TRL's preference columns."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from plad.errors import DataError
+from plad.records import Example, Message, Pair, Prompt
+from plad.rundir import atomic_file
+
+
+def example_to_json(example: Example) -> dict[str, Any]:
+    """A row {"id", "prompt", "references"}, as `read_examples` takes it."""
+    return {"id": example.id, "prompt": _prompt_to_json(example.prompt), "references": list(example.references)}
+
+
+def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples, whole or not at all."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
+        for example in examples:
+            f.write(json.dumps(example_to_json(example), ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[Example]:
+    """Read what `write_jsonl` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean data writes it again")
+    try:
+        with path.open(encoding="utf-8") as f:
+            rows = [json.loads(line) for line in f]
+        return [Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"])) for r in rows]
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(
+            f"is damaged ({e})", where=str(path), fix="plad run CONFIG --clean data writes it again"
+        ) from None
+
+
+def pair_to_trl(pair: Pair) -> dict[str, Any]:
+    """A TRL preference row {"prompt", "chosen", "rejected"}; a conversational prompt gives assistant messages."""
+    if isinstance(pair.prompt, str):
+        return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return {
+        "prompt": _prompt_to_json(pair.prompt),
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+    }
+
+
+def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write pairs, whole or not at all: TRL's columns, then id, sources and the rejected text's tokens."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    conversational = any(not isinstance(p.prompt, str) for p in pairs)
+    if conversational and any(isinstance(p.prompt, str) for p in pairs):
+        raise DataError("plain and conversational prompts are mixed", where="pairs", fix="use one kind of prompt")
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    text = pa.list_(message) if conversational else pa.string()
+    schema = pa.schema(
+        [("prompt", text), ("chosen", text), ("rejected", text)]
+        + [(name, pa.string()) for name in ("id", "chosen_source", "rejected_source")]
+        + [("rejected_token_ids", pa.list_(pa.int32()))]
+    )
+    rows = [
+        {
+            **pair_to_trl(p),
+            "id": p.id,
+            "chosen_source": p.chosen_source,
+            "rejected_source": p.rejected_source,
+            "rejected_token_ids": list(p.rejected_token_ids),
+        }
+        for p in pairs
+    ]
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
+    """Read what `write_pairs_parquet` wrote; the first `limit` rows if given.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean pair writes it again")
+    try:
+        table = pq.read_table(path)
+        rows = table.slice(0, limit).to_pylist()
+        return [_pair(row) for row in rows]
+    except (pa.ArrowException, OSError, KeyError) as e:
+        first = str(e).splitlines()[0]
+        raise DataError(
+            f"is damaged ({first})", where=str(path), fix="plad run CONFIG --clean pair writes it again"
+        ) from None
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    chosen, rejected = (row[n] if isinstance(row[n], str) else row[n][0]["content"] for n in ("chosen", "rejected"))
+    return Pair(
+        id=row["id"],
+        prompt=_prompt_from_json(row["prompt"]),
+        chosen=chosen,
+        rejected=rejected,
+        chosen_source=row["chosen_source"],
+        rejected_source=row["rejected_source"],
+        rejected_token_ids=tuple(row["rejected_token_ids"]),
+    )
+
+
+def _prompt_to_json(prompt: Prompt) -> str | list[dict[str, str]]:
+    return prompt if isinstance(prompt, str) else [{"role": m["role"], "content": m["content"]} for m in prompt]
+
+
+def _prompt_from_json(value: Any) -> Prompt:
+    if isinstance(value, str):
+        return value
+    return tuple(Message(role=m["role"], content=m["content"]) for m in value)

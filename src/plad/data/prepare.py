@@ -1,0 +1,115 @@
+"""The splits of a run: read, checked, and cut in two halves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from plad.config import Config
+from plad.data.read import BadRowsError, ReadResult, iter_places, read_examples
+from plad.data.split import refuse_leakage, split_train
+from plad.errors import DataError, PladError
+from plad.records import Example
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The splits of a run.
+
+    Attributes:
+        sft: D0, for fine-tuning.
+        distill: D, for distillation.
+        counts: rows of each split, rows skipped, duplicate prompts.
+    """
+
+    sft: list[Example]
+    distill: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(config: Config, skip_invalid: bool = False) -> Prepared:
+    """Read, check and split the data of a run.
+
+    Raises:
+        DataError: anything that `check` finds, all of it in one message.
+    """
+    prepared, problems = check(config, skip_invalid)
+    if prepared is None or problems:
+        raise join_problems(problems)
+    return prepared
+
+
+def check(config: Config, skip_invalid: bool = False) -> tuple[Prepared | None, list[PladError]]:
+    """Read, check and split the data of a run, collecting every problem.
+
+    Returns:
+        The splits (None if a file can't be read) and the problems.
+    """
+    problems: list[PladError] = []
+    results = _read_all(config, skip_invalid, problems)
+    try:
+        refuse_leakage({name: iter_places(result) for name, result in results.items()})
+    except DataError as e:
+        problems.append(e)
+    if "train" not in results:
+        return None, problems
+    train = results["train"]
+    try:
+        sft, distill = split_train(train.examples, config.data.sft_share, config.run.seed)
+    except DataError as e:
+        return None, [*problems, e]
+    problems.extend(_too_few(config, train, sft, distill))
+    if problems:
+        return None, problems
+    validation = results["validation"].examples if "validation" in results else []
+    counts = {
+        "sft": len(sft),
+        "distill": len(distill),
+        "validation": len(validation),
+        "test": len(results["test"].examples),
+        "skipped": {name: r.skipped for name, r in results.items()},
+        "duplicate_prompts": {name: r.duplicates for name, r in results.items()},
+    }
+    return Prepared(sft, distill, validation, results["test"].examples, counts), []
+
+
+def _read_all(config: Config, skip_invalid: bool, problems: list[PladError]) -> dict[str, ReadResult]:
+    results = {}
+    for name in ("train", "validation", "test"):
+        source = getattr(config.data, name)
+        if source is None:
+            continue
+        try:
+            results[name] = read_examples(
+                source, config.data.columns, limit=config.data.limit, skip_invalid=skip_invalid, need_references=True
+            )
+        except DataError as e:
+            problems.append(e)
+    return results
+
+
+def _too_few(config: Config, train: ReadResult, sft: list[Example], distill: list[Example]) -> Iterable[DataError]:
+    limit = f", data.limit {config.data.limit}" if config.data.limit else ""
+    skipped = f", {train.skipped} skipped" if train.skipped else ""
+    sft_batch = max(config.sft.settings(role).batch_size for role in ("teacher", "student"))
+    for name, rows, batch in (("sft", sft, sft_batch), ("distill", distill, config.distill.batch_size)):
+        if len(rows) < batch:
+            yield DataError(
+                f"{len(rows)} rows for {name} (of {len(train.examples)} training rows{skipped}{limit}, "
+                f"data.sft_share {config.data.sft_share:g}) are fewer than one batch of {batch}",
+                where=config.data.train,
+                fix=f"give more rows, or {name}.batch_size={max(1, len(rows))}",
+            )
+
+
+def join_problems(problems: list[PladError]) -> PladError:
+    """One error that says what all of them say."""
+    if len(problems) == 1:
+        return problems[0]
+    if all(isinstance(p, BadRowsError) for p in problems):
+        fix = problems[0].fix
+        text = "\n".join(f"{p.where}: {p.what}" for p in problems)
+    else:
+        fix, text = None, "\n".join(map(str, problems))
+    return DataError(f"{len(problems)} problems\n{text}", where="data", fix=fix)

@@ -1,0 +1,238 @@
+"""Examples from rows: every row checked, every bad one reported with its place and the expected shape."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plad.config import Columns
+from plad.data.sources import BadRow, Row, read_rows
+from plad.data.split import prompt_key
+from plad.errors import DataError
+from plad.records import Example, Message, Prompt
+
+SHOWN = 20  # bad rows named in an error; the rest are counted
+REFERENCE_COLUMNS = ("references", "reference", "completion")
+_PROMPT_SHAPE = 'text, or a list of {"role": ..., "content": text} that ends with the user'
+_REFERENCE_SHAPE = 'text, a list of texts, or [{"role": "assistant", "content": text}]'
+
+
+class BadRowsError(DataError):
+    """Rows that can't be read; holds the first `SHOWN` and the number of all."""
+
+    def __init__(self, source: str, bad: list[BadRow], total: int) -> None:
+        self.bad, self.total = bad, total
+        lines = [f"  {row.place}: {row.why}" for row in bad]
+        if total > len(bad):
+            lines.append(f"  ... and {total - len(bad)} more")
+        super().__init__(
+            "\n".join([f"{total} row{'s' * (total > 1)} can't be used", *lines]),
+            where=source,
+            fix="correct the rows (data.columns maps other column names)\nor drop them: --skip-invalid",
+        )
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """The examples of one source.
+
+    Attributes:
+        places: `file:line` of each example.
+        skipped: rows dropped because they couldn't be used.
+        duplicates: examples whose prompt (normalised) stood before; they are kept.
+    """
+
+    examples: list[Example]
+    places: list[str]
+    skipped: int
+    duplicates: int
+
+
+def read_examples(
+    source: str,
+    columns: Columns,
+    *,
+    limit: int | None = None,
+    skip_invalid: bool = False,
+    need_references: bool = False,
+    base: Path | None = None,
+) -> ReadResult:
+    """Read and check the examples of a file or a hub data set.
+
+    Args:
+        source: see `read_rows`.
+        columns: names of the columns.
+        limit: most examples kept.
+        skip_invalid: drop and count the rows that can't be used, instead of raising.
+        need_references: a row without a reference can't be used.
+        base: folder in which a relative `source` is looked for first.
+
+    Raises:
+        DataError: the source can't be read or holds no usable row.
+        BadRowsError: some rows can't be used.
+    """
+    if base is not None and (base / source).exists():
+        source = str(base / source)
+    reader = _Reader(columns, need_references)
+    for row in read_rows(source):
+        reader.take(row)
+        if limit is not None and len(reader.examples) >= limit:
+            break
+    if reader.total_bad and not skip_invalid:
+        raise BadRowsError(source, reader.bad, reader.total_bad)
+    if not reader.examples:
+        why = f"all {reader.total_bad} rows were skipped as unusable" if reader.total_bad else "the file holds no row"
+        raise DataError(f"no example to read: {why}", where=source, fix="give a file with at least one usable row")
+    keys = {prompt_key(e.prompt) for e in reader.examples}
+    return ReadResult(reader.examples, reader.places, reader.total_bad, len(reader.examples) - len(keys))
+
+
+class _Reader:
+    """Turns rows into examples and keeps what can't be one."""
+
+    def __init__(self, columns: Columns, need_references: bool) -> None:
+        self.columns, self.need_references = columns, need_references
+        self.needs_id = "id" in columns.model_fields_set
+        self.examples: list[Example] = []
+        self.places: list[str] = []
+        self.bad: list[BadRow] = []
+        self.total_bad = 0
+        self._ids: dict[str, str] = {}  # id -> place
+        self._derived: Counter[str] = Counter()
+
+    def take(self, row: Row | BadRow) -> None:
+        if isinstance(row, BadRow):
+            self._refuse(row)
+            return
+        try:
+            example = self._example(row.value)
+        except ValueError as e:
+            self._refuse(BadRow(row.place, str(e)))
+            return
+        if example.id in self._ids:
+            self._refuse(BadRow(row.place, f"id {example.id!r} is used before, at {self._ids[example.id]}"))
+            return
+        self._ids[example.id] = row.place
+        self.examples.append(example)
+        self.places.append(row.place)
+
+    def _refuse(self, bad: BadRow) -> None:
+        self.total_bad += 1
+        if len(self.bad) < SHOWN:
+            self.bad.append(bad)
+
+    def _example(self, value: Any) -> Example:
+        if not isinstance(value, dict):
+            raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
+        prompt = _prompt(_column(value, self.columns.prompt), self.columns.prompt)
+        if self.examples and isinstance(prompt, str) != isinstance(self.examples[0].prompt, str):
+            kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
+            raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
+        return Example(self._id(value, prompt), prompt, self._references(value))
+
+    def _id(self, value: dict[str, Any], prompt: Prompt) -> str:
+        given = value.get(self.columns.id)
+        if given is None:
+            if self.needs_id:
+                _column(value, self.columns.id)
+                raise ValueError(f"{self.columns.id}: null; expected text or a whole number")
+            derived = _derived_id(prompt)
+            self._derived[derived] += 1
+            number = self._derived[derived]
+            return derived if number == 1 else f"{derived}-{number}"
+        if isinstance(given, bool) or not isinstance(given, str | int):
+            raise ValueError(f"{self.columns.id}: {_kind(given)}; expected text or a whole number")
+        return _text(str(given), self.columns.id)
+
+    def _references(self, value: dict[str, Any]) -> tuple[str, ...]:
+        name = self.columns.reference
+        if name is None:
+            found = [c for c in REFERENCE_COLUMNS if value.get(c) is not None]
+            if not found:
+                if not self.need_references:
+                    return ()
+                null = [c for c in REFERENCE_COLUMNS if c in value]
+                if null:
+                    raise ValueError(f"{null[0]}: null; expected {_REFERENCE_SHAPE}")
+                raise ValueError(f"no column {', '.join(REFERENCE_COLUMNS)} (has {_names(value)}); a target is needed")
+            name = found[0]
+        elif value.get(name) is None and not self.need_references:
+            return ()
+        return _texts(_column(value, name), name)
+
+
+def _column(value: dict[str, Any], name: str) -> Any:
+    if name not in value:
+        raise ValueError(f"no column {name!r} (has {_names(value)})")
+    return value[name]
+
+
+def _names(value: dict[str, Any]) -> str:
+    names = ", ".join(repr(n)[:40] for n in list(value)[:8])
+    return f"{names}, ..." if len(value) > 8 else names or "none"
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {_kind(value)}; expected text")
+    if not value.strip():
+        raise ValueError(f"{name}: blank; expected text")
+    if "\0" in value:
+        raise ValueError(f"{name}: holds a NUL character at position {value.index(chr(0))}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise ValueError(f"{name}: lone surrogate U+{ord(value[e.start]):04X} at position {e.start}") from None
+    return value
+
+
+def _prompt(value: Any, name: str) -> Prompt:
+    if isinstance(value, str):
+        return _text(value, name)
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: {_kind(value)}; expected {_PROMPT_SHAPE}")
+    messages = tuple(_message(m, f"{name}[{i}]") for i, m in enumerate(value))
+    if not messages or messages[-1]["role"] != "user":
+        last = f"ends with {messages[-1]['role']!r}" if messages else "an empty list"
+        raise ValueError(f"{name}: {last}; expected {_PROMPT_SHAPE}")
+    return messages
+
+
+def _message(value: Any, name: str) -> Message:
+    if not isinstance(value, dict):
+        raise ValueError(f'{name}: {_kind(value)}; expected {{"role": ..., "content": text}}')
+    return Message(
+        role=_text(_column(value, "role"), f"{name}.role"),
+        content=_text(_column(value, "content"), f"{name}.content"),
+    )
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_text(value, name),)
+    if not isinstance(value, list) or not value:
+        kind = "an empty list" if value == [] else _kind(value)
+        raise ValueError(f"{name}: {kind}; expected {_REFERENCE_SHAPE}")
+    if isinstance(value[0], dict):
+        message = _message(value[0], f"{name}[0]")
+        if len(value) > 1 or message["role"] != "assistant":
+            raise ValueError(f"{name}: a conversation; expected {_REFERENCE_SHAPE}")
+        return (message["content"],)
+    return tuple(_text(v, f"{name}[{i}]") for i, v in enumerate(value))
+
+
+def _derived_id(prompt: Prompt) -> str:
+    return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
+    """Each example with its place."""
+    return zip(result.places, result.examples, strict=True)

@@ -1,0 +1,161 @@
+"""Rows of a data file with the place of each: JSONL (plain or .gz), parquet, or a hub data set."""
+
+import codecs
+import difflib
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from plad.errors import DataError
+
+MAX_LINE_BYTES = 16 * 2**20
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One JSON value and where it stands."""
+
+    place: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that can't be used, where it stands and why."""
+
+    place: str
+    why: str
+
+
+def read_rows(source: str) -> Iterator[Row | BadRow]:
+    """Stream the rows of a file or a hub data set.
+
+    Args:
+        source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`).
+
+    Yields:
+        Each row, or what is wrong with it.
+
+    Raises:
+        DataError: the source is missing, of another kind, damaged, or out of reach.
+    """
+    path = Path(source)
+    if path.is_file():
+        if source.endswith(JSONL_SUFFIXES):
+            return _read_jsonl(path)
+        if source.endswith(".parquet"):
+            return _read_parquet(path)
+        raise DataError(
+            f"unknown kind of file {path.suffix or '(no suffix)'}",
+            where=source,
+            fix="give a .jsonl, .jsonl.gz or .parquet file, or a hub name owner/name:split",
+        )
+    name = _HUB_NAME.fullmatch(source)
+    if name and not path.exists() and not source.endswith((*JSONL_SUFFIXES, ".parquet")):
+        return _read_hub(source, name["name"], name["config"], name["split"])
+    raise _missing(path, source)
+
+
+def _missing(path: Path, source: str) -> DataError:
+    if path.is_dir():
+        return DataError(
+            "is a folder, not a data file", where=source, fix="name one .jsonl, .jsonl.gz or .parquet file"
+        )
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f"did you mean {path.parent / close[0]}?\n" if close else ""
+    return DataError(
+        "no such data file", where=source, fix=f"{hint}paths are read from the config's folder, then from here"
+    )
+
+
+def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+            yield from _parse_lines(f, str(path))  # type: ignore[arg-type]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise DataError(f"damaged gzip file ({e})", where=str(path), fix="copy or download it again") from None
+    except OSError as e:
+        raise DataError(f"can't be read ({e.strerror or e})", where=str(path), fix="check its permissions") from None
+
+
+def _parse_lines(f: BinaryIO, name: str) -> Iterator[Row | BadRow]:
+    offset = 0
+    number = 0
+    while line := f.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        place = f"{name}:{number}"
+        start, offset = offset, offset + len(line)
+        if len(line) > MAX_LINE_BYTES:
+            while not line.endswith(b"\n") and (line := f.readline(2**20)):
+                offset += len(line)
+            yield BadRow(place, f"line of {offset - start:,} bytes; at most {MAX_LINE_BYTES:,} are read")
+            continue
+        if number == 1 and line.startswith(codecs.BOM_UTF8):
+            line, start = line.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
+        if line.strip():
+            yield _parse_line(line, place, start)
+
+
+def _parse_line(line: bytes, place: str, start: int) -> Row | BadRow:
+    try:
+        text = line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as e:
+        return BadRow(place, f"not UTF-8: byte 0x{line[e.start]:02x} at offset {start + e.start} of the file")
+    try:
+        return Row(place, json.loads(text, object_pairs_hook=_no_twice))
+    except json.JSONDecodeError as e:
+        nul = "; the file holds a NUL byte" if "\0" in text else ""
+        return BadRow(f"{place}:{e.colno}", f"not JSON: {e.msg[0].lower()}{e.msg[1:]}{nul}")
+    except RecursionError:
+        return BadRow(place, "not JSON: nested too deeply")
+    except ValueError as e:
+        return BadRow(place, str(e))
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"column {next(n for n in names if names.count(n) > 1)!r} stands twice in the row")
+    return value
+
+
+def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=256):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}:row {number}", value)
+    except (pa.ArrowException, OSError) as e:
+        first = str(e).splitlines()[0]
+        raise DataError(f"not a readable parquet file ({first})", where=str(path), fix="write it again") from None
+
+
+def _read_hub(source: str, name: str, config: str | None, split: str) -> Iterator[Row | BadRow]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+    except Exception as e:  # the hub client raises a dozen unrelated kinds
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise DataError(
+            f"can't load this data set from the hub ({type(e).__name__}: {first})",
+            where=source,
+            fix="check the name, the split and the network (HF_HUB_OFFLINE, HF_TOKEN)\n"
+            "or download it and give the path of a .jsonl or .parquet file",
+        ) from None
+    for number, value in enumerate(rows, start=1):
+        yield Row(f"{source}:row {number}", value)
