@@ -3,9 +3,8 @@
 Unknown keys are refused, numbers must be finite, and nothing here imports code named in a file.
 """
 
-import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -131,6 +130,12 @@ class TrainSettings(Section):
     )
     checkpoint_steps: PositiveInt = Field(50, description="Steps between resumable checkpoints.")
 
+    def relevant(self) -> dict[str, Any]:
+        """The settings that shape what is learnt; the others bound memory or pace the checkpoints."""
+        return self.model_dump(
+            mode="json", exclude={"max_tokens", "checkpoint_steps", "gradient_checkpointing", "lora"}
+        )
+
 
 class SftOverride(Section):
     """Fields of `sft` that differ for one policy."""
@@ -165,8 +170,8 @@ class DropRules(Section):
 
     identical: bool = Field(True, description="Drop pairs whose two texts are the same.")
     empty: bool = Field(True, description="Drop pairs with an empty text.")
-    truncated: Literal["both", "teacher", "none"] = Field(
-        "both", description="Drop pairs whose answer was cut off: either one, the teacher's only, or none."
+    truncated: Literal["both", "teacher"] = Field(
+        "both", description="Drop pairs in which either answer was cut off, or only those in which the teacher's was."
     )
 
 
@@ -274,9 +279,3 @@ class Config(Section):
     def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
         """The adapter that `settings` trains on `policy`."""
         return policy.lora if settings.lora == "inherit" else settings.lora
-
-
-def total_steps(rows: int, settings: TrainSettings, world_size: int = 1) -> int:
-    """Optimizer steps that `settings` takes over `rows` rows."""
-    per_epoch = math.ceil(rows / (settings.batch_size * settings.gradient_accumulation_steps * world_size))
-    return max(1, math.ceil(per_epoch * settings.epochs))

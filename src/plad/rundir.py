@@ -80,14 +80,14 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_dir(path: Path) -> Iterator[Path]:
     """A staging folder that becomes `path`, with a COMPLETE marker of hashes, when the block ends well.
 
-    An existing `path` is replaced only then.
+    An existing `path` is replaced only then. A README.md may be rewritten later and is not hashed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield staging
         os.chmod(staging, 0o755)
-        files = sorted(p for p in staging.rglob("*") if p.is_file())
+        files = sorted(p for p in staging.rglob("*") if p.is_file() and p.name != "README.md")
         hashes = {str(p.relative_to(staging)): file_sha256(p) for p in files}
         for p in files:
             _fsync(p)
@@ -194,14 +194,26 @@ class RunDir:
     def forget(self, stage: str) -> list[str]:
         """Forget a stage and everything after it, so that they run again; returns their names.
 
-        Outputs are replaced when the stages run again; the ledger of generations is kept.
+        The ledger of generations is kept: nothing that was sampled is sampled twice.
         """
-        start = STAGES.index(stage)
-        gone = [s for s in STAGES[start:] if self.manifest["stages"].pop(s, None)]
-        for name in {"sft": ["sft"], "distill": ["checkpoints"]}.get(stage, []):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        gone = STAGES[STAGES.index(stage) :]
+        if "sft" in gone:
+            self.drop("sft")
+        if "distill" in gone:
+            self.drop("checkpoints")
+        return [s for s in gone if self.manifest["stages"].pop(s, None)]
+
+    def drop(self, name: str) -> None:
+        """Delete a folder of this run."""
+        place = (self.path / name).resolve()
+        if not place.is_relative_to(self.path.resolve()) or place == self.path.resolve():
+            raise RunDirError("refusing to delete outside the run directory", where=str(place))
+        shutil.rmtree(place, ignore_errors=True)
+
+    def set_versions(self, versions: Mapping[str, str]) -> None:
+        """Record what the run is made with."""
+        self.manifest["versions"] = dict(versions)
         self.save()
-        return gone
 
     def save(self) -> None:
         """Write the manifest."""
@@ -268,7 +280,7 @@ def _acquire(path: Path) -> Any:
     return lock
 
 
-def open_run(path: Path, versions: Mapping[str, str] | None = None) -> RunDir:
+def open_run(path: Path) -> RunDir:
     """Create or resume a run directory and lock it.
 
     A lock dies with its process, so a killed run never blocks the next one.
@@ -284,8 +296,6 @@ def open_run(path: Path, versions: Mapping[str, str] | None = None) -> RunDir:
     except BaseException:
         lock.close()
         raise
-    if versions:
-        manifest["versions"] = dict(versions)
     run = RunDir(path, manifest, lock)
     run.save()
     return run

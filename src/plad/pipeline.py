@@ -1,0 +1,159 @@
+"""The order of the stages and what each depends on: data -> sft -> generate -> pair -> distill -> evaluate -> report.
+
+Every stage is recorded with a fingerprint of all it depends on. The same command again continues where it
+stopped; a changed setting is refused until the stages that depend on it are cleaned.
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from plad import stages
+from plad.config import Config, ModelSection
+from plad.errors import ConfigError, RunDirError
+from plad.rundir import STAGES, RunDir, sweep_staging
+from plad.stages import Context
+
+log = logging.getLogger("plad")
+
+_RUN: dict[str, Callable[[Context], dict[str, Any]]] = {
+    "data": stages.data,
+    "sft": stages.sft,
+    "generate": stages.generate,
+    "pair": stages.pair,
+    "distill": stages.distill,
+    "evaluate": stages.evaluate,
+    "report": stages.report,
+}
+
+
+def versions() -> dict[str, str]:
+    """Versions that shape results, and the machine."""
+    names = ("plad", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "rouge-score")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in names},
+    }
+
+
+def _source(ctx: Context, section: ModelSection) -> dict[str, Any]:
+    from plad.policy.fingerprint import model_fingerprint
+
+    return {
+        "settings": section.model_dump(mode="json", exclude={"lora"}),
+        "weights": model_fingerprint(section, ctx.base),
+    }
+
+
+def _dump(section: Any) -> Any:
+    return None if section is None else section.model_dump(mode="json")
+
+
+def _data_inputs(ctx: Context) -> dict[str, Any]:
+    from plad.data.prepare import data_fingerprint
+
+    return {
+        "data": _dump(ctx.config.data),
+        "files": data_fingerprint(ctx.config, ctx.base),
+        "seed": ctx.config.run.seed,
+        "skip_invalid": ctx.skip_invalid,
+    }
+
+
+def _sft_inputs(ctx: Context) -> dict[str, Any]:
+    cfg = ctx.config
+    roles: dict[str, Any] = {}
+    for role, section in (("teacher", cfg.teacher), ("student", cfg.student)):
+        settings = cfg.sft.settings(role)
+        roles[role] = {
+            **_source(ctx, section),
+            "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, section))},
+        }
+    return roles
+
+
+def inputs(ctx: Context, stage: str) -> dict[str, Any]:
+    """Everything a stage's outcome depends on, and nothing else.
+
+    Concurrency, memory bounds and checkpoint pace are left out: they never change a result.
+    """
+    cfg = ctx.config
+    own: dict[str, Callable[[], dict[str, Any]]] = {
+        "data": lambda: _data_inputs(ctx),
+        "sft": lambda: _sft_inputs(ctx),
+        "generate": lambda: {"generate": cfg.generate.model_dump(mode="json", exclude={"slots"})},
+        "pair": lambda: {"pairs": _dump(cfg.pairs)},
+        "distill": lambda: {
+            "distill": cfg.distill.relevant(),
+            "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
+            "judge": _dump(cfg.evaluate.judges[0]) if cfg.evaluate.judges else None,
+        },
+        "evaluate": lambda: {
+            "evaluate": _dump(cfg.evaluate),
+            "max_new_tokens": cfg.evaluation_max_new_tokens,
+        },
+        "report": dict,
+    }
+    position = STAGES.index(stage)
+    before = {STAGES[position - 1]: ctx.run.fingerprint(STAGES[position - 1])} if position else {}
+    return before | own[stage]()
+
+
+def _wanted(to: str | None, only: str | None) -> tuple[str, ...]:
+    for name in (to, only):
+        if name is not None and name not in STAGES:
+            raise ConfigError(f"no stage {name!r}", where="--to", fix=f"one of {', '.join(STAGES)}")
+    return STAGES[: STAGES.index(only or to) + 1] if only or to else STAGES  # type: ignore[arg-type]
+
+
+def run(
+    config: Config,
+    run_dir: RunDir,
+    *,
+    base: Path,
+    to: str | None = None,
+    only: str | None = None,
+    clean: str | None = None,
+    skip_invalid: bool = False,
+) -> None:
+    """Run the stages that are not done yet.
+
+    Args:
+        base: where relative model and data paths start.
+        to: the last stage to run.
+        only: run this stage alone; those before it must be done (data is run where needed).
+        clean: do this stage and all that depends on it again.
+
+    Raises:
+        RunDirError: a finished stage was made with other settings, or an earlier stage is missing.
+    """
+    for name in sweep_staging(run_dir.path):
+        log.info("removed %s, left half-written by a stopped run", name)
+    if clean is not None:
+        _wanted(clean, None)
+        gone = run_dir.forget(clean)
+        log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
+    run_dir.set_versions(versions())
+    ctx = Context(config, run_dir, base, skip_invalid)
+    for stage in _wanted(to, only):
+        depends = inputs(ctx, stage)
+        if run_dir.is_done(stage, depends):
+            log.info("%s: done before", stage)
+            continue
+        if only not in (None, stage) and stage != "data":
+            raise RunDirError(
+                f"stage {stage} is not done, and {only} needs it",
+                where=str(run_dir.path),
+                fix=f"plad {stage} CONFIG\nor plad run CONFIG",
+            )
+        log.info("%s: started", stage)
+        started = time.monotonic()
+        counts = _RUN[stage](replace(ctx, depends=depends))
+        run_dir.finish(stage, depends, counts, time.monotonic() - started)
+        log.info("%s: done in %.0f s", stage, time.monotonic() - started)

@@ -1,0 +1,52 @@
+"""Checkpoints that exist whole or not at all, and are trusted only after their hashes are checked."""
+
+import json
+import shutil
+from pathlib import Path
+
+from plad.errors import RunDirError, TrainingError
+from plad.rundir import is_complete, verify_dir
+
+KEPT = 2  # the newest, and the one before it in case the newest is damaged on disk
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints in `folder`, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if p.is_dir() and is_complete(p)]
+    return sorted(found, key=_step)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest finished checkpoint, verified against its hashes; None if there is none.
+
+    Raises:
+        TrainingError: it is damaged; names the file and the previous good checkpoint.
+    """
+    found = checkpoints(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    try:
+        verify_dir(newest)
+    except RunDirError as e:
+        previous = found[-2] if len(found) > 1 else None
+        resume = f"{newest} and run again: training resumes from {previous or 'its beginning'}"
+        raise TrainingError(
+            "the newest checkpoint is damaged", where=e.where, fix=f"restore the file\nor delete {resume}"
+        ) from None
+    return newest
+
+
+def rotate(folder: Path) -> None:
+    """Delete all but the newest checkpoints."""
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def trained_with(checkpoint: Path) -> dict[str, object]:
+    """The settings a checkpoint was trained with."""
+    return json.loads((checkpoint / "settings.json").read_text())

@@ -1,0 +1,53 @@
+"""From rows of text to groups of tokens, with a count for everything left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plad.policy.prompt import PromptFormat
+from plad.records import Example
+from plad.scoring.layout import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Groups ready to train on, and how many rows were left out.
+
+    Attributes:
+        too_long: rows over `max_length` or the context.
+        no_completion: rows whose completion has no tokens.
+    """
+
+    groups: list[Group]
+    too_long: int = 0
+    no_completion: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """For the manifest."""
+        return {"groups": len(self.groups), "too_long": self.too_long, "no_completion": self.no_completion}
+
+
+def keep_fitting(groups: Sequence[Group], limit: int) -> Encoded:
+    """Leave out groups that don't fit or have nothing to learn from."""
+    kept: list[Group] = []
+    too_long = empty = 0
+    for g in groups:
+        if any(not c for c in g.completions):
+            empty += 1
+        elif len(g.prompt) + max(map(len, g.completions)) > limit:
+            too_long += 1
+        else:
+            kept.append(g)
+    return Encoded(kept, too_long, empty)
+
+
+def sft_groups(examples: Sequence[Example], prompt_format: PromptFormat) -> list[Group]:
+    """What fine-tuning trains on: each prompt with its target."""
+    return [
+        Group(
+            id=e.id,
+            prompt=tuple(prompt_format.encode_prompt(e.prompt)),
+            completions=(tuple(prompt_format.encode_completion(e.target)),),
+        )
+        for e in examples
+        if e.target is not None
+    ]

@@ -1,0 +1,182 @@
+"""One training run: from a policy and its groups to trained weights, resumable at any moment."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import set_seed
+
+from plad.config import RankObjective, SftObjective, TrainSettings
+from plad.errors import TrainingError
+from plad.objectives import make_objective
+from plad.policy.load import Policy
+from plad.progress import track
+from plad.rundir import fingerprint
+from plad.scoring import Group, checked_route
+from plad.train.checkpoints import latest_checkpoint, trained_with
+from plad.train.trainer import GroupTrainer
+
+log = logging.getLogger("plad")
+
+GPU_MAX_TOKENS = 16_384
+
+
+class _Progress(TrainerCallback):
+    """A progress bar with rate and time left."""
+
+    def __init__(self, label: str, latest: Mapping[str, Any]) -> None:
+        self.label, self.latest = label, latest
+        self.bar: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._context = track(self.label, state.max_steps, "step")
+        self.bar = self._context.__enter__()
+        if state.global_step:
+            self.bar.advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        shown = {k: f"{self.latest[k]:.3g}" for k in ("loss", "active", "tokens_per_s") if k in self.latest}
+        self.bar.advance(1, **shown)
+
+    def close(self) -> None:
+        """Take the bar down, also after an error."""
+        if self.bar is not None:
+            self._context.__exit__(None, None, None)
+
+
+def _arguments(
+    settings: TrainSettings, folder: Path, *, rows: int, seed: int, bf16: bool, on_cpu: bool
+) -> TrainingArguments:
+    steps = math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation_steps) * settings.epochs
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=int(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=bf16,
+        use_cpu=on_cpu,
+        seed=seed,
+        data_seed=seed,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        average_tokens_across_devices=False,
+    )
+
+
+def _forget_metrics_after(file: Path, stage: str, step: int) -> None:
+    """Drop metric rows of steps that will be taken again."""
+    if not file.is_file():
+        return
+    rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    kept = [r for r in rows if r["stage"] != stage or r["step"] <= step]
+    if len(kept) < len(rows):
+        file.write_text("".join(json.dumps(r) + "\n" for r in kept))
+
+
+def _resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to resume from, if it was trained with these very settings."""
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        return None
+    before, now = trained_with(checkpoint), json.loads(json.dumps(dict(settings), default=str))
+    if before != now:
+        changed = ", ".join(
+            f"{k} {before.get(k)} -> {now.get(k)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)
+        )
+        raise TrainingError(
+            f"the checkpoint was trained with other settings: {changed}",
+            where=str(checkpoint),
+            fix="put the setting back\nor --clean the stage to train from the beginning",
+        )
+    return checkpoint
+
+
+def train_policy(
+    policy: Policy,
+    groups: Sequence[Group],
+    settings: TrainSettings,
+    objective: RankObjective | SftObjective,
+    *,
+    stage: str,
+    folder: Path,
+    metrics_file: Path,
+    emit: Callable[[dict[str, Any]], None],
+    seed: int,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Train `policy` in place.
+
+    Args:
+        groups: one completion each for `sft`, (chosen, rejected...) for `rank`.
+        stage: name in metrics rows.
+        folder: where checkpoints go; training resumes from the newest one there.
+        emit: receives each metrics row.
+
+    Returns:
+        Counts: steps, tokens a second, seconds.
+
+    Raises:
+        TrainingError: non-finite loss, damaged checkpoint, or a checkpoint of other settings.
+    """
+    on_cpu = policy.device.type == "cpu"
+    max_tokens = settings.max_tokens or (None if on_cpu else GPU_MAX_TOKENS)
+    bf16 = policy.dtype is torch.bfloat16
+    if bf16:  # autocast computes in bfloat16; trained weights and optimizer state stay float32
+        for p in policy.model.parameters():
+            if p.requires_grad:
+                p.data = p.data.float()
+    depends = {
+        **settings.relevant(),
+        "objective": objective.model_dump(mode="json"),
+        "seed": seed,
+        "groups": fingerprint([[g.id, g.prompt, g.completions] for g in groups]),
+    }
+    resume = _resume_point(folder, depends)
+    step = int(resume.name.rpartition("-")[2]) if resume else 0
+    _forget_metrics_after(metrics_file, stage, step)
+    if resume:
+        log.info("%s: resuming from step %d", stage, step)
+    latest: dict[str, Any] = {}
+
+    def record(row: dict[str, Any]) -> None:
+        latest.clear()
+        latest.update(row)
+        emit({"stage": stage, **row})
+
+    set_seed(seed)
+    route = checked_route(policy.model, groups[0], log.warning)
+    progress = _Progress(stage, latest)
+    trainer = GroupTrainer(
+        policy.model,
+        _arguments(settings, folder, rows=len(groups), seed=seed, bf16=bf16, on_cpu=on_cpu),
+        list(groups),
+        objective=make_objective(objective),
+        route=route,
+        max_tokens=max_tokens,
+        settings=depends,
+        emit=record,
+        callbacks=[progress, *callbacks],
+    )
+    try:
+        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        progress.close()
+    policy.model.eval()
+    return {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1), "route": route}

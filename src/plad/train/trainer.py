@@ -1,0 +1,202 @@
+"""The trainer: groups in, one objective, gradients that don't depend on how a batch is split."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from plad.errors import TrainingError
+from plad.objectives import Objective
+from plad.rundir import atomic_dir
+from plad.scoring import Group, Route, pack, score
+from plad.train.checkpoints import rotate
+
+MAX_SKIPPED = 3  # non-finite steps in a row before training stops
+
+
+def collate(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """A batch is its groups; rows are packed when they are scored."""
+    return {"groups": list(groups)}
+
+
+class GroupTrainer(Trainer):
+    """transformers' Trainer over groups of one prompt and its completions.
+
+    The loss of a step is sum(losses) / sum(weights) over all groups of the step, whatever the batch
+    size, the accumulation, the number of ranks, or the rows into which `max_tokens` splits a batch.
+
+    Args:
+        objective: maps scores to losses.
+        route: how the policy scores groups.
+        max_tokens: most tokens in one forward pass; None for one group a pass.
+        settings: what the run depends on, stored in each checkpoint.
+        emit: receives one metrics row a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        train_dataset: Sequence[Group],
+        *,
+        objective: Objective,
+        route: Route,
+        max_tokens: int | None,
+        settings: Mapping[str, Any],
+        emit: Callable[[dict[str, Any]], None],
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,  # type: ignore[arg-type]
+            data_collator=collate,  # type: ignore[arg-type]
+            callbacks=[_EmitMetrics(self), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        self.objective, self.route, self.max_tokens = objective, route, max_tokens
+        self.settings, self.emit = settings, emit
+        self._staging: Path | None = None
+        self._skipped = 0
+        self._reset_step()
+
+    def _reset_step(self) -> None:
+        self._scored: list[tuple[list[str], Tensor]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._tokens = 0
+        self._loss: Tensor | float = 0.0
+        self._grad_norm = 0.0
+        self._started = time.perf_counter()
+
+    # -- the step ---------------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
+        weight = sum(self.objective.weight(g) for batch in batch_samples for g in batch["groups"])
+        total = torch.tensor(float(weight), dtype=torch.float64, device=device)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
+        return total
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one batch, row by row; rows in which no pair is active cost no backward."""
+        model.train()
+        assert num_items_in_batch is not None
+        scale = self.args.world_size / float(num_items_in_batch)
+        rows = pack(inputs["groups"], self.max_tokens)
+        total = torch.zeros((), device=self.args.device)
+        for i, row in enumerate(rows):
+            last = i == len(rows) - 1
+            wait = nullcontext() if last or self.args.world_size == 1 else model.no_sync()  # type: ignore[operator]
+            with wait, self.compute_loss_context_manager():
+                out = self.objective(score(model, row, route=self.route))
+                loss = out.losses.sum() * scale
+                # Ranks must agree on the backward that averages their gradients.
+                if bool(out.active.any()) or (last and self.args.world_size > 1):
+                    self.accelerator.backward(loss)
+            total += loss.detach()
+            self._record(row, out.losses.detach(), out.metrics)
+        self._loss = self._loss + total
+        return total
+
+    def _record(self, row: Sequence[Group], losses: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        self._scored.append(([g.id for g in row], losses))
+        self._tokens += sum(len(g.prompt) + sum(map(len, g.completions)) for g in row)
+        for name, values in metrics.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=values.device)) + values.detach().sum()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:  # type: ignore[override]
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        norm = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm) if parameters else None
+        norm = torch.zeros(()) if norm is None else norm
+        self._grad_norm = float(norm)
+        finite = torch.isfinite(norm) and all(bool(torch.isfinite(losses).all()) for _, losses in self._scored)
+        if finite:
+            self._skipped = 0
+        else:
+            self._skip(model)
+        return norm
+
+    def _skip(self, model: nn.Module) -> None:
+        """Drop the gradient of a non-finite step; stop after several in a row."""
+        bad = [
+            i
+            for ids, losses in self._scored
+            for i, v in zip(ids, losses.tolist(), strict=True)
+            if v != v or v in (float("inf"), float("-inf"))
+        ]
+        rows = bad or [i for ids, _ in self._scored for i in ids]
+        kind = "loss" if bad else "gradient"
+        self._skipped += 1
+        step = self.state.global_step + 1
+        self.emit({"step": step, "skipped": f"non-finite {kind}", "rows": rows})
+        model.zero_grad(set_to_none=True)  # AdamW leaves parameters without a gradient untouched
+        if self._skipped >= MAX_SKIPPED:
+            raise TrainingError(
+                f"non-finite {kind} in {self._skipped} steps in a row, last in rows {', '.join(rows[:8])}",
+                where=f"step {step}",
+                fix="lower learning_rate or max_grad_norm\nlook at those rows\n"
+                "the last good checkpoint is kept; the same command resumes from it",
+            )
+
+    def step_metrics(self) -> dict[str, Any]:
+        """Metrics of the step just taken; resets the sums."""
+        groups = max(1, sum(len(ids) for ids, _ in self._scored))
+        seconds = time.perf_counter() - self._started
+        row: dict[str, Any] = {
+            "step": self.state.global_step,
+            "epoch": round(self.state.epoch or 0.0, 4),
+            "loss": float(self._loss) / self.args.world_size,
+            "learning_rate": self._get_learning_rate(),
+            "grad_norm": self._grad_norm,
+            "tokens": self._tokens,
+            "tokens_per_s": round(self._tokens / seconds, 1),
+        }
+        row |= {name: float(total) / groups for name, total in self._sums.items()}
+        self._reset_step()
+        return row
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # type: ignore[override]
+        """Not estimated: transformers counts padded inputs, and there are none here."""
+        return 0
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint into a staging folder, hash it, and move it into place."""
+        assert self.args.output_dir is not None
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        with atomic_dir(folder / name) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            for file in (staging / name).iterdir():
+                shutil.move(file, staging / file.name)
+            (staging / name).rmdir()
+            (staging / "settings.json").write_text(json.dumps(dict(self.settings), default=str))
+        rotate(folder)
+
+
+class _EmitMetrics(TrainerCallback):
+    """Passes each step's metrics on."""
+
+    def __init__(self, trainer: GroupTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer.emit(self.trainer.step_metrics())
