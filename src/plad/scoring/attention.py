@@ -8,7 +8,7 @@ the whole row. Keywords of an attention layer that are not understood are refuse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,15 @@ NAME = "plad"
 
 # Keywords that transformers passes along and that don't change what attention computes.
 _HARMLESS = frozenset(
-    {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "is_causal"}
+    {
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "is_causal",
+    }
 )
 
 
@@ -79,7 +87,8 @@ class Kernel:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
         scores = torch.tanh(query @ key.transpose(2, 3) * (scale / self.softcap)) * self.softcap
-        weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        weights = scores.masked_fill(~visible, float("-inf")).softmax(-1, dtype=wide).to(query.dtype)
         return F.dropout(weights, self.dropout) @ value
 
 
@@ -129,17 +138,36 @@ def plad_attention(
 AttentionInterface.register(NAME, plad_attention)
 
 
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside peft and DistributedDataParallel wrappers."""
+    while isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
+    if hasattr(model, "get_base_model"):
+        model = cast(Any, model).get_base_model()
+    return cast(PreTrainedModel, model)
+
+
 def replaceable(model: PreTrainedModel) -> bool:
     """Whether the model's attention can be replaced through transformers' AttentionInterface."""
     return model._can_set_attn_implementation()
 
 
 @contextmanager
-def plan_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Switch `model` to plad's attention inside the block."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+def plan_attention(model: nn.Module) -> Iterator[None]:
+    """Switch `model`, bare or wrapped, to plad's attention inside the block; blocks may be nested.
+
+    Raises:
+        PolicyError: the model's attention can't be replaced.
+    """
+    base = unwrap(model)
+    if not replaceable(base):
+        raise PolicyError(f"the attention of {type(base).__name__} can't be replaced")
+    before = base.config._attn_implementation or "eager"
+    if before == NAME:
+        yield
+        return
+    base.set_attn_implementation(NAME)
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        base.set_attn_implementation(before)

@@ -1,0 +1,1 @@
+"""Log-probabilities of completions, with every prompt computed once."""

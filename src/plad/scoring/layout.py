@@ -1,0 +1,115 @@
+"""Groups (one prompt, K completions) and the rows that hold several of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plad.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt and its K completions, as token ids.
+
+    Attributes:
+        id: names the group in messages.
+        prompt: at least one token: its last one predicts the first token of every completion.
+        completions: K >= 1 of them, end-of-sequence token included; an empty one scores 0.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise DataError("the prompt has no tokens", where=self.id, fix="start prompts with a beginning-of-sequence")
+        if not self.completions:
+            raise DataError("there is no completion to score", where=self.id)
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """Tokens of each completion that the model reads: its last token predicts nothing."""
+        return tuple(max(len(completion) - 1, 0) for completion in self.completions)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the group takes in a row: the prompt once and every completion but its last token."""
+        return len(self.prompt) + sum(self.branches)
+
+
+def pack(groups: Sequence[Group], max_tokens: int | None) -> list[list[Group]]:
+    """Cut groups, in their order, into rows of at most `max_tokens` tokens.
+
+    Args:
+        groups: in the order in which their scores are wanted.
+        max_tokens: budget of one row; None gives every group a row of its own.
+
+    Returns:
+        Rows that together hold `groups` in order. A group bigger than the budget has a row of its own.
+    """
+    rows: list[list[Group]] = []
+    room = 0
+    for group in groups:
+        if max_tokens is None or not rows or group.tokens > room:
+            rows.append([])
+            room = max_tokens or 0
+        rows[-1].append(group)
+        room -= group.tokens
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Groups laid end to end, each as its prompt followed by its completions.
+
+    Attributes:
+        input_ids: [1, T].
+        position_ids: [1, T]; they restart at 0 with a prompt and at the prompt's length with each of its completions.
+        keep: [R] positions whose logits are needed; a prompt's last one stands once for its K completions.
+        sources: [N] for every completion token, the index in `keep` of the position that predicts it.
+        targets: [N] completion tokens, in the order of groups, completions, tokens.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    keep: Tensor
+    sources: Tensor
+    targets: Tensor
+
+
+def lay_out(groups: Sequence[Group], device: torch.device) -> Row:
+    """Build the row of `groups`."""
+    ids: list[int] = []
+    positions: list[int] = []
+    keep: list[int] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    for group in groups:
+        prompt = len(group.prompt)
+        ids += group.prompt
+        positions += range(prompt)
+        last = len(keep)
+        keep.append(len(ids) - 1)
+        for completion, read in zip(group.completions, group.branches, strict=True):
+            if completion:
+                sources += (last, *range(len(keep), len(keep) + read))
+            keep += range(len(ids), len(ids) + read)
+            ids += completion[:read]
+            positions += range(prompt, prompt + read)
+            targets += completion
+    return Row(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        keep=torch.tensor(keep, device=device),
+        sources=torch.tensor(sources, dtype=torch.long, device=device),
+        targets=torch.tensor(targets, dtype=torch.long, device=device),
+    )
+
+
+def pad(sequences: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:
+    """Stack token sequences, filled up on the right, where causal attention never looks: [K, longest]."""
+    longest = max(map(len, sequences))
+    return torch.tensor([[*sequence, *[fill] * (longest - len(sequence))] for sequence in sequences], device=device)

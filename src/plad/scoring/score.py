@@ -1,0 +1,241 @@
+"""The scoring core: per-token log-probabilities of every completion, each prompt computed once.
+
+Three routes give the same numbers. *Segments* packs groups into one row and restricts attention; *cache* computes a
+prompt once and reads it from `past_key_values`, for models whose attention can't be replaced; *plain* is the padded
+forward for models that can do neither.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from plad.errors import PolicyError
+from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
+from plad.scoring.layout import Group, lay_out, pad
+from plad.scoring.logprobs import log_probs
+from plad.scoring.segments import SegmentPlan
+
+
+class Route(StrEnum):
+    """How the completions of a prompt share it."""
+
+    SEGMENTS = "segments"
+    CACHE = "cache"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the core measured.
+
+    Attributes:
+        logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens.
+        lengths: [M] tokens of each completion.
+        sizes: completions of each group; they add up to M.
+    """
+
+    logps: Tensor
+    lengths: Tensor
+    sizes: list[int]
+
+    def sums(self) -> Tensor:
+        """[M] log-probability of each completion; 0 for an empty one."""
+        owner = torch.repeat_interleave(self.lengths, output_size=len(self.logps))
+        return self.logps.new_zeros(len(self.lengths)).index_add(0, owner, self.logps)
+
+    def means(self) -> Tensor:
+        """[M] log-probability of each completion, a token; 0 for an empty one."""
+        return self.sums() / self.lengths.clamp(min=1)
+
+
+def score(model: nn.Module, groups: Sequence[Group], *, route: Route | None = None) -> Scores:
+    """Log-probabilities of every completion of every group, differentiable.
+
+    Args:
+        model: a decoder-only transformers model, bare or wrapped by peft or DistributedDataParallel.
+        groups: at least one; with the segments route they are packed into one row (see `layout.pack`).
+        route: how prompts are shared; default: `choose_route(model)`.
+
+    Raises:
+        PolicyError: the model can't be scored by this route.
+    """
+    route = choose_route(model) if route is None else route
+    base = unwrap(model)
+    if route is Route.CACHE and base.training and base.is_gradient_checkpointing:
+        route = Route.PLAIN  # checkpointed layers drop the cache
+    if route is Route.SEGMENTS:
+        logps = _segments(model, base, groups)
+    else:
+        one = _cached if route is Route.CACHE else _padded
+        logps = torch.cat([one(model, base, group) for group in groups])
+    lengths = [len(completion) for group in groups for completion in group.completions]
+    return Scores(logps, torch.tensor(lengths, device=logps.device), [len(group.completions) for group in groups])
+
+
+def choose_route(model: nn.Module) -> Route:
+    """The fastest route that `model`'s class and configuration promise to support.
+
+    Raises:
+        PolicyError: the model isn't decoder-only.
+    """
+    base = unwrap(model)
+    if base.config.is_encoder_decoder:
+        raise PolicyError(f"{type(base).__name__} is an encoder-decoder", fix="use a decoder-only model")
+    accepted = _accepted(base)
+    layers = set(getattr(base.config, "layer_types", None) or ())
+    # chunked and recurrent layers don't receive their pattern as a keyword of the attention function
+    regular = layers <= {"full_attention", "sliding_attention"}
+    if replaceable(base) and regular and "position_ids" in accepted:
+        return Route.SEGMENTS
+    return Route.CACHE if "past_key_values" in accepted else Route.PLAIN
+
+
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Nats a token by which a route may differ from the plain forward: above rounding, far below a wrong mask."""
+
+
+def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) -> Route:
+    """The fastest route that gives `group` the log-probabilities of the plain forward, one sequence at a time.
+
+    Args:
+        model: as for `score`; its training mode is left as it was.
+        group: a real one: longer than the attention windows of the model, if its prompts are.
+        log: receives a line for every route that fails.
+
+    Raises:
+        PolicyError: no route reproduces the plain forward, or that isn't finite.
+    """
+    base = unwrap(model)
+    modes = [(module, module.training) for module in model.modules()]
+    # twice the group and at least two completions: a leak between completions or between groups must show
+    twice = Group(group.id, group.prompt, (group.completions * 2)[: max(2, len(group.completions))])
+    try:
+        model.eval()
+        with torch.no_grad():
+            plain = torch.cat([_separate(model, twice.prompt, c) for c in twice.completions] * 2)
+            if not plain.isfinite().all():
+                raise PolicyError(f"{type(base).__name__} gives log-probabilities that aren't finite", where=group.id)
+            routes = list(Route)
+            for route in routes[routes.index(choose_route(model)) :]:
+                if (problem := _problem(model, twice, route, plain)) is None:
+                    return route
+                log(f"{type(base).__name__}: the {route} route is not used: {problem}")
+    finally:
+        for module, training in modes:
+            module.training = training
+    raise PolicyError(f"no route reproduces the plain forward of {type(base).__name__}", where=group.id)
+
+
+def _problem(model: nn.Module, group: Group, route: Route, plain: Tensor) -> str | None:
+    """Why `route` doesn't give two copies of `group` the log-probabilities `plain`."""
+    try:
+        found = score(model, [group, group], route=route).logps
+    except Exception as error:  # whatever a foreign model raises, the next route may work
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    difference = (found - plain).abs().mean().item() if len(plain) else 0.0
+    tolerance = _TOLERANCE.get(unwrap(model).dtype, 1e-1)
+    return None if difference <= tolerance else f"log-probabilities differ by {difference:.2g} nats a token"
+
+
+def _separate(model: nn.Module, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
+    """[tokens] log-probabilities of one completion by the plain forward of one sequence."""
+    ids = torch.tensor([[*prompt, *completion]], device=unwrap(model).device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+
+
+def _accepted(base: PreTrainedModel) -> frozenset[str]:
+    """Names of the keywords of the model's forward."""
+    return frozenset(inspect.signature(base.forward).parameters)
+
+
+def _logits(model: nn.Module, base: PreTrainedModel, keep: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
+    """The logits [B, R, V] of the positions `keep` [R], through the model's own head, and the model's output."""
+    if "logits_to_keep" in _accepted(base):
+        output = model(**inputs, logits_to_keep=keep)
+        return output.logits, output
+    output = model(**inputs)
+    return output.logits[:, keep], output
+
+
+def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group]) -> Tensor:
+    """[N] by packing the groups into one row."""
+    held = base.config._attn_implementation == NAME
+    if base.training and base.is_gradient_checkpointing and torch.is_grad_enabled() and not held:
+        raise PolicyError(
+            "gradient checkpointing recomputes attention in the backward pass, after the scoring call has ended",
+            fix="put score() and backward() inside `with plan_attention(model):`",
+        )
+    row = lay_out(groups, base.device)
+    with plan_attention(base):
+        logits, _ = _logits(
+            model,
+            base,
+            row.keep,
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            use_cache=False,
+            plad_plan=SegmentPlan(groups, base.device),
+        )
+    return log_probs(logits[0], row.sources, row.targets)
+
+
+def _cached(model: nn.Module, base: PreTrainedModel, group: Group) -> Tensor:
+    """[N] of one group: the prompt once, then its completions as a batch that reads the prompt's cache."""
+    device, completions = base.device, group.completions
+    prompt = torch.tensor([group.prompt], device=device)
+    last = torch.tensor([len(group.prompt) - 1], device=device)
+    logits, output = _logits(model, base, last, input_ids=prompt, use_cache=True)
+    started = [completion[0] for completion in completions if completion]
+    firsts = log_probs(logits[0], torch.zeros(len(started), dtype=torch.long, device=device), _long(started, device))
+    longest = max(group.branches)
+    if not longest:
+        return firsts
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(len(completions))
+    logits, _ = _logits(
+        model,
+        base,
+        torch.arange(longest, device=device),
+        input_ids=pad([completion[:-1] for completion in completions], group.prompt[0], device),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    sources = [k * longest + i for k, n in enumerate(group.branches) for i in range(n)]
+    targets = [token for completion in completions for token in completion[1:]]
+    rest = log_probs(logits.flatten(0, 1), _long(sources, device), _long(targets, device))
+    # interleave: each completion's first token, then its others
+    pieces: list[Tensor] = []
+    remaining = iter(rest.split(list(group.branches)))
+    first = iter(firsts.split(1))
+    for completion in completions:
+        others = next(remaining)
+        pieces += [next(first), others] if completion else []
+    return torch.cat(pieces)
+
+
+def _padded(model: nn.Module, base: PreTrainedModel, group: Group) -> Tensor:
+    """[N] of one group: every completion with its own copy of the prompt, right-padded."""
+    device, start, longest = base.device, len(group.prompt) - 1, max(group.branches)
+    rows = [(*group.prompt, *completion[:-1]) for completion in group.completions]
+    logits, _ = _logits(
+        model,
+        base,
+        torch.arange(start, start + longest + 1, device=device),
+        input_ids=pad(rows, group.prompt[0], device),
+        use_cache=False,
+    )
+    sources = [k * (longest + 1) + i for k, completion in enumerate(group.completions) for i in range(len(completion))]
+    targets = [token for completion in group.completions for token in completion]
+    return log_probs(logits.flatten(0, 1), _long(sources, device), _long(targets, device))
+
+
+def _long(values: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.long, device=device)
