@@ -62,7 +62,7 @@ def bad_row(tmp_path, line, name="a.jsonl", **options):
         (b'{"prompt": "x", "references": ["a", null]}', ":2: references[1]: null; expected text"),
         (b'{"prompt": "x", "references": ["a", ["b"]]}', ":2: references[1]: a list; expected text"),
         (b'{"prompt": "x", "reference": " "}', ":2: reference: blank; expected text"),
-        (b'{"prompt": "x", "completion": [{"role": "user", "content": "y"}]}', ":2: completion: a conversation; expected"),
+        (b'{"prompt": "x", "completion": [{"role": "user", "content": "y"}]}', ":2: completion: a conversation;"),
         (b'{"id": true, "prompt": "x", "reference": "r"}', ":2: id: a boolean; expected text or a whole number"),
         (b'{"id": 1.5, "prompt": "x", "reference": "r"}', ":2: id: a number; expected text or a whole number"),
         (b'{"id": "", "prompt": "x", "reference": "r"}', ":2: id: blank; expected text"),

@@ -2,7 +2,13 @@
 
 import pytest
 
-from plad.data.formats import pair_to_trl, read_jsonl, read_pairs_parquet, write_jsonl, write_pairs_parquet
+from plad.data.formats import (
+    pair_to_trl,
+    read_examples_jsonl,
+    read_pairs_parquet,
+    write_examples_jsonl,
+    write_pairs_parquet,
+)
 from plad.errors import DataError
 from plad.records import Example, Pair
 
@@ -16,8 +22,8 @@ CHAT = [Pair("a#0", MESSAGES, "chosen", "rejected", "teacher", "student", (1,))]
 
 def test_examples_come_back_as_written(tmp_path):
     examples = [Example("a", "P\n\u2028é", ("r1", "r2")), Example("b", MESSAGES)]
-    write_jsonl(tmp_path / "x.jsonl", examples)
-    assert read_jsonl(tmp_path / "x.jsonl") == examples
+    write_examples_jsonl(tmp_path / "x.jsonl", examples)
+    assert read_examples_jsonl(tmp_path / "x.jsonl") == examples
 
 
 @pytest.mark.parametrize("content", ['{"id": "a"', '{"id": "a"}', "[1]"])
@@ -25,7 +31,7 @@ def test_a_damaged_or_missing_file_names_the_way_out(tmp_path, content):
     for damage in (lambda f: None, lambda f: f.write_text(content)):
         damage(tmp_path / "x.jsonl")
         with pytest.raises(DataError, match="--clean data"):
-            read_jsonl(tmp_path / "x.jsonl")
+            read_examples_jsonl(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize("pairs", [PLAIN, CHAT, []], ids=["plain", "conversational", "none"])

@@ -6,13 +6,13 @@ from importlib.resources import files
 import pytest
 
 from plad.config import Config
-from plad.data.prepare import prepare
+from plad.data.prepare import data_fingerprint, prepare
 from plad.data.split import prompt_key
 from plad.errors import PladError
 
 
-def config(tmp_path, *, train=20, batch=4, limit=None, **data):
-    for name, n in (("train", train), ("validation", 3), ("test", 5)):
+def config(tmp_path, *, batch=4, limit=None, **data):
+    for name, n in (("train", 20), ("validation", 3), ("test", 5)):
         rows = [json.dumps({"id": f"{name}{i}", "prompt": f"{name} {i}", "references": ["r"]}) for i in range(n)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
     sources = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
@@ -46,7 +46,7 @@ def test_validation_is_optional(tmp_path):
 
 
 def test_the_shipped_data_is_cut_120_120_and_leaks_nothing(tmp_path):
-    folder = files("plad.demo") / "data"
+    folder = files("plad") / "demo" / "data"
     sources = {n: str(folder / f"{n}.jsonl") for n in ("train", "validation", "test")}
     prepared = prepare(config(tmp_path, **sources))
     assert [len(prepared.sft), len(prepared.distill), len(prepared.validation), len(prepared.test)] == [
@@ -92,3 +92,27 @@ def test_test_rows_need_references(tmp_path):
         prepare(made)
     assert "test.jsonl:1: no column references, reference, completion (has 'prompt')" in str(e.value)
     assert "test.jsonl:2: references: null; expected" in str(e.value)
+
+
+def test_relative_sources_are_found_beside_the_config(tmp_path):
+    made = config(tmp_path, train="train.jsonl", validation=None, test="test.jsonl")
+    assert prepare(made, base=tmp_path).counts["test"] == 5
+    assert set(data_fingerprint(made, tmp_path)) == {"train", "test"}
+
+
+def test_the_fingerprint_follows_the_content_not_the_name(tmp_path):
+    made = config(tmp_path)
+    before = data_fingerprint(made)
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "train.jsonl").read_bytes())
+    assert data_fingerprint(config(tmp_path, train=str(tmp_path / "copy.jsonl"))) == before
+    with (tmp_path / "test.jsonl").open("a") as f:
+        f.write("\n")
+    after = data_fingerprint(made)
+    assert [name for name in after if after[name] != before[name]] == ["test"]
+
+
+def test_all_missing_files_are_named_at_once(tmp_path):
+    with pytest.raises(PladError) as e:
+        data_fingerprint(config(tmp_path, train="no.jsonl", test="none.jsonl"))
+    assert "no.jsonl: no such data file" in str(e.value)
+    assert "none.jsonl: no such data file" in str(e.value)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,3 +135,14 @@ def test_a_hub_that_is_out_of_reach_is_one_error(monkeypatch):
     with pytest.raises(DataError, match=r"can't load this data set from the hub \(ConnectionError: offline\)") as e:
         read_examples("owner/name:train", Columns())
     assert "HF_HUB_OFFLINE" in str(e.value)
+
+
+def test_a_hub_data_set_is_known_by_the_files_it_came_from(monkeypatch):
+    import datasets
+
+    def served(commit):
+        info = SimpleNamespace(download_checksums={f"hf://datasets/owner/name@{commit}/a.parquet": {}})
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: SimpleNamespace(info=info))
+        return sources.source_fingerprint("owner/name:train", None)
+
+    assert served("1") == served("1") != served("2")

@@ -45,7 +45,7 @@ def test_duplicates_stay_together():
 
 
 def test_a_half_may_not_be_empty():
-    with pytest.raises(DataError, match="1 distinct training prompts with data.sft_share 0.5 leave 0"):
+    with pytest.raises(DataError, match=r"1 distinct training prompts .* leave 0"):
         split_train(rows("a", "A "), 0.5, 0)
 
 

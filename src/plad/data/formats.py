@@ -15,15 +15,15 @@ def example_to_json(example: Example) -> dict[str, Any]:
     return {"id": example.id, "prompt": _prompt_to_json(example.prompt), "references": list(example.references)}
 
 
-def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
+def write_examples_jsonl(path: Path, examples: Iterable[Example]) -> None:
     """Write examples, whole or not at all."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
         for example in examples:
             f.write(json.dumps(example_to_json(example), ensure_ascii=False) + "\n")
 
 
-def read_jsonl(path: Path) -> list[Example]:
-    """Read what `write_jsonl` wrote.
+def read_examples_jsonl(path: Path) -> list[Example]:
+    """Read what `write_examples_jsonl` wrote.
 
     Raises:
         DataError: the file is missing or damaged.

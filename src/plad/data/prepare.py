@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from plad.config import Config
-from plad.data.read import BadRowsError, ReadResult, iter_places, read_examples
+from plad.data.read import ReadResult, iter_places, read_examples
+from plad.data.sources import source_fingerprint
 from plad.data.split import refuse_leakage, split_train
 from plad.errors import DataError, PladError
+from plad.problems import join
 from plad.records import Example
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -28,26 +33,51 @@ class Prepared:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare(config: Config, skip_invalid: bool = False) -> Prepared:
+def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = False) -> Prepared:
     """Read, check and split the data of a run.
 
+    Args:
+        base: where relative paths start.
+        skip_invalid: drop and count the rows that can't be used.
+
     Raises:
-        DataError: anything that `check` finds, all of it in one message.
+        PladError: anything that `check` finds, all of it in one.
     """
-    prepared, problems = check(config, skip_invalid)
-    if prepared is None or problems:
-        raise join_problems(problems)
+    prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
+    if prepared is None:
+        raise join(problems)
     return prepared
 
 
-def check(config: Config, skip_invalid: bool = False) -> tuple[Prepared | None, list[PladError]]:
+def data_fingerprint(config: Config, base: Path | None = None) -> dict[str, str]:
+    """What each data file of a run holds.
+
+    Raises:
+        PladError: the files that are missing, all at once.
+    """
+    found, problems = {}, []
+    for name in SPLITS:
+        source = getattr(config.data, name)
+        try:
+            if source is not None:
+                found[name] = source_fingerprint(source, base)
+        except DataError as e:
+            problems.append(e)
+    if problems:
+        raise join(problems)
+    return found
+
+
+def check(
+    config: Config, *, base: Path | None = None, skip_invalid: bool = False
+) -> tuple[Prepared | None, list[PladError]]:
     """Read, check and split the data of a run, collecting every problem.
 
     Returns:
-        The splits (None if a file can't be read) and the problems.
+        The splits (None where there are problems) and the problems.
     """
     problems: list[PladError] = []
-    results = _read_all(config, skip_invalid, problems)
+    results = _read_all(config, base, skip_invalid, problems)
     try:
         refuse_leakage({name: iter_places(result) for name, result in results.items()})
     except DataError as e:
@@ -74,15 +104,22 @@ def check(config: Config, skip_invalid: bool = False) -> tuple[Prepared | None, 
     return Prepared(sft, distill, validation, results["test"].examples, counts), []
 
 
-def _read_all(config: Config, skip_invalid: bool, problems: list[PladError]) -> dict[str, ReadResult]:
+def _read_all(
+    config: Config, base: Path | None, skip_invalid: bool, problems: list[PladError]
+) -> dict[str, ReadResult]:
     results = {}
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         source = getattr(config.data, name)
         if source is None:
             continue
         try:
             results[name] = read_examples(
-                source, config.data.columns, limit=config.data.limit, skip_invalid=skip_invalid, need_references=True
+                source,
+                config.data.columns,
+                limit=config.data.limit,
+                skip_invalid=skip_invalid,
+                need_references=True,
+                base=base,
             )
         except DataError as e:
             problems.append(e)
@@ -101,15 +138,3 @@ def _too_few(config: Config, train: ReadResult, sft: list[Example], distill: lis
                 where=config.data.train,
                 fix=f"give more rows, or {name}.batch_size={max(1, len(rows))}",
             )
-
-
-def join_problems(problems: list[PladError]) -> PladError:
-    """One error that says what all of them say."""
-    if len(problems) == 1:
-        return problems[0]
-    if all(isinstance(p, BadRowsError) for p in problems):
-        fix = problems[0].fix
-        text = "\n".join(f"{p.where}: {p.what}" for p in problems)
-    else:
-        fix, text = None, "\n".join(map(str, problems))
-    return DataError(f"{len(problems)} problems\n{text}", where="data", fix=fix)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.config import Columns
-from plad.data.sources import BadRow, Row, read_rows
+from plad.data.sources import BadRow, Row, locate, read_rows
 from plad.data.split import prompt_key
 from plad.errors import DataError
 from plad.records import Example, Message, Prompt
@@ -74,8 +74,7 @@ def read_examples(
         DataError: the source can't be read or holds no usable row.
         BadRowsError: some rows can't be used.
     """
-    if base is not None and (base / source).exists():
-        source = str(base / source)
+    source = locate(source, base)
     reader = _Reader(columns, need_references)
     for row in read_rows(source):
         reader.take(row)

@@ -6,12 +6,13 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from plad.errors import DataError
+from plad.rundir import file_sha256, fingerprint
 
 MAX_LINE_BYTES = 16 * 2**20
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -57,10 +58,41 @@ def read_rows(source: str) -> Iterator[Row | BadRow]:
             where=source,
             fix="give a .jsonl, .jsonl.gz or .parquet file, or a hub name owner/name:split",
         )
-    name = _HUB_NAME.fullmatch(source)
-    if name and not path.exists() and not source.endswith((*JSONL_SUFFIXES, ".parquet")):
-        return _read_hub(source, name["name"], name["config"], name["split"])
+    name = _hub_name(source)
+    if name is not None:
+        return _read_hub(source, name)
     raise _missing(path, source)
+
+
+def locate(source: str, base: Path | None) -> str:
+    """A source as it is opened: a relative path is looked for in `base` first, then in the working directory."""
+    place = Path(source).expanduser()
+    if base is not None and not place.is_absolute() and (base / place).exists():
+        return str(base / place)
+    return str(place) if place.exists() else source
+
+
+def source_fingerprint(source: str, base: Path | None) -> str:
+    """What a source holds: a file's SHA-256, or the commit that the files of a hub data set come from.
+
+    Raises:
+        DataError: it is missing or out of reach.
+    """
+    place = Path(locate(source, base))
+    if place.is_file():
+        return file_sha256(place)
+    name = _hub_name(source)
+    if name is None:
+        raise _missing(place, source)
+    files = _load_hub(source, **name).info.download_checksums or {}
+    return fingerprint([source, sorted(files)])
+
+
+def _hub_name(source: str) -> dict[str, str | None] | None:
+    match = _HUB_NAME.fullmatch(source)
+    if match is None or Path(source).exists() or source.endswith((*JSONL_SUFFIXES, ".parquet")):
+        return None
+    return match.groupdict()
 
 
 def _missing(path: Path, source: str) -> DataError:
@@ -144,11 +176,16 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
         raise DataError(f"not a readable parquet file ({first})", where=str(path), fix="write it again") from None
 
 
-def _read_hub(source: str, name: str, config: str | None, split: str) -> Iterator[Row | BadRow]:
+def _read_hub(source: str, name: Mapping[str, str | None]) -> Iterator[Row | BadRow]:
+    for number, value in enumerate(_load_hub(source, **name), start=1):
+        yield Row(f"{source}:row {number}", value)
+
+
+def _load_hub(source: str, *, name: str | None, config: str | None, split: str | None) -> Any:
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, config, split=split)
+        return datasets.load_dataset(str(name), config, split=split)
     except Exception as e:  # the hub client raises a dozen unrelated kinds
         first = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise DataError(
@@ -157,5 +194,3 @@ def _read_hub(source: str, name: str, config: str | None, split: str) -> Iterato
             fix="check the name, the split and the network (HF_HUB_OFFLINE, HF_TOKEN)\n"
             "or download it and give the path of a .jsonl or .parquet file",
         ) from None
-    for number, value in enumerate(rows, start=1):
-        yield Row(f"{source}:row {number}", value)
