@@ -1,0 +1,1 @@
+"""Sampling answers: the slot sampler, the ledger of everything sampled, and the engine that joins them."""

@@ -1,0 +1,221 @@
+"""The ledger of generations: one row an answer, keyed by everything that shapes it, committed as it finishes.
+
+SQLite in WAL mode: a killed process loses no committed row, and a second process can read while a run writes.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plad.errors import RunDirError
+from plad.records import Generation, Outcome
+
+SCHEMA = 1
+_LOOKUP = 500  # keys a query, below SQLite's limit on parameters
+_TABLE = """
+CREATE TABLE generations (
+    key TEXT PRIMARY KEY,
+    system TEXT NOT NULL,
+    example_id TEXT NOT NULL,
+    sample INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    text TEXT NOT NULL,
+    token_ids TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    created TEXT NOT NULL,
+    spec TEXT NOT NULL
+)
+"""
+_COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def request_key(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of a request's canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row of the ledger as readers see it."""
+
+    system: str
+    generation: Generation
+    seconds: float
+    created: str
+
+
+def _generation(row: tuple[Any, ...]) -> Generation:
+    example_id, sample, text, token_ids, outcome, prompt_tokens = row
+    return Generation(example_id, sample, text, tuple(json.loads(token_ids)), Outcome(outcome), prompt_tokens)
+
+
+class Ledger:
+    """An open ledger; use it as a context manager.
+
+    Args:
+        path: the database; made if it doesn't exist.
+        readonly: only read, also while another process writes.
+
+    Raises:
+        RunDirError: the file is missing (readonly), damaged, no ledger, or of another schema version.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self.path = path
+        if readonly and not path.is_file():
+            raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
+        mode = "ro" if readonly else "rwc"
+        with self._errors():
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30, isolation_level=None
+            )
+        try:
+            with self._errors():
+                self._open(readonly)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, readonly: bool) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA:
+            tables = 1
+        else:
+            tables = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if version != SCHEMA and (version or tables or readonly):
+            raise RunDirError(
+                f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
+                where=str(self.path),
+                fix="use the version of plad that wrote it, or start a new run.dir",
+            )
+        if readonly:
+            return
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        if version != SCHEMA:
+            with self._transaction():
+                self._db.execute(_TABLE)
+                self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors as one RunDirError that names the way out."""
+        try:
+            yield
+        except sqlite3.DatabaseError as e:
+            message = str(e)
+            if any(sign in message for sign in ("disk I/O", "full", "unable to open")):
+                free = shutil.disk_usage(self.path.parent).free if self.path.parent.exists() else 0
+                raise RunDirError(
+                    f"can't write the ledger ({message}); {free / 2**20:,.0f} MiB are free there",
+                    where=str(self.path),
+                    fix="make room (or lift the limit on file size, or the write protection)\n"
+                    "then run the same command again: every recorded answer is kept",
+                ) from e
+            if "locked" in message or "readonly" in message:
+                raise RunDirError(
+                    f"can't write the ledger ({message})", where=str(self.path), fix="end the process that holds it"
+                ) from e
+            raise RunDirError(
+                f"a damaged ledger, or none at all ({message})",
+                where=str(self.path),
+                fix="put back a copy of the file, or move it away: its answers are then sampled again",
+            ) from e
+
+    def put(self, key: str, system: str, generation: Generation, *, seconds: float, spec: Mapping[str, Any]) -> None:
+        """Record one answer; it is committed when this returns. A key that is there already keeps its row.
+
+        Args:
+            spec: what `key` was made of.
+            seconds: time from taking up the prompt to the last token.
+
+        Raises:
+            RunDirError: the disk is full or the file damaged; all earlier rows stay.
+        """
+        g = generation
+        row = (
+            key,
+            system,
+            g.example_id,
+            g.sample,
+            g.outcome.value,
+            g.text,
+            json.dumps(g.token_ids, separators=(",", ":")),
+            g.prompt_tokens,
+            len(g.token_ids),
+            seconds,
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            canonical_json(spec),
+        )
+        with self._errors():
+            self._db.execute(f"INSERT OR IGNORE INTO generations VALUES ({','.join('?' * len(row))})", row)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Generation]:
+        """The answers recorded under `keys`; missing ones are left out."""
+        found: dict[str, Generation] = {}
+        remaining = list(keys)
+        for start in range(0, len(remaining), _LOOKUP):
+            part = remaining[start : start + _LOOKUP]
+            marks = ",".join("?" * len(part))
+            with self._errors():
+                rows = self._db.execute(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN ({marks})", part)
+                found.update((row[0], _generation(row[1:])) for row in rows)
+        return found
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of recorded answers by system and outcome, of all settings ever used in this run directory."""
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
+        with self._errors():
+            for system, outcome, n in self._db.execute(
+                "SELECT system, outcome, COUNT(*) FROM generations GROUP BY system, outcome ORDER BY system, outcome"
+            ):
+                counts[system][outcome] = n
+        return dict(counts)
+
+    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Recorded]:
+        """Recorded answers, the latest first.
+
+        Args:
+            system: only the answers of this system.
+            limit: at most so many.
+        """
+        where, values = ("WHERE system = ?", [system]) if system is not None else ("", [])
+        query = f"SELECT system, seconds, created, {_COLUMNS} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
+        with self._errors():
+            for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
+                yield Recorded(row[0], _generation(row[3:]), row[1], row[2])
+
+    def close(self) -> None:
+        """Close the file; what is recorded stays."""
+        self._db.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
