@@ -1,0 +1,1 @@
+"""The small data set and the small model of the demo."""

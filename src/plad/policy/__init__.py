@@ -1,0 +1,1 @@
+"""Policies: a language model with its tokenizer, prompt format, device and dtype."""

@@ -1,0 +1,281 @@
+"""Load, save and adapt a policy: a causal language model with everything that belongs to it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from plad.config import LoraSection, ModelSection, PromptSection
+from plad.errors import PolicyError
+from plad.policy import lora
+from plad.policy.device import choose_device, choose_dtype
+from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
+from plad.policy.resolve import is_adapter, is_hub_name, resolve_model
+
+_GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+UNBOUNDED = 1 << 20  # context of a model that states none (relative positions), tokens
+
+
+@dataclass
+class Policy:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: a transformers model, or a peft model around one.
+        eos_ids: tokens that end an answer.
+        pad_id: fills batches; padding is known from lengths, never from this id.
+        context: most tokens of prompt and completion together.
+        notes: what was decided and why, one line each.
+        base: folder or hub name that holds exactly the weights under an adapter; None for weights in memory only.
+        base_revision: commit, tag or branch of `base`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompt: PromptFormat
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    context: int
+    device: torch.device
+    dtype: torch.dtype
+    notes: list[str] = field(default_factory=list)
+    base: str | None = None
+    base_revision: str | None = None
+
+
+def load_policy(
+    section: ModelSection,
+    *,
+    folder: Path | None = None,
+    attach_lora: LoraSection | None = None,
+    cache_dir: Path | None = None,
+) -> Policy:
+    """Load a policy from a folder, a hub name or a GGUF file.
+
+    An adapter folder is loaded on its base and merged. A fresh adapter is drawn from torch's generator: seed it first.
+
+    Args:
+        folder: takes the place of `section.model`: a fine-tuned model or adapter.
+        attach_lora: a fresh adapter to train.
+        cache_dir: where converted GGUF models are kept.
+
+    Raises:
+        PolicyError: the model can't be found, isn't a decoder-only language model in safetensors, needs foreign
+            code, or doesn't fit its tokenizer or adapter.
+    """
+    with _no_progress_bars():
+        source = folder or resolve_model(section.model, section.revision, cache_dir)
+        device, why_device = choose_device()
+        dtype, why_dtype = choose_dtype(section.dtype, device)
+        model, merged = _load_model(source, dtype, section, cache_dir)
+        tokenizer = load_tokenizer(source)
+    _check_vocabulary(model, tokenizer, source)
+    policy = make_policy(model.to(device), tokenizer, section.prompt)  # type: ignore[arg-type]
+    name = str(dtype).removeprefix("torch.")
+    policy.notes[:0] = [f"dtype {name} ({why_dtype})", f"device {device} ({why_device})"]
+    policy.notes += [f"adapter {path} merged into its base" for path in merged]
+    on_hub = folder is None and is_hub_name(section.model) and not Path(section.model).exists()
+    policy.base = section.model if on_hub else str(source)
+    policy.base_revision = section.revision if on_hub else None
+    return attach(policy, attach_lora) if attach_lora else policy
+
+
+def make_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, section: PromptSection) -> Policy:
+    """A policy around a loaded model and tokenizer."""
+    prompt, notes = make_prompt_format(tokenizer, section, model.generation_config)
+    pad_id, pad_note = choose_pad(tokenizer, prompt.eos_ids)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    notes += [pad_note, f"context {context} tokens" if context else "context not limited by the model"]
+    model.eval()
+    return Policy(
+        model, tokenizer, prompt, prompt.eos_ids, pad_id, context or UNBOUNDED, model.device, model.dtype, notes
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder; an adapter folder without one falls back to its base's.
+
+    Raises:
+        PolicyError: there is none, or it needs foreign code.
+    """
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    if is_adapter(folder) and not any((folder / name).is_file() for name in files):
+        folder = Path(lora.read_adapter(folder).base)
+    try:
+        # A class that says "as tokenizer.json stands" is taken at its word: AutoTokenizer replaces it for some
+        # model types (qwen2), pre-tokenizer and special tokens included.
+        exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
+        loader = PreTrainedTokenizerFast if exact else AutoTokenizer
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
+        raise PolicyError(
+            f"the tokenizer can't be loaded: {_first_line(e)}",
+            where=str(folder),
+            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into the folder",
+        ) from None
+    if len(tokenizer) == 0:
+        raise PolicyError(
+            "the folder holds no tokenizer",
+            where=str(folder),
+            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into it",
+        )
+    return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> str | None:
+    file = folder / "tokenizer_config.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+
+
+def attach(policy: Policy, section: LoraSection) -> Policy:
+    """The policy with a fresh LoRA adapter; its model is wrapped in place."""
+    model, note = lora.attach(policy.model, section)
+    return replace(policy, model=model, notes=[*policy.notes, note])
+
+
+def merge_lora(policy: Policy) -> Policy:
+    """The policy with its adapter merged into the weights; without an adapter, the policy itself."""
+    if not lora.has_adapter(policy.model):
+        return policy
+    return replace(policy, model=lora.merge(policy.model), base=None, base_revision=None)
+
+
+def freeze_embeddings(policy: Policy) -> None:
+    """Keep the input embeddings, and a head tied to them, fixed in training."""
+    policy.model.get_input_embeddings().weight.requires_grad_(False)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights.
+
+    Raises:
+        PolicyError: an adapter whose base was never saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _no_progress_bars():
+        if not lora.has_adapter(policy.model):
+            policy.model.save_pretrained(folder)
+        elif policy.base is not None:
+            lora.save(policy.model, folder, policy.base, policy.base_revision)
+        else:
+            raise PolicyError(
+                "an adapter can't be saved: the weights under it exist only in memory",
+                fix="save them first and load that folder\nor merge the adapter and save all weights",
+            )
+        policy.tokenizer.save_pretrained(folder)
+
+
+def _load_model(
+    folder: Path, dtype: torch.dtype, section: ModelSection, cache_dir: Path | None
+) -> tuple[PreTrainedModel, list[Path]]:
+    """The model of a folder, adapters merged; and the adapter folders that were."""
+    if not is_adapter(folder):
+        return _load_weights(folder, dtype), []
+    adapter = lora.read_adapter(folder)
+    if not Path(adapter.base).is_dir() and section.model.endswith(".gguf"):
+        resolve_model(section.model, None, cache_dir)  # converts the base again where its cache was emptied
+    try:
+        base = resolve_model(adapter.base, adapter.revision, cache_dir)
+    except PolicyError as e:
+        raise PolicyError(
+            f"the adapter's base model {adapter.base} can't be used: {e.what}",
+            where=str(folder),
+            fix=f"put it back there, or correct base_model_name_or_path in adapter_config.json\n{e.fix or ''}".strip(),
+        ) from None
+    model, merged = _load_model(base, dtype, section, cache_dir)
+    return lora.load_merged(model, adapter), [*merged, folder]
+
+
+def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = _load_config(folder)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as e:
+        raise PolicyError(f"the weights can't be loaded: {_first_line(e)}", where=str(folder)) from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise PolicyError(
+            f"the folder lacks weights of {type(model).__name__} ({missing[0]}{more}); they would be random",
+            where=str(folder),
+            fix="use the complete language model, head included",
+        )
+    return model
+
+
+def _load_config(folder: Path) -> PreTrainedConfig:
+    """The model's config, if it is one of a decoder-only language model that transformers itself knows."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as e:
+        if "trust_remote_code" in str(e):
+            raise PolicyError(
+                "the model needs Python code from its own repository; plad never runs code that comes with a model",
+                where=str(folder),
+                fix="use a model whose architecture is part of transformers (many such models have a converted copy)",
+            ) from None
+        raise PolicyError(
+            f"config.json can't be read: {_first_line(e)}",
+            where=str(folder),
+            fix="use an architecture of the installed transformers, or update transformers",
+        ) from None
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = {known} if isinstance(known, str) else set(known or ())
+    named = set(config.architectures or ())
+    if config.is_encoder_decoder or not names or (named and not named & names):
+        what = ", ".join(sorted(named)) or config.model_type
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
+        raise PolicyError(
+            f"{what} is {kind}; decoder-only causal language models are supported",
+            where=str(folder),
+            fix="use one such as Llama, Qwen, Mistral, Gemma, Phi, GPT-2, GPT-NeoX, OPT or Bloom",
+        )
+    return config
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if tokens > rows:
+        raise PolicyError(
+            f"the tokenizer has {tokens} tokens, the model only {rows} embedding rows",
+            where=str(folder),
+            fix="use the tokenizer that belongs to this model",
+        )
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,183 @@
+"""LoRA adapters: attach, save, load on their base with every mismatch named, merge."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from plad.config import LoraSection
+from plad.errors import PolicyError
+from plad.policy.resolve import ADAPTER, check_folder
+
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder, read but not loaded.
+
+    Attributes:
+        base: folder or hub name of the model it was trained on.
+        revision: of a hub base.
+        config: adapter_config.json.
+    """
+
+    folder: Path
+    base: str
+    revision: str | None
+    config: dict[str, Any]
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether a model carries an adapter."""
+    return isinstance(model, PeftModel)
+
+
+def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
+    """Wrap a model with a fresh adapter; only the adapter's weights are trained.
+
+    Returns:
+        (peft model, one-line note).
+
+    Raises:
+        PolicyError: no module has one of the names in `target_modules`.
+    """
+    targets = section.target_modules
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=section.r,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        lora_dropout=section.dropout,
+        target_modules="all-linear" if targets is None else list(targets),
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+    )
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as e:
+        linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+        raise PolicyError(
+            f"the adapter can't be attached: {str(e).splitlines()[0]}",
+            where="lora.target_modules",
+            fix=f"linear layers of this model: {', '.join(sorted(linear))}",
+        ) from None
+    wrapped.eval()
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    where = "every linear layer but the head" if targets is None else ", ".join(targets)
+    return wrapped, f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+
+
+def merge(model: Any) -> PreTrainedModel:
+    """The base model with its adapter added into the weights."""
+    merged = model.merge_and_unload()
+    merged.requires_grad_(True)
+    return merged.eval()
+
+
+def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
+    """Write an adapter folder that names its base."""
+    config = model.peft_config[model.active_adapter]
+    config.base_model_name_or_path, config.revision = base, revision
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled form
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter folder's config.
+
+    Raises:
+        PolicyError: it is damaged, not LoRA, names no base, or its weights are not safetensors.
+    """
+    check_folder(folder)
+    try:
+        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base, kind = config.get("base_model_name_or_path"), config.get("peft_type")
+    except (ValueError, AttributeError) as e:
+        raise PolicyError(f"damaged {ADAPTER}: {e}", where=str(folder), fix="save the adapter again") from None
+    if kind != "LORA":
+        raise PolicyError(f"an adapter of type {kind}; LoRA is supported", where=str(folder), fix="use a LoRA adapter")
+    if not base:
+        raise PolicyError(
+            "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
+        )
+    return Adapter(folder, base, config.get("revision"), config)
+
+
+def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The base with a saved adapter merged in.
+
+    Raises:
+        PolicyError: the adapter was made for another base; names the module and both sizes.
+    """
+    _check_fit(base, adapter)
+    try:
+        model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
+    except (RuntimeError, ValueError, OSError, TypeError) as e:
+        raise PolicyError(
+            f"the adapter doesn't fit its base {adapter.base}: {' '.join(str(e).split())[:300]}",
+            where=str(adapter.folder),
+        ) from None
+    loaded = {n for n, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")}
+    untrained = sorted(loaded - set(_shapes(adapter)))
+    if untrained:
+        raise PolicyError(
+            f"the adapter has no weights for {len(untrained)} modules of its base, such as {untrained[0]}: "
+            "it was trained on another base",
+            where=str(adapter.folder),
+            fix=f"correct base_model_name_or_path in {ADAPTER} (now {adapter.base})",
+        )
+    return merge(model)
+
+
+def _shapes(adapter: Adapter) -> dict[str, dict[str, int]]:
+    """{module: {"in": features, "out": features}} of the adapter's LoRA weights."""
+    found: dict[str, dict[str, int]] = {}
+    for file in sorted(adapter.folder.glob("adapter_model*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for key in weights.keys():  # noqa: SIM118  (not a mapping)
+                module, _, part = key.removeprefix(_PREFIX).partition(".lora_")
+                shape = weights.get_slice(key).get_shape()
+                if part == "A.weight":
+                    found.setdefault(module, {})["in"] = shape[1]
+                elif part == "B.weight":
+                    found.setdefault(module, {})["out"] = shape[0]
+    return found
+
+
+def _features(module: nn.Module) -> dict[str, int] | None:
+    if isinstance(module, nn.Linear):
+        return {"in": module.in_features, "out": module.out_features}
+    weight = getattr(module, "weight", None)
+    if isinstance(module, Conv1D) and isinstance(weight, torch.Tensor):
+        return {"in": weight.shape[0], "out": weight.shape[1]}
+    return None
+
+
+def _check_fit(base: PreTrainedModel, adapter: Adapter) -> None:
+    shapes = _shapes(adapter)
+    if not shapes:
+        raise PolicyError("the adapter holds no LoRA weights", where=str(adapter.folder), fix="save the adapter again")
+    modules = dict(base.named_modules())
+    fix = f"correct base_model_name_or_path in {ADAPTER} (now {adapter.base})"
+    for name, shape in shapes.items():
+        if name not in modules:
+            raise PolicyError(
+                f"the adapter has weights for {name}, which its base {adapter.base} ({type(base).__name__}, "
+                f"{base.config.get_text_config().num_hidden_layers} layers) doesn't have",
+                where=str(adapter.folder),
+                fix=fix,
+            )
+        features = _features(modules[name])
+        if features is not None and any(features[k] != shape[k] for k in shape):
+            raise PolicyError(
+                f"the adapter's {name} is {shape.get('in')} -> {shape.get('out')}, its base's "
+                f"{features['in']} -> {features['out']}",
+                where=str(adapter.folder),
+                fix=fix,
+            )

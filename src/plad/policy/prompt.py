@@ -1,0 +1,306 @@
+"""How a prompt becomes tokens, and where a completion begins and ends.
+
+A completion is tokenised on its own and its ids are appended to the prompt's: the boundary never
+depends on how two texts merge. It ends with exactly one end-of-sequence token, which belongs to it and
+to its loss; what is padding is known from lengths, never from token ids, so a pad token that equals the
+end token does no harm. Text of users and models is data: a control token's name inside it is tokenised
+as the letters it consists of.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from plad.config import PromptSection
+from plad.errors import PolicyError
+from plad.records import Prompt
+
+_MARK = "\ue123"  # a private-use character that no chat template writes
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """Turns prompts and completions into token ids of one policy, and ids back into text.
+
+    Attributes:
+        kind: chat (the tokenizer's chat template), template (the config's) or plain.
+        template: the config's template, where kind is template.
+        system: system message put before a plain prompt in chat format.
+        start: ids that the tokenizer puts before every text (a BOS token, or nothing).
+        end_id: the token that ends a completion.
+        eos_ids: every token that ends an answer while sampling; holds `end_id`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    kind: Literal["chat", "template", "plain"]
+    template: str | None
+    system: str | None
+    start: tuple[int, ...]
+    end_id: int
+    eos_ids: tuple[int, ...]
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids up to where the completion begins, with BOS exactly once if the model uses one.
+
+        Raises:
+            PolicyError: the format can't express the prompt.
+        """
+        if self.kind == "chat":
+            ids = self._render(self._messages(prompt), None)
+            while self.start and ids[: 2 * len(self.start)] == [*self.start, *self.start]:
+                ids = ids[len(self.start) :]
+            return ids
+        text = _plain_text(prompt, self.kind)
+        if self.kind == "plain":
+            return [*self.start, *self._encode_text(text)]
+        ids = self._render([{"role": "user", "content": text}], _jinja(self.template or "{prompt}"))
+        return ids if ids[: len(self.start)] == list(self.start) else [*self.start, *ids]
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Token ids of a completion, ended by exactly one end-of-sequence token."""
+        return [*self._encode_text(text), self.end_id]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens and outer white space."""
+        kept = [i for i in token_ids if i not in self.eos_ids]
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text.strip()
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that shapes token ids beside the tokenizer, for fingerprints."""
+        template = self.template if self.kind == "template" else None
+        if self.kind == "chat":
+            template = "sha256:" + hashlib.sha256(self.tokenizer.get_chat_template().encode()).hexdigest()[:16]
+        return {
+            "kind": self.kind,
+            "template": template,
+            "system": self.system,
+            "bos": list(self.start),
+            "end": self.end_id,
+            "eos": list(self.eos_ids),
+        }
+
+    def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
+        if isinstance(prompt, str):
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            return [*system, {"role": "user", "content": prompt}]
+        if not prompt:
+            raise PolicyError("the prompt holds no messages")
+        if prompt[-1]["role"] == "assistant":
+            raise PolicyError(
+                "the last message of the prompt is the assistant's; nothing is left to answer",
+                fix="end the prompt with the user's message and put the answer in the reference column",
+            )
+        return [{"role": m["role"], "content": m["content"]} for m in prompt]
+
+    def _render(self, messages: list[dict[str, str]], template: str | None) -> list[int]:
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                add_generation_prompt=True,
+                sanitize_control_tokens=True,
+                return_dict=False,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as e:
+            roles = ", ".join(m["role"] for m in messages)
+            raise PolicyError(
+                f"the chat template refused a prompt (roles: {roles}): {e}",
+                where=self.tokenizer.name_or_path or None,
+                fix="drop `prompt.system` or the system message\n"
+                "or set `prompt.template` to plain text that holds {prompt}",
+            ) from None
+        assert isinstance(ids, list)
+        return ids
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+
+
+def make_prompt_format(
+    tokenizer: PreTrainedTokenizerBase,
+    section: PromptSection,
+    generation_config: GenerationConfig | None = None,
+) -> tuple[PromptFormat, list[str]]:
+    """The prompt format of a policy.
+
+    Args:
+        section: what the config asks for.
+        generation_config: the model's, which may name further end-of-sequence tokens.
+
+    Returns:
+        (format, one-line notes on what was decided and why).
+
+    Raises:
+        PolicyError: the tokenizer has no end-of-sequence token, or can't do what the config asks.
+    """
+    kind, why = _choose_kind(tokenizer, section)
+    eos_ids, notes = find_eos_ids(tokenizer, generation_config)
+    end_id, why_end = _choose_end(tokenizer, kind, eos_ids)
+    start = _start_ids(tokenizer)
+    if section.system is not None and kind != "chat":
+        raise PolicyError(
+            f"prompt.system needs the chat format, but the prompt format is {kind} ({why})",
+            where="prompt.system",
+            fix="write the instruction into `prompt.template`\nor remove `prompt.system`",
+        )
+    made = PromptFormat(tokenizer, kind, section.template, section.system, start, end_id, eos_ids)
+    notes.insert(0, f"prompt format {kind} ({why})")
+    notes.append(f"end token {_name(tokenizer, end_id)} ({why_end})")
+    if len(eos_ids) > 1:
+        notes.append("sampling stops at " + ", ".join(_name(tokenizer, i) for i in eos_ids))
+    return made, notes
+
+
+def find_eos_ids(
+    tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None
+) -> tuple[tuple[int, ...], list[str]]:
+    """Every token that ends an answer: the tokenizer's, and those of the generation config.
+
+    An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out.
+
+    Returns:
+        (ids, the tokenizer's first; notes).
+
+    Raises:
+        PolicyError: there is none.
+    """
+    own = token_id(tokenizer, "eos")
+    ids = [] if own is None else [own]
+    notes = []
+    named: int | list[int] | None = generation_config.eos_token_id if generation_config else None
+    for i in [named] if isinstance(named, int) else (named or []):
+        if i in ids:
+            continue
+        if i in tokenizer.added_tokens_decoder:
+            ids.append(i)
+        else:
+            notes.append(f"end token {i} of the generation config ignored (ordinary text in this tokenizer)")
+    if not ids:
+        raise PolicyError(
+            "the tokenizer has no end-of-sequence token, so an answer could never end",
+            where=tokenizer.name_or_path or None,
+            fix="set eos_token in the model's tokenizer_config.json to an existing special token\n"
+            "or eos_token_id in its generation_config.json",
+        )
+    return tuple(ids), notes
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, role: Literal["eos", "pad", "unk", "bos"]) -> int | None:
+    """The id of a tokenizer's special token, or None where it has none."""
+    value = getattr(tokenizer, f"{role}_token_id")
+    return None if value is None else int(value)
+
+
+def choose_pad(tokenizer: PreTrainedTokenizerBase, eos_ids: Sequence[int]) -> tuple[int, str]:
+    """A token id to fill batches with; what is padding is known from lengths, so its value is never looked at.
+
+    Returns:
+        (id, one-line note).
+    """
+    pad = token_id(tokenizer, "pad")
+    if pad is not None and pad not in eos_ids:
+        return pad, f"pad token {_name(tokenizer, pad)} (the tokenizer's)"
+    why = "the tokenizer has none" if pad is None else "the tokenizer's is the end token"
+    extra = sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+    for i in (token_id(tokenizer, "unk"), *extra, 0):
+        if i is not None and i not in eos_ids:
+            return i, f"pad token {_name(tokenizer, i)} ({why}; padding is known from lengths)"
+    return 1, f"pad token {_name(tokenizer, 1)} ({why}; padding is known from lengths)"
+
+
+def _choose_kind(
+    tokenizer: PreTrainedTokenizerBase, section: PromptSection
+) -> tuple[Literal["chat", "template", "plain"], str]:
+    if section.template is not None:
+        return "template", "set by prompt.template"
+    has_template = bool(tokenizer.chat_template)
+    if section.format == "chat" and not has_template:
+        raise PolicyError(
+            "prompt.format is chat, but the tokenizer has no chat template",
+            where=tokenizer.name_or_path or None,
+            fix="set `prompt.template` to text that holds {prompt}\nor `prompt.format: plain`",
+        )
+    if section.format != "auto":
+        return section.format, "set by prompt.format"
+    if has_template:
+        return "chat", "auto: the tokenizer has a chat template"
+    return "plain", "auto: the tokenizer has no chat template"
+
+
+def _choose_end(tokenizer: PreTrainedTokenizerBase, kind: str, eos_ids: tuple[int, ...]) -> tuple[int, str]:
+    if kind == "chat":
+        closing = _closing_token(tokenizer)
+        if closing in eos_ids:
+            return closing, "the chat template closes an answer with it"
+    if token_id(tokenizer, "eos") is not None:
+        return eos_ids[0], "the tokenizer's"
+    return eos_ids[0], "the generation config's"
+
+
+def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The control token that follows an assistant's message in the chat template, or -1."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return -1
+    assert isinstance(text, str)
+    after = text.rpartition(_MARK)[2]
+    found = [(after.index(t.content), -len(t.content), i) for i, t in _control(tokenizer) if t.content in after]
+    return min(found)[2] if found else -1
+
+
+def _control(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, Any]]:
+    return [(i, t) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
+
+
+def _start_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The ids that the tokenizer puts before every text."""
+    bare = tokenizer.encode("a", add_special_tokens=False)
+    full = tokenizer.encode("a")
+    for i in range(len(full) - len(bare) + 1):
+        if full[i : i + len(bare)] == bare:
+            return tuple(full[:i])
+    return ()
+
+
+def _plain_text(prompt: Prompt, kind: str) -> str:
+    """A plain prompt, or a conversation written as text for a config template.
+
+    One message is its content; several become ``Role: content`` paragraphs.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if kind == "plain":
+        raise PolicyError(
+            "the data is conversational, but the prompt format is plain",
+            where="prompt.template",
+            fix="set `prompt.template` to text that holds {prompt} (messages become `Role: content` paragraphs)\n"
+            "or use a model whose tokenizer has a chat template",
+        )
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
+
+
+def _jinja(template: str) -> str:
+    """A chat template that writes the config's template around the first message.
+
+    The config's own control tokens count as such; those inside the message don't.
+    """
+    before, _, after = template.partition("{prompt}")
+    return f"{{{{ {_literal(before)} }}}}{{{{ messages[0]['content'] }}}}{{{{ {_literal(after)} }}}}"
+
+
+def _literal(text: str) -> str:
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+def _name(tokenizer: PreTrainedTokenizerBase, i: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens(i))

@@ -1,0 +1,131 @@
+"""From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
+
+import re
+from pathlib import Path
+
+from plad.errors import PolicyError
+
+ADAPTER = "adapter_config.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve_model(model: str, revision: str | None = None, cache_dir: Path | None = None) -> Path:
+    """The local folder of a model: downloaded or converted once, then found in the cache.
+
+    Args:
+        model: folder, hub name, or .gguf file.
+        revision: commit, tag or branch of a hub model.
+        cache_dir: where converted GGUF models are kept.
+
+    Raises:
+        PolicyError: it can't be found, reached or read safely.
+    """
+    path = Path(model).expanduser()
+    local = path.exists() or not is_hub_name(model)
+    if local and revision is not None:
+        raise PolicyError(
+            "revision belongs to a hub model, but this is a local path", where=model, fix="remove `revision`"
+        )
+    if path.is_dir():
+        check_folder(path)
+        return path
+    if path.is_file() and path.suffix == ".gguf":
+        from plad.policy.gguf import convert_gguf
+
+        return convert_gguf(path, cache_dir)
+    if path.exists():
+        raise PolicyError("a single file is no model", where=model, fix="name its folder, or a .gguf file")
+    if local:
+        kind = "file" if path.suffix == ".gguf" else "folder"
+        raise PolicyError(
+            f"no such {kind}", where=model, fix="check `model`; paths are relative to the working directory"
+        )
+    folder = _download(model, revision)
+    check_folder(folder)
+    return folder
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether a name that is no existing path can only be meant as ``owner/name`` on the hub."""
+    return bool(_HUB_NAME.fullmatch(model)) and not model.startswith(".") and not model.endswith(".gguf")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter rather than a whole model."""
+    return (folder / ADAPTER).is_file()
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds a model or adapter in safetensors.
+
+    Raises:
+        PolicyError: it doesn't; pickle files are never read.
+    """
+    if not (folder / "config.json").is_file() and not is_adapter(folder):
+        raise PolicyError(
+            "no model in this folder (neither config.json nor adapter_config.json)",
+            where=str(folder),
+            fix="name a folder that save_pretrained wrote",
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
+    if pickles:
+        raise PolicyError(
+            f"the weights are a pickle file ({pickles[0]}); opening one can run code, so only safetensors are read",
+            where=str(folder),
+            fix='if you trust it, convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\"\n"
+            "or use a revision of the model with safetensors weights",
+        )
+    raise PolicyError(
+        "the folder holds no *.safetensors weights",
+        where=str(folder),
+        fix="copy the weights into it, or use a model with safetensors weights (pickle files are not read)",
+    )
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    shell = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    folder = "or name a local folder in `model`"
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=list(_HUB_FILES), ignore_patterns=["*/*", "consolidated*"]
+            )
+        )
+    except GatedRepoError:
+        raise PolicyError(
+            "the model is gated: its owner asks you to accept a licence first",
+            where=name,
+            fix=f"accept it at https://huggingface.co/{name}, then run: hf auth login\n{folder}",
+        ) from None
+    except RevisionNotFoundError:
+        raise PolicyError(f"the hub model has no revision {revision}", where=name, fix="check `revision`") from None
+    except RepositoryNotFoundError:
+        raise PolicyError(
+            "no such folder, and no such model on the hub (or it is private)",
+            where=name,
+            fix=f"check `model`; for a private one run: hf auth login\n{folder}",
+        ) from None
+    except HFValidationError as e:
+        raise PolicyError(f"no such folder, and not a hub name ({e})", where=name, fix="check `model`") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as e:
+        raise PolicyError(
+            f"no such folder, and the hub can't be reached or is switched off ({type(e).__name__})",
+            where=name,
+            fix=f"with a network run once: {shell}\n{folder}",
+        ) from None
