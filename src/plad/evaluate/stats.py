@@ -1,0 +1,160 @@
+"""Uncertainty: bootstrap intervals of means, Wilson bounds where a bootstrap sees no spread, paired sign-flip tests.
+
+All functions are deterministic given a seed and never return NaN: what can't be said is None.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL = 30  # below this many prompts a figure is flagged
+LEVEL = 0.95
+_Z = 1.959963984540054  # the normal's 97.5 % point
+_EXACT = 12  # non-zero differences up to which all sign patterns are enumerated
+_CELLS = 4_000_000  # resampled values held at once
+
+METHOD = {
+    "level": LEVEL,
+    "interval": "percentile bootstrap of the mean over prompts, all systems resampled alike (paired)",
+    "interval_without_spread": "all values equal: Wilson bound on the share of prompts with that value, the rest at "
+    "the ends of the scale; none where the scale has no ends (words)",
+    "p_value": "paired sign-flip permutation test of the mean difference over prompts, two-sided; all sign patterns up "
+    f"to {_EXACT} non-zero differences, else random ones, (b + 1) / (resamples + 1)",
+    "small": f"n < {SMALL} is flagged",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over prompts with its 95 % interval.
+
+    Attributes:
+        value: the mean; None without values.
+        low, high: the interval; None where none can be given.
+        n: prompts.
+        p: two-sided p-value of "the mean is 0"; only for differences.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in metrics.json; `p` only where there is one."""
+        out: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return out if self.p is None else {**out, "p": self.p}
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a proportion.
+
+    Args:
+        successes: number of successes, 0 to n.
+        n: number of trials, at least 1.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    share, z2 = successes / n, _Z * _Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Means of `resamples` samples drawn with replacement from `values` [n]; the same seed draws the same rows."""
+    n = len(values)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CELLS // n)
+    means = [
+        values[rng.integers(0, n, size=(min(chunk, resamples - start), n))].mean(axis=1)
+        for start in range(0, resamples, chunk)
+    ]
+    return np.concatenate(means)
+
+
+def estimate(
+    values: NDArray[np.float64], *, resamples: int, seed: int, bounds: tuple[float, float] | None = (0.0, 1.0)
+) -> Estimate:
+    """The mean of one value a prompt, with its interval.
+
+    Args:
+        values: [n], finite.
+        resamples: bootstrap resamples.
+        seed: of the resampling.
+        bounds: ends of the scale, or None where it has none.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    value = float(values.mean())
+    if (values == values[0]).all():
+        if bounds is None:
+            return Estimate(value, None, None, n)
+        value = float(values[0])
+        share = wilson(n, n)[0]
+        return Estimate(value, share * value + (1 - share) * bounds[0], share * value + (1 - share) * bounds[1], n)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(bootstrap_means(values, resamples, seed), [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n)
+
+
+def sign_flip_p(differences: NDArray[np.float64], *, resamples: int, seed: int) -> float | None:
+    """Two-sided p-value of "the two systems are exchangeable on every prompt".
+
+    Under it each difference is as likely to have the other sign, so p is the share of sign patterns whose sum is at
+    least as far from 0 as the one observed. None without differences, 1 where all are 0.
+
+    Args:
+        differences: [n], one a prompt.
+        resamples: random patterns where there are too many to enumerate.
+        seed: of the random patterns.
+
+    Source: Fisher, "The Design of Experiments", 1935, section 21.
+    """
+    if len(differences) == 0:
+        return None
+    moved = np.abs(differences[differences != 0])
+    if len(moved) == 0:
+        return 1.0
+    observed = abs(float(differences.sum())) * (1 - 1e-12)  # sums in another order differ in the last bits
+    if len(moved) <= _EXACT:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(moved))))
+        return float((np.abs(signs @ moved) >= observed).mean())
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CELLS // len(moved))
+    extreme = 0
+    for start in range(0, resamples, chunk):
+        signs = rng.integers(0, 2, size=(min(chunk, resamples - start), len(moved)), dtype=np.int8) * 2.0 - 1.0
+        extreme += int((np.abs(signs @ moved) >= observed).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+def paired_difference(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    *,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
+) -> Estimate:
+    """Mean of `ours - theirs` over the same prompts, with interval and p-value.
+
+    Args:
+        ours, theirs: [n] each, row i of both about the same prompt.
+        bounds: ends of the scale of the difference.
+    """
+    differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    e = estimate(differences, resamples=resamples, seed=seed, bounds=bounds)
+    return Estimate(e.value, e.low, e.high, e.n, sign_flip_p(differences, resamples=resamples, seed=seed))

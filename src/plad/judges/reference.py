@@ -1,0 +1,34 @@
+"""The reference judge: whose answer is closer to what other people wrote?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from plad.judges.rouge import Rouge
+from plad.records import Example
+
+
+class ReferenceJudge:
+    """Scores an answer by ROUGE-L F1 against the best of the given references.
+
+    It needs no model. A row without references can't be judged.
+    """
+
+    name = "reference"
+
+    def __init__(self, *, stemmer: bool = False) -> None:
+        self._rouge = Rouge(("rougeL",), stemmer=stemmer)
+
+    def score(
+        self, examples: Sequence[Example], texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float | None]:
+        """ROUGE-L F1 of each text, 0 to 1; None where its row has no references."""
+        best = [self._rouge.best(text, refs) for _, text, refs in zip(examples, texts, references, strict=True)]
+        return [None if b is None else b["rougeL"] for b in best]
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader must know to trust the scores."""
+        return {
+            "type": "reference",
+            "rule": "ROUGE-L F1 against the best reference other than the target; "
+            "rows with one reference are unjudged; between teacher and student every reference counts",
+        }

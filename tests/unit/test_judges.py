@@ -1,0 +1,221 @@
+"""The reward-model judge on tiny models, and the loading of judges."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from plad.config import ReferenceJudge as ReferenceSection
+from plad.config import RewardJudge as RewardSection
+from plad.errors import ConfigError, PolicyError
+from plad.judges import load_judge, load_judges
+from plad.judges.reward import flatten
+from plad.records import Example, Message
+
+WORDS = [
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "[UNK]",
+    "good",
+    "bad",
+    "what",
+    "is",
+    "a",
+    "long",
+    "answer",
+    "user",
+    "assistant",
+    "system",
+]
+CHAT = "{% for m in messages %}{{ m.role }} {{ m.content }} [SEP] {% endfor %}"
+EXAMPLES = [Example(f"row-{i}", "what is good") for i in range(4)]
+TEXTS = ["good", "a long long long answer", "bad bad", ""]
+NONE: list[tuple[str, ...]] = [()] * 4
+
+
+def tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    core = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    core.pre_tokenizer = WhitespaceSplit()
+    core.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **special,
+    )
+
+
+def bert_config(labels: int = 1) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        id2label={i: str(i) for i in range(labels)},
+    )
+
+
+def bert(folder: Path, labels: int = 1) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(bert_config(labels))
+    torch.nn.init.normal_(model.classifier.weight, std=3.0)  # a fresh head is nearly flat
+    model.save_pretrained(folder)
+    tokenizer(pad_token="[PAD]").save_pretrained(folder)
+    return model.eval()
+
+
+def section(folder: Path, **fields: object) -> RewardSection:
+    return RewardSection.model_validate({"model": str(folder), **fields})
+
+
+def test_pair_scores_are_the_models_own(tmp_path: Path) -> None:
+    model = bert(tmp_path / "rm")
+    judge = load_judge(section(tmp_path / "rm"))
+    # [CLS] what is good [SEP] a long long long answer [SEP]
+    ids = torch.tensor([[1, 6, 7, 4, 2, 8, 9, 9, 9, 10, 2]])
+    types = torch.tensor([[0] * 5 + [1] * 6])
+    with torch.no_grad():
+        expected = model(input_ids=ids, token_type_ids=types).logits.item()
+    assert judge.score(EXAMPLES, TEXTS, NONE)[1] == pytest.approx(expected, abs=1e-5)
+    assert judge.name == "rm"
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_batching_by_length_changes_no_score_and_no_order(tmp_path: Path, batch_size: int) -> None:
+    bert(tmp_path / "rm")
+    alone = load_judge(section(tmp_path / "rm", batch_size=1)).score(EXAMPLES, TEXTS, NONE)
+    together = load_judge(section(tmp_path / "rm", batch_size=batch_size)).score(EXAMPLES, TEXTS, NONE)
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(alone)) == len(alone)
+
+
+@pytest.mark.parametrize("pad", [None, 0])
+def test_decoder_with_or_without_padding_through_its_chat_template(tmp_path: Path, pad: int | None) -> None:
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+            pad_token_id=pad,
+            id2label={0: "reward"},
+        )
+    ).eval()
+    torch.nn.init.normal_(model.score.weight, std=3.0)
+    model.save_pretrained(tmp_path / "rm")
+    tok = tokenizer(**({"pad_token": "[PAD]"} if pad is not None else {}))
+    tok.chat_template = CHAT
+    tok.save_pretrained(tmp_path / "rm")
+    judge = load_judge(section(tmp_path / "rm", input="chat"))
+    with torch.no_grad():  # user what is good [SEP] assistant good [SEP]
+        expected = model(input_ids=torch.tensor([[11, 6, 7, 4, 2, 12, 4, 2]])).logits.item()
+    scores = judge.score(EXAMPLES, TEXTS, NONE)
+    assert scores[0] == pytest.approx(expected, abs=1e-5)
+    assert [judge.score([e], [t], [()])[0] for e, t in zip(EXAMPLES, TEXTS, strict=True)] == pytest.approx(scores)
+
+
+def test_truncation_is_counted(tmp_path: Path) -> None:
+    bert(tmp_path / "rm")
+    judge = load_judge(section(tmp_path / "rm", max_length=10))
+    judge.score(EXAMPLES, ["good", "bad " * 40, "a a a a", "a a a a a"], NONE)  # 3 + 3 special + 1, 40, 4, 5 tokens
+    facts = judge.describe()
+    assert (facts["scored"], facts["truncated"], facts["max_length"]) == (4, 2, 10)
+
+
+def test_the_models_context_is_the_default_limit(tmp_path: Path) -> None:
+    bert(tmp_path / "rm")
+    judge = load_judge(section(tmp_path / "rm", max_length=500))
+    judge.score(EXAMPLES[:1], ["bad " * 100], [()])
+    assert (judge.describe()["max_length"], judge.describe()["truncated"]) == (32, 1)
+
+
+def test_a_cut_chat_keeps_the_answer(tmp_path: Path) -> None:
+    bert(tmp_path / "rm")
+    tok = tokenizer(pad_token="[PAD]")
+    tok.chat_template = CHAT
+    tok.save_pretrained(tmp_path / "rm")
+    judge = load_judge(section(tmp_path / "rm", input="chat", max_length=4))
+    long, short = Example("x", "bad " * 20), Example("y", "bad bad bad")
+    scores = judge.score([long, short], ["good", "good"], [(), ()])  # both end in: [SEP] assistant good [SEP]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert judge.describe()["truncated"] == 2
+
+
+def test_nan_names_the_row(tmp_path: Path) -> None:
+    model = bert(tmp_path / "rm")
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[5] = float("nan")  # the word "bad"
+    model.save_pretrained(tmp_path / "rm")
+    with pytest.raises(PolicyError, match="row row-2: the reward model rm gave nan"):
+        load_judge(section(tmp_path / "rm", batch_size=1)).score(EXAMPLES, TEXTS, NONE)
+
+
+def test_two_outputs_are_refused_before_the_weights_load(tmp_path: Path) -> None:
+    bert_config(2).save_pretrained(tmp_path / "rm")
+    tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
+    with pytest.raises(PolicyError, match="has one output, this one has 2"):
+        load_judge(section(tmp_path / "rm"))
+
+
+def test_an_untrained_head_is_refused(tmp_path: Path) -> None:
+    BertModel(bert_config()).save_pretrained(tmp_path / "rm")
+    tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
+    with pytest.raises(PolicyError, match=r"no trained weights for classifier\.bias"):
+        load_judge(section(tmp_path / "rm"))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    model = bert(tmp_path / "rm")
+    (tmp_path / "rm" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "rm" / "pytorch_model.bin")
+    with pytest.raises(PolicyError, match="only safetensors are read"):
+        load_judge(section(tmp_path / "rm"))
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="can't load the reward model"):
+        load_judge(section(tmp_path / "nothing"))
+
+
+def test_chat_without_a_template_is_refused(tmp_path: Path) -> None:
+    bert(tmp_path / "rm")
+    with pytest.raises(ConfigError, match="no chat template"):
+        load_judge(section(tmp_path / "rm", input="chat"))
+
+
+def test_conversations_become_one_text_for_a_pair() -> None:
+    assert flatten("plain") == "plain"
+    assert flatten(({"role": "user", "content": "Q"},)) == "Q"
+    assert flatten(({"role": "system", "content": "S"}, {"role": "user", "content": "Q"})) == "S\n\nQ"
+    turns = tuple(Message(role=r, content=c) for r, c in [("user", "A"), ("assistant", "B"), ("user", "C")])
+    assert flatten(turns) == "User: A\n\nAssistant: B\n\nUser: C"
+
+
+def test_judges_of_a_config_have_different_names(tmp_path: Path) -> None:
+    bert(tmp_path / "x" / "rm")
+    rm = section(tmp_path / "x" / "rm")
+    judges = load_judges([ReferenceSection(), rm, section(tmp_path / "x" / "rm", batch_size=1), rm])
+    assert [j.name for j in judges] == ["reference", "rm", "rm-2", "rm-3"]
