@@ -1,5 +1,8 @@
 """The ledger of generations: one row an answer, keyed by everything that shapes it, committed as it finishes.
 
+A row's *key* is made of what shaped the answer, token ids of the prompt included. An *ask* is made of what is
+known without a model (system, weights, prompt text, settings) and points to the key it was last answered with.
+
 SQLite in WAL mode: a killed process loses no committed row, and a second process can read while a run writes.
 """
 
@@ -10,17 +13,18 @@ import shutil
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plad.errors import RunDirError
 from plad.records import Generation, Outcome
 
 SCHEMA = 1
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
-_TABLE = """
+_TABLES = (
+    """
 CREATE TABLE generations (
     key TEXT PRIMARY KEY,
     system TEXT NOT NULL,
@@ -35,7 +39,9 @@ CREATE TABLE generations (
     created TEXT NOT NULL,
     spec TEXT NOT NULL
 )
-"""
+""",
+    "CREATE TABLE asked (ask TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
+)
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
 
 
@@ -68,22 +74,21 @@ class Ledger:
     """An open ledger; use it as a context manager.
 
     Args:
-        path: the database; made if it doesn't exist.
+        path: the database, made if it doesn't exist; ":memory:" for one that is never written.
         readonly: only read, also while another process writes.
 
     Raises:
         RunDirError: the file is missing (readonly), damaged, no ledger, or of another schema version.
     """
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        self.path = path
-        if readonly and not path.is_file():
+    def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False) -> None:
+        self.path = Path(path)
+        if readonly and not self.path.is_file():
             raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
         mode = "ro" if readonly else "rwc"
+        address = path if path == ":memory:" else f"{self.path.absolute().as_uri()}?mode={mode}"
         with self._errors():
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30, isolation_level=None
-            )
+            self._db = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
         try:
             with self._errors():
                 self._open(readonly)
@@ -109,18 +114,19 @@ class Ledger:
         self._db.execute("PRAGMA synchronous=NORMAL")
         if version != SCHEMA:
             with self._transaction():
-                self._db.execute(_TABLE)
+                for table in _TABLES:
+                    self._db.execute(table)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -147,7 +153,9 @@ class Ledger:
                 fix="put back a copy of the file, or move it away: its answers are then sampled again",
             ) from e
 
-    def put(self, key: str, system: str, generation: Generation, *, seconds: float, spec: Mapping[str, Any]) -> None:
+    def put(
+        self, key: str, ask: str, system: str, generation: Generation, *, seconds: float, spec: Mapping[str, Any]
+    ) -> None:
         """Record one answer; it is committed when this returns. A key that is there already keeps its row.
 
         Args:
@@ -172,18 +180,29 @@ class Ledger:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             canonical_json(spec),
         )
-        with self._errors():
+        with self._errors(), self._transaction():
             self._db.execute(f"INSERT OR IGNORE INTO generations VALUES ({','.join('?' * len(row))})", row)
+            self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (ask, key))
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Generation]:
+    def point(self, keys: Mapping[str, str]) -> None:
+        """Let asks point to keys that are recorded already: {ask: key}."""
+        with self._errors(), self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", keys.items())
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
         """The answers recorded under `keys`; missing ones are left out."""
+        return self._lookup(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN", keys)
+
+    def asked(self, asks: Sequence[str]) -> dict[str, Generation]:
+        """The answers that `asks` were last answered with, by ask; missing ones are left out."""
+        return self._lookup(f"SELECT ask, {_COLUMNS} FROM asked JOIN generations USING (key) WHERE ask IN", asks)
+
+    def _lookup(self, query: str, names: Sequence[str]) -> dict[str, Generation]:
         found: dict[str, Generation] = {}
-        remaining = list(keys)
-        for start in range(0, len(remaining), _LOOKUP):
-            part = remaining[start : start + _LOOKUP]
-            marks = ",".join("?" * len(part))
+        for start in range(0, len(names), _LOOKUP):
+            part = names[start : start + _LOOKUP]
             with self._errors():
-                rows = self._db.execute(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN ({marks})", part)
+                rows = self._db.execute(f"{query} ({','.join('?' * len(part))})", part)
                 found.update((row[0], _generation(row[1:])) for row in rows)
         return found
 
