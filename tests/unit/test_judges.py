@@ -109,8 +109,10 @@ def test_batching_by_length_changes_no_score_and_no_order(tmp_path: Path, batch_
     assert len(set(alone)) == len(alone)
 
 
-@pytest.mark.parametrize("pad", [None, 0])
-def test_decoder_with_or_without_padding_through_its_chat_template(tmp_path: Path, pad: int | None) -> None:
+@pytest.mark.parametrize(("token", "pad"), [({}, None), ({"pad_token": "[PAD]"}, None), ({"pad_token": "[PAD]"}, 0)])
+def test_decoder_with_or_without_padding_through_its_chat_template(
+    tmp_path: Path, token: dict[str, str], pad: int | None
+) -> None:
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(
         LlamaConfig(
@@ -126,7 +128,7 @@ def test_decoder_with_or_without_padding_through_its_chat_template(tmp_path: Pat
     ).eval()
     torch.nn.init.normal_(model.score.weight, std=3.0)
     model.save_pretrained(tmp_path / "rm")
-    tok = tokenizer(**({"pad_token": "[PAD]"} if pad is not None else {}))
+    tok = tokenizer(**token)
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
     judge = load_judge(section(tmp_path / "rm", input="chat"))
@@ -158,7 +160,7 @@ def test_a_cut_chat_keeps_the_answer(tmp_path: Path) -> None:
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
     judge = load_judge(section(tmp_path / "rm", input="chat", max_length=4))
-    long, short = Example("x", "bad " * 20), Example("y", "bad bad bad")
+    long, short = Example("x", "bad " * 20), Example("y", "what is a long answer")
     scores = judge.score([long, short], ["good", "good"], [(), ()])  # both end in: [SEP] assistant good [SEP]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert judge.describe()["truncated"] == 2

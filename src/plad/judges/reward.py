@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from plad.config import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
+from plad.policy.device import choose_device, choose_dtype
 from plad.records import Example, Message, Prompt
 
 
@@ -158,8 +159,8 @@ class RewardJudge:
 
 
 def _load_weights(section: RewardSection, options: dict[str, Any], where: str) -> Any:
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float32
+    device, _ = choose_device()
+    dtype, _ = choose_dtype("auto", device)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             section.model, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
@@ -176,4 +177,4 @@ def _load_weights(section: RewardSection, options: dict[str, Any], where: str) -
             where=where,
             fix="name a trained reward model, not its base model",
         )
-    return model.to("cuda" if cuda else "cpu").eval()
+    return model.to(device).eval()
