@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Role = Literal["teacher", "student"]
+ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
 class Section(BaseModel):
@@ -150,7 +152,7 @@ class SftSection(TrainSettings):
     teacher: SftOverride = SftOverride()
     student: SftOverride = SftOverride()
 
-    def settings(self, role: Literal["teacher", "student"]) -> TrainSettings:
+    def settings(self, role: Role) -> TrainSettings:
         """The settings of one policy's fine-tuning: the section with that policy's overrides."""
         override: SftOverride = getattr(self, role)
         base = {k: v for k, v in self if k not in ("teacher", "student")}

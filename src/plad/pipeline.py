@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plad import stages
-from plad.config import Config, ModelSection
+from plad.config import ROLES, Config
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
 from plad.stages import Context
@@ -42,12 +42,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def _source(ctx: Context, section: ModelSection) -> dict[str, Any]:
+def _source(ctx: Context, role: str) -> dict[str, Any]:
     from plad.policy.fingerprint import model_fingerprint
 
+    section = ctx.policy_section(role)
     return {
-        "settings": section.model_dump(mode="json", exclude={"lora"}),
-        "weights": model_fingerprint(section, ctx.base),
+        "settings": getattr(ctx.config, role).model_dump(mode="json", exclude={"lora"}),
+        "weights": model_fingerprint(section.model, section.revision),
     }
 
 
@@ -69,11 +70,11 @@ def _data_inputs(ctx: Context) -> dict[str, Any]:
 def _sft_inputs(ctx: Context) -> dict[str, Any]:
     cfg = ctx.config
     roles: dict[str, Any] = {}
-    for role, section in (("teacher", cfg.teacher), ("student", cfg.student)):
+    for role in ROLES:
         settings = cfg.sft.settings(role)
         roles[role] = {
-            **_source(ctx, section),
-            "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, section))},
+            **_source(ctx, role),
+            "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
     return roles
 

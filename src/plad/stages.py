@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, ModelSection, PruneInit, RankObjective, SftObjective, TrainSettings
+from plad.config import ROLES, Config, ModelSection, PruneInit, RankObjective, Role, SftObjective
 from plad.errors import DataError
 from plad.records import Example, Generation
 from plad.rundir import RunDir, atomic_dir, fingerprint, is_complete, verify_dir, write_json
@@ -31,6 +31,12 @@ class Context:
     base: Path  # relative model and data paths start here
     skip_invalid: bool = False
     depends: Mapping[str, Any] = field(default_factory=dict)  # all that the running stage depends on
+
+    def policy_section(self, role: str) -> Any:
+        """The config of a policy, a relative model path resolved against the config's folder."""
+        section: ModelSection = getattr(self.config, role)
+        beside = self.base / section.model
+        return section.model_copy(update={"model": str(beside)}) if beside.exists() else section
 
     def examples(self, split: str) -> list[Example]:
         """The rows of a split, as the data stage wrote them."""
@@ -79,14 +85,15 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
     from plad.policy.load import load_policy, save_policy
     from plad.policy.prune import prune_layers
 
-    section: ModelSection = getattr(ctx.config, role)
+    section = ctx.policy_section(role)
     init = getattr(section, "init", None)
     if not isinstance(init, PruneInit):
-        return load_policy(section, base=ctx.base)
+        return load_policy(section)
     folder = ctx.run / "sft/student_base"
     if not _made_already(ctx, folder, role):
-        whole = load_policy(section, base=ctx.base)
-        pruned = prune_layers(whole, init.layers, [e.prompt for e in influence_prompts[: init.prompts]])
+        whole = load_policy(section)
+        sample = influence_prompts[: init.prompts]
+        pruned = prune_layers(whole, init.layers, [e.prompt for e in sample])
         with atomic_dir(folder) as staging:
             save_policy(pruned, staging)
             _sign(ctx, staging, role)
@@ -94,8 +101,8 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
     return load_policy(section, folder=folder)
 
 
-def _fine_tune(ctx: Context, role: str) -> dict[str, Any]:
-    from plad.policy.load import add_lora, freeze_embeddings, save_policy
+def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
+    from plad.policy.load import attach, freeze_embeddings, save_policy
     from plad.train.groups import keep_fitting, sft_groups
     from plad.train.run import train_policy
 
@@ -104,7 +111,7 @@ def _fine_tune(ctx: Context, role: str) -> dict[str, Any]:
     if _made_already(ctx, folder, role):
         return {"reused": True}
     rows = ctx.examples("sft")
-    settings = cfg.sft.settings(role)  # type: ignore[arg-type]
+    settings = cfg.sft.settings(role)
     policy = _start_policy(ctx, role, rows)
     for note in policy.notes:
         log.info("%s: %s", role, note)
@@ -112,7 +119,7 @@ def _fine_tune(ctx: Context, role: str) -> dict[str, Any]:
     encoded = keep_fitting(sft_groups(rows, policy.prompt), settings.max_length or policy.context)
     _require_groups(encoded.groups, encoded.counts(), f"sft.{role}")
     if lora is not None:
-        policy = add_lora(policy, lora)
+        policy = attach(policy, lora)
     elif settings.freeze_embeddings:
         freeze_embeddings(policy)
     counts = train_policy(
@@ -142,7 +149,7 @@ def _require_groups(groups: list[Any], counts: Mapping[str, Any], where: str) ->
 
 def sft(ctx: Context) -> dict[str, Any]:
     counts: dict[str, Any] = {}
-    for role in ("teacher", "student"):
+    for role in ROLES:
         if role == "teacher" and not ctx.config.teacher.sft:
             continue
         counts[role] = _fine_tune(ctx, role)
@@ -154,9 +161,9 @@ def sft_policy(ctx: Context, role: str) -> Any:
     """The fine-tuned policy, its adapter merged."""
     from plad.policy.load import load_policy
 
-    section: ModelSection = getattr(ctx.config, role)
+    section = ctx.policy_section(role)
     if role == "teacher" and not ctx.config.teacher.sft:
-        return load_policy(section, base=ctx.base)
+        return load_policy(section)
     return load_policy(section, folder=ctx.run / f"sft/{role}")
 
 
@@ -168,13 +175,35 @@ def weights(ctx: Context, system: str) -> str:
     from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 
     if system == "teacher" and not ctx.config.teacher.sft:
-        return model_fingerprint(ctx.config.teacher, ctx.base)
+        section = ctx.policy_section("teacher")
+        return model_fingerprint(section.model, section.revision)
     place = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}[system]
     return folder_fingerprint(ctx.run / place)
 
 
+def _answer(
+    ctx: Context, policy: Any, rows: list[Example], system: str, sampling: Any, ledger: Any
+) -> list[Generation]:
+    """Answers through the ledger, with progress."""
+    from plad.generate.engine import answer
+    from plad.progress import track
+
+    with track(f"{system} answers", len(rows) * sampling.samples, "answers") as progress:
+        return answer(
+            policy,
+            rows,
+            system=system,
+            weights=weights(ctx, system),
+            sampling=sampling,
+            seed=ctx.config.run.seed,
+            slots=ctx.config.generate.slots,
+            ledger=ledger,
+            progress=progress,
+        )
+
+
 def generate(ctx: Context) -> dict[str, Any]:
-    from plad.generate.engine import Sampling, answer
+    from plad.generate.engine import Sampling
     from plad.generate.ledger import Ledger
 
     cfg = ctx.config
@@ -187,17 +216,7 @@ def generate(ctx: Context) -> dict[str, Any]:
         ):
             policy = sft_policy(ctx, role)
             sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens, samples)
-            answers = answer(
-                policy,
-                rows,
-                system=system,
-                weights=weights(ctx, system),
-                sampling=sampling,
-                seed=cfg.run.seed,
-                slots=cfg.generate.slots,
-                ledger=ledger,
-            )
-            counts[system] = _outcomes(answers)
+            counts[system] = _outcomes(_answer(ctx, policy, rows, system, sampling, ledger))
             del policy
             gc.collect()
     return counts
@@ -252,17 +271,19 @@ def pair(ctx: Context) -> dict[str, Any]:
 
 def _validator(ctx: Context, policy: Any, probe: list[Any]) -> Any:
     """Figures of the student's current weights on validation rows and on a few fixed pairs."""
-    from plad.evaluate.validate import validation_figures
+    from plad.evaluate.quick import quick_figures
     from plad.generate.engine import Sampling, answer
     from plad.generate.ledger import Ledger
     from plad.judges import load_judge
-    from plad.scoring import choose_route
+    from plad.scoring.score import choose_route
     from plad.train.validation import probe_logps
 
     cfg = ctx.config
     rows = ctx.examples("validation")[: cfg.distill.validation.rows]
-    judge = load_judge(cfg.evaluate.judges[0]) if cfg.evaluate.judges else None
-    sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
+    stemmer = cfg.evaluate.stemmer
+    judge = load_judge(cfg.evaluate.judges[0], stemmer=stemmer) if cfg.evaluate.judges else None
+    figures = quick_figures(rows, judge, stemmer=stemmer, seed=cfg.run.seed)
+    sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens)
     route = choose_route(policy.model)
 
     def validate() -> dict[str, Any]:
@@ -277,7 +298,7 @@ def _validator(ctx: Context, policy: Any, probe: list[Any]) -> Any:
                 slots=cfg.generate.slots,
                 ledger=ledger,
             )
-        return validation_figures(rows, answers, judge) | probe_logps(policy.model, probe, route)
+        return figures(answers) | probe_logps(policy.model, probe, route)
 
     return validate
 
@@ -286,7 +307,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     """Train the student on the pairs; keep its best weights by validation; write student/."""
     from plad.data.formats import read_pairs_parquet
     from plad.pairs import chosen_groups, pair_groups
-    from plad.policy.load import add_lora, freeze_embeddings, merge_lora, save_policy
+    from plad.policy.load import attach, freeze_embeddings, merge_lora, save_policy
     from plad.train.groups import keep_fitting
     from plad.train.run import train_policy
     from plad.train.validation import KeepBest
@@ -302,7 +323,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     encoded = ranked if is_rank else keep_fitting(chosen_groups(pairs, policy.prompt), limit)
     lora = cfg.lora_for(settings, cfg.student)
     if lora is not None:
-        policy = add_lora(policy, lora)
+        policy = attach(policy, lora)
     elif settings.freeze_embeddings:
         freeze_embeddings(policy)
     validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
@@ -349,7 +370,7 @@ def _card(ctx: Context) -> str:
 
 def _test_answers(ctx: Context, rows: list[Example]) -> dict[str, dict[str, Generation]]:
     """The answers of teacher, SFT student and distilled student on the test rows, through the ledger."""
-    from plad.generate.engine import Sampling, answer
+    from plad.generate.engine import Sampling
     from plad.generate.ledger import Ledger
     from plad.policy.load import load_policy
 
@@ -362,16 +383,7 @@ def _test_answers(ctx: Context, rows: list[Example]) -> dict[str, dict[str, Gene
                 policy = load_policy(cfg.student, folder=ctx.run / "student")
             else:
                 policy = sft_policy(ctx, "teacher" if system == "teacher" else "student")
-            given = answer(
-                policy,
-                rows,
-                system=system,
-                weights=weights(ctx, system),
-                sampling=sampling,
-                seed=cfg.run.seed,
-                slots=cfg.generate.slots,
-                ledger=ledger,
-            )
+            given = _answer(ctx, policy, rows, system, sampling, ledger)
             answers[system] = {g.example_id: g for g in given}
             del policy
             gc.collect()
@@ -382,12 +394,12 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     """Score target, teacher, SFT student and distilled student on the test rows."""
     from plad.evaluate.files import write_answers, write_judgements
     from plad.evaluate.run import evaluate_systems
-    from plad.judges import load_judge
+    from plad.judges import load_judges
 
     cfg, run = ctx.config, ctx.run
     rows = ctx.examples("test")[: cfg.evaluate.limit]
     answers = _test_answers(ctx, rows)
-    judges = [load_judge(j) for j in cfg.evaluate.judges]
+    judges = load_judges(cfg.evaluate.judges, stemmer=cfg.evaluate.stemmer)
     metrics, judgements = evaluate_systems(
         rows,
         answers,
@@ -396,16 +408,29 @@ def evaluate(ctx: Context) -> dict[str, Any]:
         seed=cfg.run.seed,
         stemmer=cfg.evaluate.stemmer,
         rouge=cfg.evaluate.rouge,
-        distill=ctx.examples("distill"),
-        distill_answers={
-            "teacher": _recorded(ctx, "teacher", cfg.generate.samples),
-            "student_sft": _recorded(ctx, "student_sft", cfg.student_samples),
-        },
     )
+    rates, more = _teacher_against_student(ctx, judges)
+    metrics["teacher_student_win_rate"] = rates
     write_answers(run / "eval/answers.jsonl", rows, answers)
-    write_judgements(run / "eval/judgements.parquet", judgements)
+    write_judgements(run / "eval/judgements.parquet", [*judgements, *more])
     write_json(run / "eval/metrics.json", metrics)
-    return {"rows": len(rows), "judgements": len(judgements)}
+    return {"rows": len(rows), "judgements": len(judgements) + len(more)}
+
+
+def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The teacher-student win rate on D: every student answer meets the teacher answer it was paired with."""
+    from plad.evaluate.winrate import judge_pairs
+
+    cfg = ctx.config
+    teacher = _recorded(ctx, "teacher", cfg.generate.samples)
+    student = _recorded(ctx, "student_sft", cfg.student_samples)
+    met = [
+        (example, teacher[example.id][g.sample % cfg.generate.samples].text, g.text)
+        for example in ctx.examples("distill")
+        for g in student[example.id]
+    ]
+    examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
+    return judge_pairs(examples, chosen, rejected, judges, bootstrap=cfg.evaluate.bootstrap, seed=cfg.run.seed)
 
 
 def report(ctx: Context) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from transformers.trainer_utils import set_seed
 
 from plad.config import RankObjective, SftObjective, TrainSettings
 from plad.errors import TrainingError
-from plad.objectives import make_objective
+from plad.objectives.objective import make_objective
 from plad.policy.load import Policy
 from plad.progress import track
 from plad.rundir import fingerprint
-from plad.scoring import Group, checked_route
+from plad.scoring.layout import Group
+from plad.scoring.score import checked_route
 from plad.train.checkpoints import latest_checkpoint, trained_with
 from plad.train.trainer import GroupTrainer
 
@@ -31,22 +33,18 @@ class _Progress(TrainerCallback):
 
     def __init__(self, label: str, latest: Mapping[str, Any]) -> None:
         self.label, self.latest = label, latest
-        self.bar: Any = None
+        self._open = ExitStack()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._context = track(self.label, state.max_steps, "step")
-        self.bar = self._context.__enter__()
-        if state.global_step:
-            self.bar.advance(state.global_step)
+        self.bar = self._open.enter_context(track(self.label, state.max_steps, "steps"))
+        self.bar.skip(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        shown = {k: f"{self.latest[k]:.3g}" for k in ("loss", "active", "tokens_per_s") if k in self.latest}
-        self.bar.advance(1, **shown)
+        self.bar.advance(1, tokens=self.latest.get("tokens", 0))
 
     def close(self) -> None:
         """Take the bar down, also after an error."""
-        if self.bar is not None:
-            self._context.__exit__(None, None, None)
+        self._open.close()
 
 
 def _arguments(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback
 
 from plad.errors import TrainingError
-from plad.objectives import Objective
+from plad.objectives.objective import Objective
 from plad.rundir import atomic_dir
-from plad.scoring import Group, Route, pack, score
+from plad.scoring.attention import plan_attention
+from plad.scoring.layout import Group, pack
+from plad.scoring.score import Route, score
 from plad.train.checkpoints import rotate
 
 MAX_SKIPPED = 3  # non-finite steps in a row before training stops
@@ -80,9 +82,9 @@ class GroupTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
         weight = sum(self.objective.weight(g) for batch in batch_samples for g in batch["groups"])
-        total = torch.tensor(float(weight), dtype=torch.float64, device=device)
+        total = torch.tensor(float(weight), device=device)
         if self.args.world_size > 1:
-            total = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
+            total = cast(Tensor, self.accelerator.reduce(total, "sum"))
         return total
 
     def training_step(
@@ -93,20 +95,26 @@ class GroupTrainer(Trainer):
         assert num_items_in_batch is not None
         scale = self.args.world_size / float(num_items_in_batch)
         rows = pack(inputs["groups"], self.max_tokens)
-        total = torch.zeros((), device=self.args.device)
-        for i, row in enumerate(rows):
-            last = i == len(rows) - 1
-            wait = nullcontext() if last or self.args.world_size == 1 else model.no_sync()  # type: ignore[operator]
-            with wait, self.compute_loss_context_manager():
-                out = self.objective(score(model, row, route=self.route))
-                loss = out.losses.sum() * scale
-                # Ranks must agree on the backward that averages their gradients.
-                if bool(out.active.any()) or (last and self.args.world_size > 1):
-                    self.accelerator.backward(loss)
-            total += loss.detach()
-            self._record(row, out.losses.detach(), out.metrics)
+        # Held for the whole step: gradient checkpointing calls attention again in the backward pass.
+        with plan_attention(model) if self.route is Route.SEGMENTS else nullcontext():
+            last = len(rows) - 1
+            losses = [self._row_step(model, row, scale, last=i == last) for i, row in enumerate(rows)]
+        total = torch.stack(losses).sum()
         self._loss = self._loss + total
         return total
+
+    def _row_step(self, model: nn.Module, row: Sequence[Group], scale: float, *, last: bool) -> Tensor:
+        distributed = self.args.world_size > 1
+        waits = nullcontext() if last or not distributed else model.no_sync()  # type: ignore[operator]
+        with waits:
+            with self.compute_loss_context_manager():
+                out = self.objective(score(model, row, route=self.route))
+                loss = out.losses.sum() * scale
+            # Ranks must agree on the backward that averages their gradients.
+            if bool(out.active.any()) or (last and distributed):
+                self.accelerator.backward(loss)
+        self._record(row, out.losses.detach(), out.metrics)
+        return loss.detach()
 
     def _record(self, row: Sequence[Group], losses: Tensor, metrics: Mapping[str, Tensor]) -> None:
         self._scored.append(([g.id for g in row], losses))
@@ -200,3 +208,5 @@ class _EmitMetrics(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.trainer.emit(self.trainer.step_metrics())
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the caller saves the finished policy itself

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plad.rundir import atomic_dir, is_complete, verify_dir
-from plad.scoring import Group, Route, score
+from plad.scoring.layout import Group
+from plad.scoring.score import Route, score
 
 WEIGHTS = "trained.safetensors"
 

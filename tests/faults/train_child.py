@@ -1,0 +1,63 @@
+"""A training run in a process of its own, to be killed from outside: FOLDER [STEPS BETWEEN CHECKPOINTS]."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from plad.config import LoraSection, RankObjective, TrainSettings
+from plad.policy.load import attach
+from plad.scoring.layout import Group
+from plad.train.run import train_policy
+from plad.train.validation import KeepBest
+from tests.helpers import tiny_policy
+
+
+def groups() -> list[Group]:
+    random = torch.Generator().manual_seed(5)
+
+    def text(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(6, 300, (n,), generator=random).tolist())
+
+    return [Group(f"row{i}", text(5 + i % 3), ((*text(4), 2), (*text(3), 2))) for i in range(24)]
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    policy = attach(tiny_policy(), LoraSection(dropout=0.3))
+    settings = TrainSettings(epochs=3, learning_rate=1e-2, batch_size=4, checkpoint_steps=2)
+    metrics = folder / "metrics.jsonl"
+
+    def emit(row: dict) -> None:
+        with metrics.open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def validate() -> dict[str, float]:
+        norm = sum(p.detach().norm().item() for p in policy.model.parameters() if p.requires_grad)
+        return {"win_rate": norm % 1.0}
+
+    keep = KeepBest(policy.model, validate, lambda r: emit({"stage": "t", **r}), evaluations=6, folder=folder / "best")
+    train_policy(
+        policy,
+        groups(),
+        settings,
+        RankObjective(),
+        stage="t",
+        folder=folder / "checkpoints",
+        metrics_file=metrics,
+        emit=emit,
+        seed=3,
+        callbacks=[keep],
+    )
+    save_file(
+        {n: p.detach().contiguous() for n, p in policy.model.named_parameters() if p.requires_grad},
+        folder / "final.safetensors",
+    )
+    keep.restore()
+    (folder / "best.json").write_text(json.dumps(keep.best()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
