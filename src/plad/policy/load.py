@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -77,7 +78,7 @@ def load_policy(
         PolicyError: the model can't be found, isn't a decoder-only language model in safetensors, needs foreign
             code, or doesn't fit its tokenizer or adapter.
     """
-    with _no_progress_bars():
+    with no_progress_bars():
         source = folder or resolve_model(section.model, section.revision, cache_dir)
         device, why_device = choose_device()
         dtype, why_dtype = choose_dtype(section.dtype, device)
@@ -120,7 +121,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # model types (qwen2), pre-tokenizer and special tokens included.
         exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
         loader = PreTrainedTokenizerFast if exact else AutoTokenizer
-        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
         raise PolicyError(
             f"the tokenizer can't be loaded: {_first_line(e)}",
@@ -156,7 +157,14 @@ def merge_lora(policy: Policy) -> Policy:
 
 def freeze_embeddings(policy: Policy) -> None:
     """Keep the input embeddings, and a head tied to them, fixed in training."""
-    policy.model.get_input_embeddings().weight.requires_grad_(False)
+    embedding_weight(policy.model).requires_grad_(False)
+
+
+def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
+    """The input embeddings: [vocabulary, width]."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
@@ -166,7 +174,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         PolicyError: an adapter whose base was never saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _no_progress_bars():
+    with no_progress_bars():
         if not lora.has_adapter(policy.model):
             policy.model.save_pretrained(folder)
         elif policy.base is not None:
@@ -203,7 +211,7 @@ def _load_model(
 def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = _load_config(folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -214,6 +222,7 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     except (OSError, ValueError, RuntimeError, ImportError) as e:
         raise PolicyError(f"the weights can't be loaded: {_first_line(e)}", where=str(folder)) from None
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -256,7 +265,7 @@ def _load_config(folder: Path) -> PreTrainedConfig:
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = embedding_weight(model).shape[0]
     tokens = max(tokenizer.get_vocab().values()) + 1
     if tokens > rows:
         raise PolicyError(
@@ -267,7 +276,8 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
+    """Loads and saves inside the block draw no progress bars."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -100,7 +100,7 @@ class PromptFormat:
 
     def _render(self, messages: list[dict[str, str]], template: str | None) -> list[int]:
         try:
-            ids = self.tokenizer.apply_chat_template(
+            ids: Any = self.tokenizer.apply_chat_template(
                 messages,
                 chat_template=template,
                 add_generation_prompt=True,
@@ -115,7 +115,6 @@ class PromptFormat:
                 fix="drop `prompt.system` or the system message\n"
                 "or set `prompt.template` to plain text that holds {prompt}",
             ) from None
-        assert isinstance(ids, list)
         return ids
 
     def _encode_text(self, text: str) -> list[int]:

@@ -1,0 +1,75 @@
+"""GGUF files: converted once to a Hugging Face folder with safetensors, then found by the file's hash."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from plad.errors import MissingExtraError, PolicyError
+from plad.rundir import atomic_dir, file_sha256, is_complete
+
+
+def default_cache_dir() -> Path:
+    """Where converted models are kept: ``$XDG_CACHE_HOME/plad/gguf`` or ``~/.cache/plad/gguf``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plad" / "gguf"
+
+
+def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
+    """The safetensors folder of a GGUF file: dequantised to float32, with tokenizer and chat template.
+
+    Values are exactly those of the file: float32 holds every quantised value, bfloat16 wouldn't.
+
+    Args:
+        cache_dir: default: `default_cache_dir()`.
+
+    Returns:
+        A folder named after the file and its SHA-256, written whole or not at all.
+
+    Raises:
+        MissingExtraError: the `gguf` package is not installed.
+        PolicyError: the file can't be read, or its architecture is unknown.
+    """
+    if not path.is_file():
+        raise PolicyError("no such file", where=str(path), fix="check the path")
+    folder = (cache_dir or default_cache_dir()) / f"{path.stem}-{file_sha256(path)[:16]}"
+    if is_complete(folder):
+        return folder
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError(
+            "reading a GGUF file needs the package gguf", where=str(path), fix="pip install 'plad[gguf]'"
+        )
+    with atomic_dir(folder) as staging:
+        _convert(path, staging)
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from plad.policy.load import no_progress_bars
+
+    try:
+        with no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, TypeError, AttributeError) as e:
+        raise PolicyError(
+            f"the GGUF file can't be converted: {type(e).__name__}: {(str(e).strip() or '?').splitlines()[0]}",
+            where=str(path),
+            fix="use the model's safetensors folder or hub name instead",
+        ) from None
+    # A model loaded from GGUF calls itself quantized and refuses to be saved: the same tensors in a model
+    # rebuilt from the config are an ordinary one. Built on the meta device, they are not copied.
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        delattr(config, "quantization_config")
+    with torch.device("meta"):
+        rebuilt = type(loaded)(config)
+    rebuilt.load_state_dict(loaded.state_dict(), assign=True)
+    rebuilt.tie_weights()
+    rebuilt.generation_config = loaded.generation_config
+    with no_progress_bars():
+        rebuilt.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
