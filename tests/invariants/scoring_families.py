@@ -1,9 +1,12 @@
 """Tiny random decoder-only models of every family, and groups to score with them."""
 
 import random
+import sys
+import types
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
@@ -129,3 +132,16 @@ def gradients(model: nn.Module, value: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     value.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+class _Wide(types.ModuleType):
+    """torch, with float64 in the place of float32."""
+
+    def __getattr__(self, name: str) -> Any:
+        return torch.float64 if name == "float32" else getattr(torch, name)
+
+
+def widen(monkeypatch: pytest.MonkeyPatch, model: PreTrainedModel) -> None:
+    """Let a float64 model compute in float64 where its code asks for float32 (norms, softmax, rotary angles)."""
+    monkeypatch.setattr(sys.modules[type(model).__module__], "torch", _Wide("torch"))
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)

@@ -91,7 +91,7 @@ class RankLoss:
         hinge = rank(chosen, rejected, beta=self.beta)
         ranked = (scores.lengths[0::2] > 0) & (scores.lengths[1::2] > 0)
         losses = torch.where(ranked, hinge, 0.0)
-        active = losses.detach() > 0
+        active = losses.detach() != 0  # a loss that is not a number counts as active
         metrics = {
             "chosen_logp": means[0::2],
             "rejected_logp": means[1::2],
