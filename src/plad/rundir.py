@@ -245,7 +245,12 @@ def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
         yield f"{key} {json.dumps(old)} -> {json.dumps(new)}"
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """Check that a run directory may be made or continued here.
+
+    Raises:
+        RunDirError: it points upwards, is a link or a file, or holds something that is no run.
+    """
     if ".." in path.parts:
         raise RunDirError(
             "a run directory may not point upwards", where=f"run.dir={path}", fix="name a folder below this one"
@@ -288,7 +293,7 @@ def open_run(path: Path) -> RunDir:
     Raises:
         RunDirError: the place is unfit, in use, or of another schema.
     """
-    _check_place(path)
+    check_place(path)
     path.mkdir(parents=True, exist_ok=True)
     lock = _acquire(path)
     try:

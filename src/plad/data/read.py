@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from plad.config import Columns
-from plad.data.sources import BadRow, Row, locate, read_rows
+from plad.data.sources import BadRow, Row, read_rows
 from plad.data.split import prompt_key
 from plad.errors import DataError
+from plad.paths import locate
 from plad.records import Example, Message, Prompt
 
 SHOWN = 20  # bad rows named in an error; the rest are counted

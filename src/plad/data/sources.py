@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from plad.errors import DataError
+from plad.paths import locate
 from plad.rundir import file_sha256, fingerprint
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -62,14 +63,6 @@ def read_rows(source: str) -> Iterator[Row | BadRow]:
     if name is not None:
         return _read_hub(source, name)
     raise _missing(path, source)
-
-
-def locate(source: str, base: Path | None) -> str:
-    """A source as it is opened: a relative path is looked for in `base` first, then in the working directory."""
-    place = Path(source).expanduser()
-    if base is not None and not place.is_absolute() and (base / place).exists():
-        return str(base / place)
-    return str(place) if place.exists() else source
 
 
 def source_fingerprint(source: str, base: Path | None) -> str:

@@ -1,0 +1,221 @@
+"""The command line: parse, call, print. Heavy imports stand inside the commands, so that `--help` is quick."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from plad import __version__
+from plad.guard import guard, raise_on_sigterm, resume_command
+from plad.rundir import STAGES
+from plad.terminal import console
+
+app = typer.Typer(
+    help="Distil a large language model into a small one by preference (PLaD).",
+    epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 finished with more "
+    "failures than allowed, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+StageName = Literal["data", "sft", "generate", "pair", "distill", "evaluate", "report"]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="A.B=VALUE", help="Settings that come after the file.", show_default=False),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
+SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Drop and count data rows that can't be used.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"plad {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    to: Annotated[
+        StageName | None, typer.Option("--to", metavar="STAGE", help=f"Last stage to run: {', '.join(STAGES)}.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N rows of each file.")
+    ] = None,
+    clean: Annotated[
+        StageName | None,
+        typer.Option(
+            "--clean",
+            metavar="STAGE",
+            help="Redo this stage and all that depends on it; recorded answers are kept.",
+        ),
+    ] = None,
+    skip_invalid: SkipInvalid = False,
+) -> None:
+    """Run all stages; the same command again continues."""
+    extra = [f"data.limit={limit}"] if limit is not None else []
+    _execute(config, [*(overrides or []), *extra], to=to, clean=clean, skip_invalid=skip_invalid)
+
+
+def _stage_command(stage: str, text: str) -> None:
+    def command(config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False) -> None:
+        _execute(config, overrides or [], only=stage, skip_invalid=skip_invalid)
+
+    app.command(stage, help=text)(command)
+
+
+_stage_command("sft", "Only fine-tune teacher and student.")
+_stage_command("generate", "Only sample answers of both.")
+_stage_command("pair", "Only build the preference pairs.")
+_stage_command("distill", "Only train the student on the pairs.")
+_stage_command("evaluate", "Only compare the systems on the test rows.")
+_stage_command("report", "Only write the report.")
+
+
+def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: str | None) -> None:
+    with guard(resume=resume_command()) as guarded:
+        from plad import pipeline
+        from plad.load_config import load_config, write_config
+        from plad.rundir import open_run
+
+        raise_on_sigterm()
+        config = load_config(path, overrides)
+        with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
+            pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
+            page = opened / "report/index.html"
+            if "report" in opened.manifest["stages"] and page.is_file():
+                typer.echo(f"report: {page}")
+
+
+@app.command()
+def validate(config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False) -> None:
+    """Find everything that is wrong before a model is loaded."""
+    with guard():
+        from plad.problems import join
+        from plad.validate import validate as examine
+        from plad.views import validation_view
+
+        found = examine(config, overrides or [], skip_invalid=skip_invalid)
+        for line in validation_view(found):
+            typer.echo(line)
+        if found.problems:
+            raise join(found.problems)
+
+
+@app.command()
+def status(run: RunPath, as_json: AsJson = False) -> None:
+    """Show stages, counts, seconds and versions; also while a run goes on."""
+    with guard():
+        from plad import inspect_run, views
+
+        found = inspect_run.status(run)
+        _print(found, as_json, views.status_view)
+
+
+@app.command()
+def show(
+    run: RunPath,
+    kind: Annotated[
+        Literal["pairs", "generations", "judgements"],
+        typer.Argument(
+            metavar="pairs|generations|judgements",
+            help="The first pairs or judgements, or the latest answers.",
+            show_default=False,
+        ),
+    ],
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show examples of what a run holds."""
+    with guard():
+        from plad import inspect_run, views
+
+        found = inspect_run.examples_of(run, kind, n)
+        _print(found, as_json, lambda rows: map(views.example_view, rows))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Compare the systems of one or several runs."""
+    with guard():
+        from plad import inspect_run, views
+
+        found = inspect_run.metrics_of(runs)
+        _print(found, as_json, views.compare_view)
+
+
+def _print(found: Any, as_json: bool, view: Any) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))  # ASCII: control characters stay escaped
+        return
+    screen = console()
+    for part in view(found):
+        screen.print(part)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[
+        Literal["trl", "merged"],
+        typer.Option(
+            "--to",
+            metavar="trl|merged",
+            help="trl: the pairs as preference JSONL. merged: the student as one model folder.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="Default: RUN/export/pairs.jsonl or RUN/export/merged."),
+    ] = None,
+) -> None:
+    """Hand over the pairs or the student."""
+    with guard():
+        from plad.export import export as hand_over
+
+        typer.echo(f"wrote {hand_over(run, to, out)}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.", show_default=False)],
+) -> None:
+    """Write an annotated config and a small real data set."""
+    with guard():
+        from plad.init import init as write
+
+        for file in write(folder):
+            typer.echo(f"wrote {file}")
+        typer.echo(f"next: plad validate {folder / 'config.yaml'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, device and memory for a bug report."""
+    with guard():
+        from plad.doctor import examine
+        from plad.terminal import clean
+
+        for name, value in examine():
+            typer.echo(clean(f"{name:<26} {value}"))
+
+
+def main() -> None:
+    """Entry point."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app(prog_name="plad")

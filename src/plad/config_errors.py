@@ -1,0 +1,184 @@
+"""What is wrong with a config, in words: dotted path, value, and what is expected instead."""
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from plad.config import Config
+from plad.errors import ConfigError
+
+_LIMITS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+}
+
+
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The section classes that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [s for a in get_args(annotation) for s in sections_of(a)]
+
+
+def fill_types(model: type[BaseModel], raw: Any) -> None:
+    """Name the default's `type` in sections of several kinds that leave it out."""
+    if not isinstance(raw, dict):
+        return
+    for name, info in model.model_fields.items():
+        for value in raw[name] if isinstance(raw.get(name), list) else [raw.get(name)]:
+            if not isinstance(value, dict):
+                continue
+            default = getattr(info.default, "type", None)
+            if default is not None:
+                value.setdefault("type", default)
+            for section in _matching(sections_of(info.annotation), value):
+                fill_types(section, value)
+
+
+def _matching(sections: list[type[BaseModel]], value: dict[str, Any]) -> list[type[BaseModel]]:
+    def fits(section: type[BaseModel]) -> bool:
+        info = section.model_fields.get("type")
+        return info is None or value.get("type") in (info.default, None)
+
+    return [s for s in sections if fits(s)]
+
+
+def explain(error: ValidationError, raw: dict[str, Any], where: Callable[[str], str]) -> list[ConfigError]:
+    """One error a setting, in the order of the file.
+
+    Args:
+        raw: the mapping that was checked.
+        where: from a dotted path to its place.
+    """
+    found: dict[str, list[tuple[str, str | None]]] = {}
+    for item in error.errors(include_url=False):
+        path, value, of_a_union = _path(item["loc"], raw)
+        if item["type"] == "literal_error" and of_a_union and isinstance(value, dict):
+            continue  # the mapping is wrong, not the word that may stand in its place
+        what, fix = _say(dict(item), path, value, raw)
+        if (what, fix) not in found.setdefault(path, []):
+            found[path].append((what, fix))
+    return [
+        ConfigError(_either([w for w, _ in said]), where=where(path), fix=said[0][1]) for path, said in found.items()
+    ]
+
+
+def _either(whats: list[str]) -> str:
+    """`expected a mapping; got 3` and `expected 'inherit'; got 3` -> `expected a mapping or 'inherit'; got 3`."""
+    wanted = [w.removeprefix("expected ").partition("; got ") for w in whats if w.startswith("expected ")]
+    if len(wanted) < 2:
+        return whats[0]
+    return f"expected {' or '.join(w[0] for w in wanted)}; got {wanted[0][2]}"
+
+
+def _path(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any, bool]:
+    """Dotted path of an error, the value there, and whether pydantic's own names of a union were left out."""
+    node, parts, left_out = raw, [], False
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(node, dict) and part in node:
+            node = node[str(part)]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif last and isinstance(node, dict) and "[" not in str(part):
+            node = None  # a missing key
+        else:
+            left_out = True
+            continue
+        parts.append(str(part))
+    return ".".join(parts), node, left_out
+
+
+def _say(item: dict[str, Any], path: str, value: Any, raw: dict[str, Any]) -> tuple[str, str | None]:
+    kind, ctx = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key", _did_you_mean(path, raw)
+    if kind == "missing":
+        info = _field(path, raw)
+        return "is required", info.description if info else None
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tags = ctx.get("expected_tags") or ctx["discriminator"]
+        names = str(tags).replace("'", "").replace(", ", " or ")
+        return f"type must be {names}; got {_show(value.get('type'))}", None
+    if kind in _LIMITS:
+        words, key = _LIMITS[kind]
+        return f"must be {words} {ctx[key]:g}; got {_show(value)}", None
+    if kind == "finite_number":
+        return f"must be a finite number; got {_show(value)}", None
+    if kind == "literal_error":
+        return f"expected {ctx['expected']}; got {_show(value)}", None
+    if kind == "value_error":
+        return str(ctx["error"]), None
+    if kind in _KINDS:
+        return f"expected {_KINDS[kind]}; got {_show(value)}", None
+    return str(item["msg"]), None
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _field(path: str, raw: dict[str, Any]) -> FieldInfo | None:
+    parent, _, name = path.rpartition(".")
+    for section in sections_at(parent, raw):
+        if name in section.model_fields:
+            return section.model_fields[name]
+    return None
+
+
+def sections_at(path: str, raw: dict[str, Any]) -> list[type[BaseModel]]:
+    """The section classes that may stand at a dotted path."""
+    sections: list[type[BaseModel]] = [Config]
+    node: Any = raw
+    for part in path.split(".") if path else []:
+        if isinstance(node, list):
+            node = node[int(part)]
+        else:
+            node = node.get(part)
+            infos = [s.model_fields[part] for s in sections if part in s.model_fields]
+            sections = [s for info in infos for s in sections_of(info.annotation)]
+        if isinstance(node, dict):
+            sections = _matching(sections, node)
+    return sections
+
+
+def _did_you_mean(path: str, raw: dict[str, Any]) -> str | None:
+    parent, _, name = path.rpartition(".")
+    names = [n for section in sections_at(parent, raw) for n in section.model_fields]
+    prefix = f"{parent}." if parent else ""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name] if "type" not in names else []
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere[:3])}?"
+    return f"known here: {', '.join(dict.fromkeys(names))}"
+
+
+def _all_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield f"{prefix}{name}"
+        for section in sections_of(info.annotation) if get_origin(info.annotation) is not tuple else []:
+            yield from _all_paths(section, f"{prefix}{name}.")

@@ -1,0 +1,278 @@
+"""Everything that can be found wrong with a run before a model is loaded, and what can't be found that way."""
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge
+from plad.data.prepare import Prepared, check
+from plad.errors import MissingExtraError, PladError, PolicyError
+from plad.load_config import load_config
+from plad.paths import locate
+from plad.problems import ProblemsError
+from plad.records import Example
+from plad.rundir import check_place
+
+if TYPE_CHECKING:
+    from plad.policy.prompt import PromptFormat
+
+State = Literal["ok", "note", "error", "skip"]
+NEVER_CHECKED = (
+    "that the weights load and fit into memory",
+    "that the answers are any good: look at `plad show RUN generations` after a first `plad run CONFIG --limit 32`",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: what was looked at, how it is, and the details."""
+
+    state: State
+    what: str
+    detail: str
+
+
+@dataclass
+class Validation:
+    """Everything found.
+
+    Attributes:
+        not_checked: what stayed out of reach, with the reason.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    problems: list[PladError] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+
+    def add(self, state: State, what: str, detail: str) -> None:
+        """Add a line."""
+        self.findings.append(Finding(state, what, detail))
+
+    def fail(self, what: str, problems: Iterable[PladError]) -> None:
+        """Add problems, and a line that counts them."""
+        flat = [q for p in problems for q in (p.problems if isinstance(p, ProblemsError) else (p,))]
+        self.problems += flat
+        self.add("error", what, f"{len(flat)} problem{'s' * (len(flat) != 1)}, below")
+
+
+def validate(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Validation:
+    """Check a config with all it names: schema, run directory, data, tokenizers, lengths, extras.
+
+    Only tokenizers and configurations of models are read. Nothing is downloaded.
+    """
+    found = Validation()
+    try:
+        config = load_config(path, overrides)
+    except PladError as e:
+        found.fail("config", [e])
+        found.not_checked.append("anything else: the config has to be right first")
+        return found
+    found.add("ok", "config", str(path))
+    base = path.parent
+    _check_run_dir(found, config)
+    prepared = _check_data(found, config, base, skip_invalid)
+    _check_policies(found, config, base, prepared)
+    _check_judges(found, config, base, prepared)
+    found.not_checked += NEVER_CHECKED
+    return found
+
+
+def _check_run_dir(found: Validation, config: Config) -> None:
+    try:
+        check_place(config.run.dir)
+    except PladError as e:
+        found.fail("run directory", [e])
+        return
+    used = (config.run.dir / "manifest.json").is_file()
+    found.add("ok", "run directory", f"{config.run.dir} ({'continues' if used else 'new'})")
+
+
+def _check_data(found: Validation, config: Config, base: Path, skip_invalid: bool) -> Prepared | None:
+    prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
+    if prepared is None:
+        found.fail("data", problems)
+        found.not_checked.append("prompts against tokenizers and contexts: the data has to be right first")
+        return None
+    c = prepared.counts
+    found.add(
+        "ok",
+        "data",
+        f"{c['sft']} rows for fine-tuning, {c['distill']} for distillation, "
+        f"{c['validation']} for validation, {c['test']} for test; no prompt in two of them",
+    )
+    for name, words in (("skipped", "unusable rows skipped"), ("duplicate_prompts", "prompts that stand twice, kept")):
+        counts = {split: n for split, n in c[name].items() if n}
+        if counts:
+            found.add("note", "data", f"{words}: " + ", ".join(f"{split} {n}" for split, n in counts.items()))
+    if not prepared.validation:
+        found.add("note", "data.validation", "none: the last weights of the distillation are kept, not the best")
+    return prepared
+
+
+def _check_policies(found: Validation, config: Config, base: Path, prepared: Prepared | None) -> None:
+    for role in ("teacher", "student"):
+        section: ModelSection = getattr(config, role)
+        section = section.model_copy(update={"model": locate(section.model, base)})
+        try:
+            folder = _local_folder(section.model, section.revision)
+            if folder is None:
+                found.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
+                found.add("skip", role, f"{section.model} (see below)")
+                continue
+            _check_policy(found, config, role, section, folder, prepared)
+        except PladError as e:
+            named = PolicyError(e.what, where=f"{role}: {e.where}" if e.where else role, fix=e.fix)
+            found.fail(role, [named])
+
+
+def _local_folder(model: str, revision: str | None) -> Path | None:
+    """The folder of a model that is on this machine; None where it would be downloaded or converted first.
+
+    Raises:
+        PladError: it can't be used.
+    """
+    from plad.policy.resolve import is_hub_name, resolve_model
+
+    path = Path(model)
+    if path.suffix == ".gguf" and path.is_file():
+        if importlib.util.find_spec("gguf") is None:
+            raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
+        return _converted(path)
+    if not path.exists() and is_hub_name(model):
+        return _cached(model, revision)
+    return resolve_model(model, revision)
+
+
+def _converted(path: Path) -> Path | None:
+    from plad.policy.gguf import convert_gguf, default_cache_dir
+    from plad.rundir import file_sha256, is_complete
+
+    folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
+    return convert_gguf(path) if is_complete(folder) else None
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except HFValidationError as e:
+        raise PolicyError(f"not a folder, and not a hub name ({e})", where=name, fix="check `model`") from None
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _why_not(model: str) -> str:
+    if model.endswith(".gguf"):
+        return "its tokenizer and the lengths (the file is converted when the run starts)"
+    return (
+        "whether the hub has it, its tokenizer and the lengths (it is not on this machine; nothing is downloaded here)"
+    )
+
+
+def _check_policy(
+    found: Validation, config: Config, role: str, section: ModelSection, folder: Path, prepared: Prepared | None
+) -> None:
+    from transformers import AutoConfig, GenerationConfig
+
+    from plad.policy.load import load_tokenizer
+    from plad.policy.lora import read_adapter
+    from plad.policy.prompt import make_prompt_format
+    from plad.policy.resolve import is_adapter
+
+    tokenizer = load_tokenizer(folder)
+    weights = _local_folder(read_adapter(folder).base, None) if is_adapter(folder) else folder
+    if weights is None:
+        found.not_checked.append(f"{role}: the adapter's base model is not on this machine")
+        return
+    try:
+        model = AutoConfig.from_pretrained(weights, trust_remote_code=False, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as e:
+        first = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise PolicyError(f"config.json can't be read: {first}", where=str(weights)) from None
+    has_more_eos = (weights / "generation_config.json").is_file()
+    generation = GenerationConfig.from_pretrained(weights, local_files_only=True) if has_more_eos else None
+    prompt, notes = make_prompt_format(tokenizer, section.prompt, generation)
+    found.add("ok", role, "; ".join([section.model, *notes]))
+    init: Any = getattr(section, "init", None)
+    if isinstance(init, PruneInit) and init.layers >= model.num_hidden_layers:
+        raise PolicyError(
+            f"the model has {model.num_hidden_layers} layers, so {init.layers} can't be what is kept of them",
+            where=f"{role}.init.layers",
+            fix=f"give a number below {model.num_hidden_layers}",
+        )
+    if prepared is not None:
+        context = getattr(model, "max_position_embeddings", None)
+        _check_lengths(found, config, role, prompt, prepared, context)
+
+
+def _check_lengths(
+    found: Validation, config: Config, role: str, prompt: "PromptFormat", prepared: Prepared, context: int | None
+) -> None:
+    lengths = {
+        name: [(len(prompt.encode_prompt(e.prompt)), e) for e in getattr(prepared, name)]
+        for name in ("sft", "distill", "validation", "test")
+    }
+    longest = max(n for rows in lengths.values() for n, _ in rows)
+    if context is None:
+        found.add("ok", f"{role}: lengths", f"longest prompt {longest} tokens; the model states no limit")
+        return
+    answers = {"distill": config.generate.max_new_tokens}
+    answers |= dict.fromkeys(("validation", "test"), config.evaluation_max_new_tokens)
+    over = {name: sum(n + answers[name] > context for n, _ in lengths[name]) for name in answers}
+    limit = min(config.sft.max_length or context, context)
+    over["sft"] = sum(n + _target_tokens(prompt, e) > limit for n, e in lengths["sft"])
+    total = sum(over.values())
+    state = "note" if total else "ok"
+    found.add(
+        state,
+        f"{role}: lengths",
+        f"longest prompt {longest} tokens, context {context}; {total} rows don't fit with their answer"
+        + (f" ({', '.join(f'{k} {n}' for k, n in over.items() if n)}): counted and left out" if total else ""),
+    )
+    for name, rows in lengths.items():
+        if rows and over[name] == len(rows):
+            raise PolicyError(
+                f"no row of {name} fits: the longest prompt has {longest} tokens, the context {context}",
+                where=role,
+                fix="use a model with a longer context, or shorter prompts\nor lower generate.max_new_tokens",
+            )
+
+
+def _target_tokens(prompt: "PromptFormat", example: Example) -> int:
+    return len(prompt.encode_completion(example.target or ""))
+
+
+def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepared | None) -> None:
+    for i, judge in enumerate(config.evaluate.judges):
+        name = f"evaluate.judges.{i}"
+        if isinstance(judge, ReferenceJudge) and prepared is not None:
+            found.findings += _reference_judge(name, prepared.test)
+        if isinstance(judge, RewardJudge):
+            model = locate(judge.model, base)
+            try:
+                folder = _local_folder(model, judge.revision)
+            except PladError as e:
+                found.fail(name, [PolicyError(e.what, where=f"{name}.model: {e.where or model}", fix=e.fix)])
+                continue
+            if folder is None:
+                found.not_checked.append(f"{name} {model}: whether the hub has it (it is not on this machine)")
+            else:
+                found.add("ok", name, model)
+                found.not_checked.append(f"{name} {model}: that it has exactly one output")
+
+
+def _reference_judge(name: str, test: Sequence[Example]) -> Iterator[Finding]:
+    judged = sum(len(e.references) > 1 for e in test)
+    if judged == len(test):
+        yield Finding("ok", name, "reference: every test row has a reference beside its target")
+    else:
+        yield Finding(
+            "note",
+            name,
+            f"reference: only {judged} of {len(test)} test rows have a reference beside their target; "
+            "the others are not judged",
+        )

@@ -1,0 +1,150 @@
+"""Run directories as text: what `status`, `show` and `compare` print."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from plad.terminal import clean, fold, panel, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from plad.validate import Validation
+
+Metrics = Mapping[str, Any]
+
+
+def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
+    """Stages, counts and versions."""
+    rows = []
+    for stage in status["stages"]:
+        if stage["done"]:
+            rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", _flat(stage["counts"])))
+        else:
+            rows.append((stage["stage"], "pending", "", ""))
+    yield table(status["run"], ["stage", "state", "seconds", "counts"], rows)
+    if status["running"]:
+        yield f"in use by {status['running']}"
+    if status["pairs"] is not None:
+        yield f"pairs: {status['pairs']:,}"
+    for system, outcomes in status["generations"].items():
+        yield f"answers of {system}: {_flat(outcomes)}"
+    if status["latest"]:
+        yield fold(f"latest metrics: {_flat(status['latest'])}")
+    if status["versions"]:
+        yield "versions: " + ", ".join(f"{k} {v}" for k, v in status["versions"].items())
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> str:
+    parts = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            parts.append(_flat(item, f"{prefix}{key}."))
+        else:
+            parts.append(f"{prefix}{key} {item:.4g}" if isinstance(item, float) else f"{prefix}{key} {item}")
+    return ", ".join(p for p in parts if p)
+
+
+def example_view(row: Mapping[str, Any]) -> "RenderableType":
+    """One pair, generation or judgement."""
+    if "verdict" in row:
+        scores = f"{row['score']:.4g} : {row['opponent_score']:.4g}"
+        title = f"{row['example_id']}: {row['judge']} says {row['verdict']} ({scores})"
+        answers = [(row["system"], row["answer"]), (row["opponent"], row["opponent_answer"])]
+        return panel(title, [(name, text if text is not None else "(text not kept)") for name, text in answers])
+    prompt = [("prompt", _prompt(row["prompt"]))] if row["prompt"] is not None else []
+    if "chosen" in row:
+        return panel(
+            row["id"],
+            [
+                *prompt,
+                (f"chosen ({row['chosen_source']})", row["chosen"]),
+                (f"rejected ({row['rejected_source']})", row["rejected"]),
+            ],
+        )
+    title = f"{row['example_id']} sample {row['sample']}: {row['outcome']}, {row['tokens']} tokens"
+    return panel(title, [*prompt, (row["system"], row["text"])])
+
+
+def _prompt(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
+def compare_view(runs: Mapping[str, Metrics]) -> Iterator["RenderableType | str"]:
+    """Systems x metrics over runs, with 95 % intervals, and what each student gained."""
+    judges = dict.fromkeys(j for m in runs.values() for s in m["systems"].values() for j in s.get("win_rate", {}))
+    for judge in judges:
+        rows = [
+            (*_name(run, system, runs), *_win_rate(s["win_rate"][judge]))
+            for run, m in runs.items()
+            for system, s in m["systems"].items()
+            if judge in s.get("win_rate", {})
+        ]
+        yield table(f"win rate against the human target, judge {judge} (%)", ["", "value [95 %]", "n", "w/t/l"], rows)
+    rows = [
+        (*_name(run, system, runs), *(_percent(s.get(m)) for m in ("rouge1", "rouge2", "rougeL")), _words(s), _share(s))
+        for run, metrics in runs.items()
+        for system, s in metrics["systems"].items()
+    ]
+    yield table("texts", ["", "ROUGE-1", "ROUGE-2", "ROUGE-L", "words", "cut off"], rows)
+    for difference in dict.fromkeys(d for m in runs.values() for d in m.get("differences", {})):
+        rows = [
+            (f"{run} {metric}" if len(runs) > 1 else metric, *_gain(value, metric))
+            for run, m in runs.items()
+            for metric, value in _metrics(m.get("differences", {}).get(difference, {}))
+        ]
+        yield table(f"{difference}, paired over prompts", ["", "value [95 %]", "n", "p"], rows)
+    for run, m in runs.items():
+        yield from (f"{run}: {warning}" for warning in m.get("warnings", []))
+
+
+def _name(run: str, system: str, runs: Mapping[str, Metrics]) -> tuple[str]:
+    return (f"{run} {system}" if len(runs) > 1 else system,)
+
+
+def _metrics(difference: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for metric, value in difference.items():
+        if metric == "win_rate":
+            yield from ((f"win rate, {judge}", v) for judge, v in value.items())
+        else:
+            yield metric, value
+
+
+def _interval(e: Mapping[str, Any], scale: float, sign: str = "") -> str:
+    if e.get("value") is None:
+        return "-"
+    text = f"{e['value'] * scale:{sign}.1f}"
+    if e.get("low") is None or e.get("high") is None:
+        return text
+    return f"{text} [{e['low'] * scale:{sign}.1f}, {e['high'] * scale:{sign}.1f}]"
+
+
+def _win_rate(e: Mapping[str, Any]) -> tuple[str, str, str]:
+    return _interval(e, 100), str(e["n"]), f"{e['wins']}/{e['ties']}/{e['losses']}"
+
+
+def _gain(e: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
+    p = e.get("p")
+    return _interval(e, 1 if metric == "words" else 100, "+"), str(e.get("n", "")), "" if p is None else f"{p:.3g}"
+
+
+def _percent(e: Mapping[str, Any] | None) -> str:
+    return "-" if e is None or e.get("value") is None else f"{e['value'] * 100:.1f}"
+
+
+def _words(system: Mapping[str, Any]) -> str:
+    value = (system.get("words") or {}).get("value")
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _share(system: Mapping[str, Any]) -> str:
+    value = system.get("truncated")
+    return "-" if value is None else f"{value:.1%}"
+
+
+def validation_view(found: "Validation") -> Iterator[str]:
+    """One line a finding, then what was not checked."""
+    for finding in found.findings:
+        yield clean(f"{finding.state:<6}{finding.what}: {finding.detail}")
+    yield "not checked:"
+    for line in found.not_checked:
+        yield clean(f"  - {line}")
