@@ -13,7 +13,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 torch.set_num_threads(1)
 
 

@@ -94,7 +94,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 """Every window is shorter than the prompts of `some_groups`, every soft cap low enough to bend the scores."""
 
 
-def tiny(family: str, dtype: torch.dtype = torch.float64, **changes: Any) -> PreTrainedModel:
+def tiny(family: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
     """A tiny random model in evaluation mode."""
     name, settings = FAMILIES[family]
     config_class = getattr(transformers, f"{name}TextConfig" if name == "Gemma3" else f"{name}Config")

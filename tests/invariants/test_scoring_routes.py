@@ -1,5 +1,7 @@
 """The check at start-up: a route that is wrong for a model is found out, said, and not used."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -158,7 +160,7 @@ def test_a_group_without_tokens_to_score_is_checked_without_a_division_by_zero()
 
 def test_other_decoders_take_the_route_their_check_allows() -> None:
     """A mixture of experts, and a recurrent model without attention."""
-    small = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2}
+    small: dict[str, Any] = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2}
     experts = transformers.MixtralConfig(
         **small,
         intermediate_size=32,

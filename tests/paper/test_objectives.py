@@ -76,7 +76,7 @@ def test_the_gradient_raises_the_chosen_and_lowers_the_rejected_or_is_zero(c: fl
 
 @given(nats, nats, margins)
 def test_a_pair_and_its_swap_cost_two_margins_or_the_greater_loss(c: float, r: float, beta: float) -> None:
-    """Let d = |c - r|. If d <= beta both hinges are open: (beta - d) + (beta + d). Else one is 0, the other beta + d."""
+    """Let d = |c - r|. Both hinges open, d <= beta: (beta - d) + (beta + d). Else one is 0, the other beta + d."""
     chosen, rejected = torch.tensor([c], dtype=torch.float64), torch.tensor([r], dtype=torch.float64)
     both = rank(chosen, rejected, beta=beta) + rank(rejected, chosen, beta=beta)
     distance = abs(c - r)
@@ -254,4 +254,4 @@ def test_the_configuration_names_the_objective() -> None:
 
 
 def test_the_papers_equation_is_the_default_up_to_its_length_normalisation() -> None:
-    assert make_objective(RankObjective()) == RankLoss(1.0, "mean", 0.0)
+    assert make_objective(RankObjective.model_validate({})) == RankLoss(1.0, "mean", 0.0)
