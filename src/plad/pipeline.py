@@ -5,6 +5,7 @@ stopped; a changed setting is refused until the stages that depend on it are cle
 """
 
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from plad import stages
+from plad import __version__, stages
 from plad.config import ROLES, Config
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
@@ -34,10 +35,11 @@ _RUN: dict[str, Callable[[Context], dict[str, Any]]] = {
 
 def versions() -> dict[str, str]:
     """Versions that shape results, and the machine."""
-    names = ("plad", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "rouge-score")
+    names = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "rouge-score")
     return {
+        "plad": __version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         **{name: version(name) for name in names},
     }
 

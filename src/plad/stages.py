@@ -11,8 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import ROLES, Config, ModelSection, PruneInit, RankObjective, Role, SftObjective
+from plad.config import (
+    ROLES,
+    Config,
+    LoraSection,
+    ModelSection,
+    PruneInit,
+    RankObjective,
+    Role,
+    SftObjective,
+    TrainSettings,
+)
 from plad.errors import DataError
+from plad.paths import locate
 from plad.records import Example, Generation
 from plad.rundir import RunDir, atomic_dir, fingerprint, is_complete, verify_dir, write_json
 
@@ -35,8 +46,7 @@ class Context:
     def policy_section(self, role: str) -> Any:
         """The config of a policy, a relative model path resolved against the config's folder."""
         section: ModelSection = getattr(self.config, role)
-        beside = self.base / section.model
-        return section.model_copy(update={"model": str(beside)}) if beside.exists() else section
+        return section.model_copy(update={"model": locate(section.model, self.base)})
 
     def examples(self, split: str) -> list[Example]:
         """The rows of a split, as the data stage wrote them."""
@@ -101,8 +111,22 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
     return load_policy(section, folder=folder)
 
 
+def _trainable(policy: Any, lora: LoraSection | None, settings: TrainSettings, seed: int) -> Any:
+    """The policy with a fresh adapter, drawn from the run's seed, or with the weights to train unfrozen."""
+    from transformers import set_seed
+
+    from plad.policy.load import attach, freeze_embeddings
+
+    if lora is not None:
+        set_seed(seed)
+        return attach(policy, lora)
+    if settings.freeze_embeddings:
+        freeze_embeddings(policy)
+    return policy
+
+
 def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
-    from plad.policy.load import attach, freeze_embeddings, save_policy
+    from plad.policy.load import save_policy
     from plad.train.groups import keep_fitting, sft_groups
     from plad.train.run import train_policy
 
@@ -118,10 +142,7 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
     lora = cfg.lora_for(settings, getattr(cfg, role))
     encoded = keep_fitting(sft_groups(rows, policy.prompt), settings.max_length or policy.context)
     _require_groups(encoded.groups, encoded.counts(), f"sft.{role}")
-    if lora is not None:
-        policy = attach(policy, lora)
-    elif settings.freeze_embeddings:
-        freeze_embeddings(policy)
+    policy = _trainable(policy, lora, settings, cfg.run.seed)
     counts = train_policy(
         policy,
         encoded.groups,
@@ -307,7 +328,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     """Train the student on the pairs; keep its best weights by validation; write student/."""
     from plad.data.formats import read_pairs_parquet
     from plad.pairs import chosen_groups, pair_groups
-    from plad.policy.load import attach, freeze_embeddings, merge_lora, save_policy
+    from plad.policy.load import merge_lora, save_policy
     from plad.train.groups import keep_fitting
     from plad.train.run import train_policy
     from plad.train.validation import KeepBest
@@ -322,10 +343,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     is_rank = isinstance(settings.objective, RankObjective)
     encoded = ranked if is_rank else keep_fitting(chosen_groups(pairs, policy.prompt), limit)
     lora = cfg.lora_for(settings, cfg.student)
-    if lora is not None:
-        policy = attach(policy, lora)
-    elif settings.freeze_embeddings:
-        freeze_embeddings(policy)
+    policy = _trainable(policy, lora, settings, cfg.run.seed)
     validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
     keep = KeepBest(
         policy.model,

@@ -26,6 +26,7 @@ def groups() -> list[Group]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(3)
     policy = attach(tiny_policy(), LoraSection(dropout=0.3))
     settings = TrainSettings(epochs=3, learning_rate=1e-2, batch_size=4, checkpoint_steps=2)
     metrics = folder / "metrics.jsonl"

@@ -15,7 +15,7 @@ from transformers.trainer_utils import set_seed
 from plad.config import RankObjective, SftObjective, TrainSettings
 from plad.errors import TrainingError
 from plad.objectives.objective import make_objective
-from plad.policy.load import Policy
+from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir import fingerprint
 from plad.scoring.layout import Group
@@ -173,7 +173,8 @@ def train_policy(
         callbacks=[progress, *callbacks],
     )
     try:
-        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with no_progress_bars():
+            result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         progress.close()
     policy.model.eval()

@@ -75,7 +75,7 @@ class GroupTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         self._tokens = 0
         self._loss: Tensor | float = 0.0
-        self._grad_norm = 0.0
+        self._grad_norm = self._learning_rate = 0.0
         self._started = time.perf_counter()
 
     # -- the step ---------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class GroupTrainer(Trainer):
         parameters = [p for p in model.parameters() if p.grad is not None]
         norm = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm) if parameters else None
         norm = torch.zeros(()) if norm is None else norm
-        self._grad_norm = float(norm)
+        self._grad_norm, self._learning_rate = float(norm), self._get_learning_rate()
         finite = torch.isfinite(norm) and all(bool(torch.isfinite(losses).all()) for _, losses in self._scored)
         if finite:
             self._skipped = 0
@@ -164,7 +164,7 @@ class GroupTrainer(Trainer):
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 4),
             "loss": float(self._loss) / self.args.world_size,
-            "learning_rate": self._get_learning_rate(),
+            "learning_rate": self._learning_rate,
             "grad_norm": self._grad_norm,
             "tokens": self._tokens,
             "tokens_per_s": round(self._tokens / seconds, 1),
