@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from plad import __version__
+
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub",
     "pydantic", "typer", "scipy", "rouge-score", "pyarrow", "matplotlib",
@@ -21,7 +23,7 @@ FLAGS = (
 
 def examine() -> Iterator[tuple[str, str]]:
     """Name and value of each fact; the values hold no secrets."""
-    yield "plad", version_of("plad")
+    yield "plad", __version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for name in PACKAGES:
         yield name, version_of(name)

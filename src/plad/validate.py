@@ -123,7 +123,8 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
                 continue
             _check_policy(found, config, role, section, folder, prepared)
         except PladError as e:
-            named = PolicyError(e.what, where=f"{role}: {e.where}" if e.where else role, fix=e.fix)
+            where = e.where if e.where and e.where.startswith(role) else f"{role}: {e.where}" if e.where else role
+            named = PolicyError(e.what, where=where, fix=e.fix)
             found.fail(role, [named])
 
 
@@ -154,7 +155,7 @@ def _converted(path: Path) -> Path | None:
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -162,15 +163,19 @@ def _cached(name: str, revision: str | None) -> Path | None:
     except HFValidationError as e:
         raise PolicyError(f"not a folder, and not a hub name ({e})", where=name, fix="check `model`") from None
     except LocalEntryNotFoundError:
+        if constants.HF_HUB_OFFLINE:
+            raise PolicyError(
+                "no such folder, and as a hub model it is not on this machine while the hub is switched off",
+                where=name,
+                fix=f"with a network run once: HF_HUB_OFFLINE=0 hf download {name}\nor name a local folder",
+            ) from None
         return None
 
 
 def _why_not(model: str) -> str:
     if model.endswith(".gguf"):
         return "its tokenizer and the lengths (the file is converted when the run starts)"
-    return (
-        "whether the hub has it, its tokenizer and the lengths (it is not on this machine; nothing is downloaded here)"
-    )
+    return "no such folder here, so taken for a hub model; nothing was downloaded to look at it"
 
 
 def _check_policy(

@@ -12,7 +12,6 @@ from plad.config import Columns
 from plad.data.sources import BadRow, Row, read_rows
 from plad.data.split import prompt_key
 from plad.errors import DataError
-from plad.paths import locate
 from plad.records import Example, Message, Prompt
 
 SHOWN = 20  # bad rows named in an error; the rest are counted
@@ -75,9 +74,8 @@ def read_examples(
         DataError: the source can't be read or holds no usable row.
         BadRowsError: some rows can't be used.
     """
-    source = locate(source, base)
     reader = _Reader(columns, need_references)
-    for row in read_rows(source):
+    for row in read_rows(source, base):
         reader.take(row)
         if limit is not None and len(reader.examples) >= limit:
             break

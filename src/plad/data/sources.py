@@ -36,11 +36,12 @@ class BadRow:
     why: str
 
 
-def read_rows(source: str) -> Iterator[Row | BadRow]:
+def read_rows(source: str, base: Path | None = None) -> Iterator[Row | BadRow]:
     """Stream the rows of a file or a hub data set.
 
     Args:
         source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`).
+        base: folder in which a relative path is looked for first.
 
     Yields:
         Each row, or what is wrong with it.
@@ -48,6 +49,7 @@ def read_rows(source: str) -> Iterator[Row | BadRow]:
     Raises:
         DataError: the source is missing, of another kind, damaged, or out of reach.
     """
+    given, source = source, locate(source, base)
     path = Path(source)
     if path.is_file():
         if source.endswith(JSONL_SUFFIXES):
@@ -62,7 +64,7 @@ def read_rows(source: str) -> Iterator[Row | BadRow]:
     name = _hub_name(source)
     if name is not None:
         return _read_hub(source, name)
-    raise _missing(path, source)
+    raise _missing(path, given, base)
 
 
 def source_fingerprint(source: str, base: Path | None) -> str:
@@ -76,7 +78,7 @@ def source_fingerprint(source: str, base: Path | None) -> str:
         return file_sha256(place)
     name = _hub_name(source)
     if name is None:
-        raise _missing(place, source)
+        raise _missing(place, source, base)
     files = _load_hub(source, **name).info.download_checksums or {}
     return fingerprint([source, sorted(files)])
 
@@ -88,12 +90,13 @@ def _hub_name(source: str) -> dict[str, str | None] | None:
     return match.groupdict()
 
 
-def _missing(path: Path, source: str) -> DataError:
+def _missing(path: Path, source: str, base: Path | None) -> DataError:
     if path.is_dir():
         return DataError(
             "is a folder, not a data file", where=source, fix="name one .jsonl, .jsonl.gz or .parquet file"
         )
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    folders = [f for f in ((base or Path()) / path.parent, path.parent) if f.is_dir()]
+    siblings = dict.fromkeys(p.name for f in folders for p in f.iterdir())
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {path.parent / close[0]}?\n" if close else ""
     return DataError(
