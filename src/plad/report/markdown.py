@@ -1,0 +1,57 @@
+"""The report as Markdown: the page's numbers, without its figures and examples."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from plad.report.tables import Cell, Table
+from plad.report.wording import harmless
+
+if TYPE_CHECKING:
+    from plad.report.page import Report
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
+
+
+def escape(text: str) -> str:
+    """`text` on one line, in which nothing is Markdown or HTML."""
+    return _SPECIAL.sub(r"\\\1", " ".join(harmless(text).split()))
+
+
+def _cell(cell: Cell) -> str:
+    return f"{escape(cell.text)} ({escape(cell.detail)})" if cell.detail else escape(cell.text)
+
+
+def table_text(table: Table) -> str:
+    """A pipe table; numbers stand to the right."""
+    rule = ["---"] + ["---" if table.words else "---:"] * (len(table.columns) - 1)
+    lines = [[escape(c) for c in table.columns], rule, *([_cell(c) for c in row] for row in table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _sections(r: "Report") -> Iterator[tuple[str, Table | None, str]]:
+    values = "Win rates and ROUGE in %, in brackets the 95 % interval."
+    yield "Results on the test set", r.results, values
+    yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
+    yield "Comparisons with the human target", r.judged, ""
+    yield "Teacher against SFT student, on the distillation prompts", r.teacher_student, "95 % interval."
+    yield "From rows to pairs", r.funnel, ""
+    yield "Stages", r.stages, ""
+    yield "Settings", r.settings, ""
+    yield "Versions", r.versions, ""
+
+
+def markdown(r: "Report") -> str:
+    """The whole of report.md."""
+    parts = [f"# {escape(r.name)}", f"**{escape(r.verdict.headline)}.** {escape(r.verdict.sentence)}"]
+    parts += [escape(n) for n in r.verdict.notes]
+    parts += [f"- {escape(w)}" for w in r.warnings]
+    for title, table, note in _sections(r):
+        if table is not None:
+            parts += [f"## {title}", *([note] if note else []), table_text(table)]
+    if r.method:
+        parts.append("## How the numbers are made")
+        parts.append("\n".join(f"- **{escape(k)}**: {escape(v)}" for k, v in r.method))
+    if r.missing:
+        parts.append(f"Left out, because the run has no {', '.join(escape(m) for m in r.missing)}.")
+    return "\n\n".join(parts) + "\n"

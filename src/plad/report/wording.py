@@ -1,0 +1,87 @@
+"""How the report words names, numbers and texts that a model or a file wrote."""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {
+    "target": "Human target",
+    "teacher": "Teacher",
+    "student_sft": "SFT student",
+    "student": "Distilled student",
+}
+METRICS = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "words": "Words",
+}
+DASH = "–"
+_OPEN_TO_TEXT = "\n\t"
+
+
+def system_name(system: str) -> str:
+    """The reader's name of a system; further systems keep their own."""
+    return NAMES.get(system) or harmless(system)
+
+
+def order_systems(systems: Mapping[str, Any]) -> list[str]:
+    """Target and teacher first, then the student before and after, then further systems."""
+    known = [s for s in NAMES if s in systems]
+    return known + [s for s in systems if s not in NAMES]
+
+
+def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+    """A number for people, with a true minus sign; a dash for None."""
+    if value is None:
+        return DASH
+    text = f"{value * scale:+,.{digits}f}" if sign else f"{value * scale:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("+-")  # neither +0.0 nor -0.0
+    return text.replace("-", "−")
+
+
+def interval(e: Mapping[str, Any], *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+    """`low to high`, or an empty string where there is no interval."""
+    if e.get("low") is None or e.get("high") is None:
+        return ""
+    low, high = (number(e[k], scale=scale, digits=digits, sign=sign) for k in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def p_value(p: float | None) -> str:
+    """`p = 0.012`, never `p = 0.000`."""
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `2 h 5 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def harmless(text: str) -> str:
+    """`text` with every control character made visible.
+
+    Escape sequences show as `␛[31m`, direction overrides as `‹U+202E›`, so that nothing in a model's text moves,
+    hides or colours what a reader sees.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _OPEN_TO_TEXT else _picture(c) for c in text.replace("\r\n", "\n"))
+
+
+def _picture(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(char) == "Zs" or char in "\u200c\u200d\ufeff\u00ad":
+        return char  # spaces, and joiners that scripts need
+    return f"‹U+{code:04X}›"
