@@ -1,11 +1,12 @@
 """GGUF files: converted once to a Hugging Face folder with safetensors, then found by the file's hash."""
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
 from plad.errors import MissingExtraError, PolicyError
-from plad.rundir import atomic_dir, file_sha256, is_complete
+from plad.rundir import atomic_dir, file_sha256, is_complete, write_json
 
 
 def default_cache_dir() -> Path:
@@ -54,12 +55,12 @@ def _convert(path: Path, folder: Path) -> None:
             loaded = AutoModelForCausalLM.from_pretrained(
                 path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, TypeError, AttributeError) as e:
+    except Exception as e:  # a damaged file can fail anywhere in the reader
         raise PolicyError(
             f"the GGUF file can't be converted: {type(e).__name__}: {(str(e).strip() or '?').splitlines()[0]}",
             where=str(path),
-            fix="use the model's safetensors folder or hub name instead",
-        ) from None
+            fix="download the file again\nor use the model's safetensors folder or hub name instead",
+        ) from e
     # A model loaded from GGUF calls itself quantized and refuses to be saved: the same tensors in a model
     # rebuilt from the config are an ordinary one. Built on the meta device, they are not copied.
     config = loaded.config
@@ -73,3 +74,19 @@ def _convert(path: Path, folder: Path) -> None:
     with no_progress_bars():
         rebuilt.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    _drop_tokens_from(folder, rows=config.get_text_config().vocab_size)
+
+
+def _drop_tokens_from(folder: Path, rows: int) -> None:
+    """Remove special tokens past the embedding rows: transformers adds its own default (an unknown token) where
+    the file names none, and the model couldn't embed it."""
+    file, settings_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    extra = [token["content"] for token in tokenizer["added_tokens"] if token["id"] >= rows]
+    if not extra:
+        return
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < rows]
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings = {name: value for name, value in settings.items() if value not in extra}
+    write_json(file, tokenizer)
+    write_json(settings_file, settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -220,8 +221,12 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as e:
-        raise PolicyError(f"the weights can't be loaded: {_first_line(e)}", where=str(folder)) from None
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as e:
+        raise PolicyError(
+            f"the weights can't be loaded: {_first_line(e)}",
+            where=str(folder),
+            fix="copy the model again: its weights are damaged or belong to another config.json",
+        ) from None
     model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
@@ -277,6 +282,7 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars off inside the block."""
     """Loads and saves inside the block draw no progress bars."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -1,6 +1,7 @@
 """LoRA adapters: attach, save, load on their base with every mismatch named, merge."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """
     _check_fit(base, adapter)
     try:
-        model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below
+            model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
     except (RuntimeError, ValueError, OSError, TypeError) as e:
         raise PolicyError(
             f"the adapter doesn't fit its base {adapter.base}: {' '.join(str(e).split())[:300]}",

@@ -91,8 +91,8 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -123,7 +123,7 @@ def _download(name: str, revision: str | None) -> Path:
         ) from None
     except HFValidationError as e:
         raise PolicyError(f"no such folder, and not a hub name ({e})", where=name, fix="check `model`") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as e:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as e:
         raise PolicyError(
             f"no such folder, and the hub can't be reached or is switched off ({type(e).__name__})",
             where=name,

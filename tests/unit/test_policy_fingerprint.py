@@ -1,0 +1,87 @@
+"""A model's fingerprint follows what it computes, not where it lies."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
+from plad.policy.load import save_policy
+from plad.rundir import atomic_dir
+from tests.helpers import tiny_folder, tiny_lora_policy, tiny_policy
+
+
+def nudge(file: Path) -> None:
+    tensors = load_file(file)
+    next(iter(tensors.values())).flatten()[0] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def edit_json(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_a_copy_has_the_same_fingerprint_whatever_lies_beside_the_model(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "a")
+    shutil.copytree(folder, tmp_path / "b")
+    (tmp_path / "b" / "README.md").write_text("a card")
+    (tmp_path / "b" / "train.log").write_text("a log")
+    assert folder_fingerprint(folder) == folder_fingerprint(tmp_path / "b") == model_fingerprint(str(folder))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json"])
+def test_weights_config_and_tokenizer_all_count(file: str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "a")
+    before = folder_fingerprint(folder)
+    if file.endswith(".safetensors"):
+        nudge(folder / file)
+    else:
+        edit_json(folder / file, extra=1)
+    assert folder_fingerprint(folder) != before
+
+
+def test_a_marker_gives_the_same_fingerprint_as_the_files_themselves(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    with atomic_dir(tmp_path / "a") as staging:
+        save_policy(policy, staging)
+    marked = folder_fingerprint(tmp_path / "a")
+    (tmp_path / "a" / "COMPLETE").unlink()
+    assert folder_fingerprint(tmp_path / "a") == marked
+
+
+def test_a_marker_saves_reading_the_weights(tmp_path: Path) -> None:
+    with atomic_dir(tmp_path / "a") as staging:
+        save_policy(tiny_policy(), staging)
+    before = folder_fingerprint(tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"")
+    assert folder_fingerprint(tmp_path / "a") == before
+
+
+def test_a_hub_snapshot_is_its_commit(tmp_path: Path) -> None:
+    one = tiny_folder(tmp_path / "m" / "snapshots" / ("a" * 40))
+    two = tiny_folder(tmp_path / "m" / "snapshots" / ("b" * 40))
+    assert folder_fingerprint(one) != folder_fingerprint(two)
+
+
+def test_an_adapter_counts_itself_and_its_base_but_not_its_bases_place(tmp_path: Path) -> None:
+    save_policy(tiny_lora_policy(tmp_path / "m"), tmp_path / "adapter")
+    before = folder_fingerprint(tmp_path / "adapter")
+    (tmp_path / "m").rename(tmp_path / "moved")
+    edit_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=str(tmp_path / "moved"))
+    assert folder_fingerprint(tmp_path / "adapter") == before
+
+    edit_json(tmp_path / "adapter" / "adapter_config.json", lora_alpha=16)
+    assert (other := folder_fingerprint(tmp_path / "adapter")) != before
+    nudge(tmp_path / "moved" / "model.safetensors")
+    assert (third := folder_fingerprint(tmp_path / "adapter")) != other
+    nudge(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert folder_fingerprint(tmp_path / "adapter") != third
+
+
+def test_fingerprints_and_names_are_resolved_without_torch() -> None:
+    code = "import sys, plad.policy.fingerprint, plad.policy.resolve, plad.demo.model; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
