@@ -205,8 +205,28 @@ def test_a_loss_that_is_not_a_number_is_active_so_that_the_trainer_sees_it() -> 
     assert RankLoss(1.0, "sum", 0.0)(scores([[[math.nan], [-1.0]]])).active.tolist() == [True]
 
 
-def test_ranking_refuses_groups_that_are_not_pairs() -> None:
-    with pytest.raises(DataError, match=r"groups of \[1, 2\] completions"):
+def test_several_rejected_texts_worked_by_hand() -> None:
+    """Margin 1. The chosen text scores -2; against -4 the margin is met (1 + 2 - 4 < 0), against -2.5 it lacks 0.5,
+    against -1 it lacks 2. The group costs their mean, 2.5 / 3; two of three pairs are active and in order."""
+    out = RankLoss(1.0, "sum", 0.0)(scores([[[-2.0], [-4.0], [-2.5], [-1.0]], [[-1.0], [-3.0]]]))
+    assert out.losses.tolist() == pytest.approx([2.5 / 3, 0.0])
+    assert out.active.tolist() == [True, False]
+    assert out.metrics["active"].tolist() == pytest.approx([2 / 3, 0.0])
+    assert out.metrics["accuracy"].tolist() == pytest.approx([2 / 3, 1.0])
+    assert out.metrics["rejected_logp"].tolist() == pytest.approx([-2.5, -3.0])
+
+
+def test_a_group_costs_the_mean_of_its_pairs() -> None:
+    chosen, rejected = [-2.0, -1.0], [[-1.0], [-0.5, -0.1, -0.2], [-3.0]]
+    for norm in ("sum", "mean"):
+        loss = RankLoss(0.7, norm, 0.3)  # type: ignore[arg-type]
+        together = loss(scores([[chosen, *rejected]]))
+        alone = [loss(scores([[chosen, text]])) for text in rejected]
+        assert together.losses.item() == pytest.approx(sum(out.losses.item() for out in alone) / 3)
+
+
+def test_ranking_refuses_groups_without_a_rejected_text() -> None:
+    with pytest.raises(DataError, match="at least one rejected text"):
         RankLoss(1.0, "mean", 0.0)(scores([[[-1.0], [-2.0]], [[-1.0]]]))
 
 

@@ -61,7 +61,9 @@ class SftLoss:
 
 @dataclass(frozen=True, slots=True)
 class RankLoss:
-    """Ranking calibration of (chosen, rejected), with an optional cross-entropy of the chosen text.
+    """Ranking calibration of (chosen, rejected, rejected, ...), with an optional cross-entropy of the chosen text.
+
+    Every rejected text makes a pair with the chosen one; a group's loss is the mean over its pairs.
 
     Attributes:
         beta: margin in nats, of the whole text (sum) or a token (mean).
@@ -74,33 +76,41 @@ class RankLoss:
     sft_weight: float
 
     def weight(self, group: Group) -> float:
-        """Every pair counts once."""
+        """Every chosen text counts once."""
         return 1.0
 
     def __call__(self, scores: Scores) -> ObjectiveOut:
-        """Loss of a pair; a pair with an empty text has no ranking loss.
+        """Loss of a group; a pair with an empty text has no ranking loss.
 
         Raises:
-            DataError: a group has other than two completions.
+            DataError: a group has no rejected text.
         """
-        if any(size != 2 for size in scores.sizes):
-            raise DataError(f"ranking needs (chosen, rejected), got groups of {sorted(set(scores.sizes))} completions")
+        if min(scores.sizes) < 2:
+            raise DataError("ranking needs a chosen text and at least one rejected text in every group")
         means = scores.means()
         values = means if self.length_normalization == "mean" else scores.sums()
-        chosen, rejected = values[0::2], values[1::2]
-        hinge = rank(chosen, rejected, beta=self.beta)
-        ranked = (scores.lengths[0::2] > 0) & (scores.lengths[1::2] > 0)
-        losses = torch.where(ranked, hinge, 0.0)
-        active = losses.detach() != 0  # a loss that is not a number counts as active
+        sizes = torch.tensor(scores.sizes, device=values.device)
+        first = sizes.cumsum(0) - sizes  # [G] each group's chosen text
+        others = torch.ones_like(scores.lengths, dtype=torch.bool).index_fill(0, first, False)
+        group = torch.repeat_interleave(sizes - 1, output_size=len(values) - len(sizes))  # [P] group of each pair
+        chosen, rejected = values[first][group], values[others]
+        ranked = (scores.lengths[first][group] > 0) & (scores.lengths[others] > 0)
+        hinge = torch.where(ranked, rank(chosen, rejected, beta=self.beta), 0.0)
+
+        def average(pairs: Tensor) -> Tensor:
+            return values.new_zeros(len(sizes)).index_add(0, group, pairs.to(values.dtype)) / (sizes - 1)
+
+        losses = average(hinge)
         metrics = {
-            "chosen_logp": means[0::2],
-            "rejected_logp": means[1::2],
-            "margin": chosen - rejected,
-            "accuracy": (chosen > rejected).to(values.dtype),
-            "active": active.to(values.dtype),
+            "chosen_logp": means[first],
+            "rejected_logp": average(means[others]),
+            "margin": average(chosen - rejected),
+            "accuracy": average(chosen > rejected),
+            "active": average(hinge != 0),
         }
+        active = losses.detach() != 0  # a loss that is not a number counts as active
         if self.sft_weight:
-            losses = losses + self.sft_weight * sft(means[0::2])
+            losses = losses + self.sft_weight * sft(means[first])
             active = torch.ones_like(active)
         return ObjectiveOut(losses, active, {name: value.detach() for name, value in metrics.items()})
 
