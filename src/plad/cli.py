@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from plad import __version__
-from plad.guard import guard, raise_on_sigterm, resume_command
+from plad.guard import guard, resume_command
 from plad.rundir import STAGES
 from plad.terminal import console
 
@@ -88,7 +88,6 @@ def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: 
         from plad.load_config import load_config, write_config
         from plad.rundir import open_run
 
-        raise_on_sigterm()
         config = load_config(path, overrides)
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)

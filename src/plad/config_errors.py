@@ -168,12 +168,12 @@ def _did_you_mean(path: str, raw: dict[str, Any]) -> str | None:
     parent, _, name = path.rpartition(".")
     names = [n for section in sections_at(parent, raw) for n in section.model_fields]
     prefix = f"{parent}." if parent else ""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {prefix}{close[0]}?"
     elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name] if "type" not in names else []
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere[:3])}?"
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
     return f"known here: {', '.join(dict.fromkeys(names))}"
 
 

@@ -96,7 +96,8 @@ def guard(resume: str | None = None) -> Iterator[Guarded]:
     """
     guarded = Guarded()
     try:
-        yield guarded
+        with sigterm_as_interrupt():
+            yield guarded
     except PladError as e:
         print_error(e)
         raise typer.Exit(e.exit_code) from None
@@ -137,13 +138,18 @@ def _unexpected(error: Exception, log_file: Path | None) -> None:
     raise typer.Exit(1) from None
 
 
-def raise_on_sigterm() -> None:
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM stops a run the way Ctrl-C does."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def resume_command(argv: Sequence[str] | None = None) -> str:

@@ -197,11 +197,13 @@ class RunDir:
         The ledger of generations is kept: nothing that was sampled is sampled twice.
         """
         gone = STAGES[STAGES.index(stage) :]
+        forgotten = [s for s in gone if self.manifest["stages"].pop(s, None)]
+        self.save()  # before anything is deleted: a stage that is recorded has its files
         if "sft" in gone:
             self.drop("sft")
         if "distill" in gone:
             self.drop("checkpoints")
-        return [s for s in gone if self.manifest["stages"].pop(s, None)]
+        return forgotten
 
     def drop(self, name: str) -> None:
         """Delete a folder of this run."""

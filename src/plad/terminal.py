@@ -44,18 +44,19 @@ def console() -> "Console":
     return made if made.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDTH)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
-    """A table: the first column is text, the others are numbers."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> "RenderableType":
+    """A table under its title: the first column is text, the others numbers unless said otherwise."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(clean(title), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(Text(clean(name)), justify="right" if i else "left", overflow="fold")
+        made.add_column(Text(clean(name)), justify="right" if i and numbers else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(cell)) for cell in row))
-    return made
+    return Group(Text(clean(title), style="bold"), made)
 
 
 def panel(title: str, parts: Sequence[tuple[str, str]]) -> "RenderableType":

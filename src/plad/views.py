@@ -21,7 +21,7 @@ def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
             rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", _flat(stage["counts"])))
         else:
             rows.append((stage["stage"], "pending", "", ""))
-    yield table(status["run"], ["stage", "state", "seconds", "counts"], rows)
+    yield table(status["run"], ["stage", "state", "seconds", "counts"], rows, numbers=False)
     if status["running"]:
         yield f"in use by {status['running']}"
     if status["pairs"] is not None:
