@@ -1,0 +1,284 @@
+"""status, show, compare and export over a finished run made by the real writers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plad.data.formats import write_examples_jsonl, write_pairs_parquet
+from plad.evaluate.files import write_answers, write_judgements
+from plad.evaluate.run import evaluate_systems
+from plad.generate.ledger import Ledger
+from plad.judges.reference import ReferenceJudge
+from plad.records import Example, Generation, Outcome, Pair
+from plad.rundir import STAGES, atomic_dir, open_run, verify_dir, write_json
+from tests.unit.test_cli import call
+
+ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
+ESCAPE = "\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07 \u202eflow <b> [bold]markup[/bold] \x9b2J"
+
+
+def answer(example: Example, text: str) -> Generation:
+    return Generation(example.id, 0, text, (5, 6, 2), Outcome.OK, 7)
+
+
+def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
+    ledger.put(key, key, system, generation, seconds=0.5, spec={"key": key})
+
+
+def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:
+    with open_run(path) as run:
+        for stage in STAGES[:stages]:
+            run.finish(stage, {}, {"rows": 6, "share": 0.25}, 12.3)
+        run.set_versions({"plad": "0.1.0", "torch": "2.13.0"})
+        run.append_metrics({"stage": "distill", "step": 3, "loss": 0.5})
+        write_examples_jsonl(run / "data/test.jsonl", ROWS)
+        write_examples_jsonl(run / "data/distill.jsonl", prompts)
+        pairs = [Pair(f"{e.id}#0", e.prompt, ESCAPE, "worse", "teacher", "student_sft", (1, 2)) for e in prompts]
+        write_pairs_parquet(run / "pairs.parquet", pairs)
+        with Ledger(run / "generations.sqlite") as ledger:
+            for i, e in enumerate(ROWS):
+                record(ledger, str(i), "teacher", answer(e, f"answer {i} {ESCAPE}"))
+        texts = {"teacher": good, "student_sft": "nothing", "student": "the target 3"}
+        answers = {system: {e.id: answer(e, text) for e in ROWS} for system, text in texts.items()}
+        metrics, judgements = evaluate_systems(ROWS, answers, [ReferenceJudge()], bootstrap=100)
+        write_json(run / "eval/metrics.json", metrics)
+        write_judgements(run / "eval/judgements.parquet", judgements)
+        write_answers(run / "eval/answers.jsonl", ROWS, answers)
+    with atomic_dir(path / "student") as staging:
+        (staging / "config.json").write_text("{}")
+        (staging / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "one")
+
+
+def lines_fit(text: str) -> bool:
+    return max(map(len, text.splitlines())) <= 80
+
+
+def harmless(text: str) -> bool:
+    return not any(c in text for c in "\x1b\x07\x9b\u202e\x00")
+
+
+def test_status_shows_stages_counts_seconds_and_versions(run):
+    code, out, err = call("status", run)
+    assert (code, err) == (0, "")
+    assert lines_fit(out)
+    for part in ("distill ", "done", "12.3", "rows 6, share 0.25", "pairs: 6", "answers of teacher: ok 6"):
+        assert part in out
+    assert "torch 2.13.0" in out
+    assert "pending" not in out
+
+
+def test_status_as_json(run):
+    code, out, _ = call("status", run, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [s["stage"] for s in found["stages"]] == list(STAGES)
+    assert found["stages"][0]["counts"] == {"rows": 6, "share": 0.25}
+    assert found["latest"] == {"stage": "distill", "step": 3, "loss": 0.5}
+    assert (found["pairs"], found["generations"]) == (6, {"teacher": {"ok": 6}})
+    assert found["running"] is None or "pid" in found["running"]
+
+
+def test_status_works_while_the_run_goes_on(tmp_path):
+    path = make_run(tmp_path / "r", stages=3)
+    with open_run(path), Ledger(path / "generations.sqlite") as ledger:
+        record(ledger, "x", "student_sft", answer(ROWS[0], "new"))
+        with (path / "metrics.jsonl").open("a") as f:
+            f.write('{"step": 4, "lo')
+        code, out, _ = call("status", path, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert "pid" in found["running"]
+    assert [s["done"] for s in found["stages"]] == [True] * 3 + [False] * 4
+    assert found["generations"]["student_sft"] == {"ok": 1}
+    assert found["latest"]["step"] == 3
+
+
+def test_status_of_a_run_that_has_just_begun(tmp_path):
+    with open_run(tmp_path / "r"):
+        pass
+    code, out, _ = call("status", tmp_path / "r")
+    assert code == 0
+    assert out.count("pending") == len(STAGES)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "generations", "judgements"])
+def test_show_prints_examples_that_cannot_harm_a_terminal(run, kind):
+    code, out, _ = call("show", run, kind, "-n", 2)
+    assert code == 0
+    assert lines_fit(out)
+    assert harmless(out)
+    assert out.count("╭") == 2
+    if kind != "judgements":
+        assert "red bell flow <b> [bold]markup[/bold]" in out
+
+
+def test_show_says_what_a_pair_a_generation_and_a_judgement_are(run):
+    pairs = call("show", run, "pairs", "-n", 1)[1]
+    assert "t0#0" in pairs
+    assert "chosen (teacher)" in pairs
+    assert "Prompt 0" in pairs
+    generations = call("show", run, "generations", "-n", 1)[1]
+    assert "t5 sample 0: ok, 3 tokens" in generations
+    assert "Prompt 5" in generations
+    judgements = call("show", run, "judgements", "-n", 1)[1]
+    assert "t0: reference says" in judgements
+    assert "the target 0" in judgements
+
+
+@pytest.mark.parametrize("kind", ["pairs", "generations", "judgements"])
+def test_show_as_json_is_ascii_and_counts(run, kind):
+    code, out, _ = call("show", run, kind, "-n", 4, "--json")
+    assert code == 0
+    assert out.isascii()
+    assert harmless(out)
+    assert len(json.loads(out)) == 4
+
+
+def test_show_json_of_a_judgement_has_both_texts(run):
+    (first,) = json.loads(call("show", run, "judgements", "-n", 1, "--json")[1])
+    assert first["system"] == "teacher"
+    assert (first["answer"], first["opponent_answer"]) == ("the target", "the target 0")
+
+
+def test_show_renders_conversations(tmp_path):
+    chat = [Example("c0", ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}), ("r",))]
+    out = call("show", make_run(tmp_path / "r", prompts=chat), "pairs")[1]
+    assert "system: Be brief." in out
+    assert "user: Hi" in out
+
+
+def test_a_huge_answer_is_folded_with_a_count(tmp_path):
+    path = make_run(tmp_path / "r")
+    with Ledger(path / "generations.sqlite") as ledger:
+        record(ledger, "big", "student", answer(ROWS[0], "x" * 1_000_000))
+    out = call("show", path, "generations", "-n", 1)[1]
+    assert len(out) < 5000
+    assert "998,800 more" in " ".join(out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "fix"), [("pairs", "plad pair"), ("judgements", "plad evaluate"), ("generations", "plad run")]
+)
+def test_show_before_there_is_anything_names_the_command(tmp_path, kind, fix):
+    with open_run(tmp_path / "r"):
+        pass
+    code, _, err = call("show", tmp_path / "r", kind)
+    assert code == 2
+    assert f"-> {fix} CONFIG" in err
+
+
+def test_compare_shows_intervals_and_the_paired_difference(run):
+    code, out, _ = call("compare", run)
+    assert code == 0
+    assert lines_fit(out)
+    metrics = json.loads((run / "eval/metrics.json").read_text())
+    rate = metrics["systems"]["student"]["win_rate"]["reference"]
+    assert f"{rate['value'] * 100:.1f} [{rate['low'] * 100:.1f}, {rate['high'] * 100:.1f}]" in out
+    assert f"{rate['wins']}/{rate['ties']}/{rate['losses']}" in out
+    gain = metrics["differences"]["student - student_sft"]["rougeL"]
+    assert "student - student_sft, paired over prompts" in out
+    assert f"{gain['value'] * 100:+.1f} [{gain['low'] * 100:+.1f}, {gain['high'] * 100:+.1f}]" in out
+    assert "only 6 test prompts" in out
+
+
+def test_compare_puts_runs_side_by_side(tmp_path):
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two", good="words")
+    code, out, _ = call("compare", one, two)
+    assert code == 0
+    assert lines_fit(out)
+    assert "one student" in out
+    assert "two student" in out
+    found = json.loads(call("compare", one, two, "--json")[1])
+    assert list(found) == ["one", "two"]
+    assert found["two"]["n"] == 6
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = [make_run(tmp_path / folder / "x") for folder in ("a", "b")]
+    assert list(json.loads(call("compare", *runs, "--json")[1])) == [str(r) for r in runs]
+
+
+def test_compare_before_the_evaluation_names_the_command(tmp_path):
+    with open_run(tmp_path / "r"):
+        pass
+    code, _, err = call("compare", tmp_path / "r")
+    assert code == 2
+    assert "not evaluated yet\n  -> plad evaluate CONFIG" in err
+
+
+@pytest.mark.parametrize("args", [["status"], ["show", "pairs"], ["compare"], ["export", "--to", "trl"]])
+def test_what_is_no_run_is_said_so(tmp_path, args):
+    code, _, err = call(args[0], tmp_path, *args[1:])
+    assert code == 2
+    assert f"error: {tmp_path}: not a run directory" in err
+
+
+# -- export -------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_exported_as_trl_takes_them(run, tmp_path):
+    data_utils = pytest.importorskip("trl.data_utils")
+    datasets = pytest.importorskip("datasets")
+    code, out, _ = call("export", run, "--to", "trl", "--out", tmp_path / "p.jsonl")
+    assert (code, out) == (0, f"wrote {tmp_path / 'p.jsonl'}\n")
+    table = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "p.jsonl"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert set(table.column_names) == {"prompt", "chosen", "rejected"}
+    assert len(table) == 6
+    assert table[0] == {"prompt": "Prompt 0", "chosen": ESCAPE, "rejected": "worse"}
+    assert not data_utils.is_conversational(table[0])
+
+
+def test_conversations_stay_conversations(tmp_path):
+    data_utils = pytest.importorskip("trl.data_utils")
+    chat = [Example("c0", ({"role": "user", "content": "Hi"},), ("r",))]
+    path = make_run(tmp_path / "r", prompts=chat)
+    assert call("export", path, "--to", "trl")[0] == 0
+    (row,) = map(json.loads, (path / "export/pairs.jsonl").read_text().splitlines())
+    assert row["prompt"] == [{"role": "user", "content": "Hi"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "worse"}]
+    assert data_utils.is_conversational(row)
+
+
+def test_the_student_is_exported_whole_and_verified(run, tmp_path):
+    code, _, _ = call("export", run, "--to", "merged", "--out", tmp_path / "out")
+    assert code == 0
+    verify_dir(tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_damaged_student_is_not_exported(run, tmp_path):
+    (run / "student/model.safetensors").write_bytes(b"weighty")
+    code, _, err = call("export", run, "--to", "merged", "--out", tmp_path / "out")
+    assert code == 2
+    assert "damaged" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["trl", "merged"])
+def test_export_overwrites_nothing(run, tmp_path, to):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/mine").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out in ("folder", "file"):
+        code, _, err = call("export", run, "--to", to, "--out", tmp_path / out)
+        assert code == 2
+        assert "nothing is overwritten" in err
+    assert (tmp_path / "folder/mine").read_text() == (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("to", "fix"), [("trl", "plad pair"), ("merged", "plad distill")])
+def test_export_before_there_is_anything_names_the_command(tmp_path, to, fix):
+    with open_run(tmp_path / "r"):
+        pass
+    code, _, err = call("export", tmp_path / "r", "--to", to)
+    assert code == 2
+    assert f"-> {fix} CONFIG" in err
