@@ -12,6 +12,7 @@ from plad.report.wording import harmless, number, order_systems, system_name
 
 EXTREMES, SPACED = 3, 6  # of each kind
 FOLD, FOLD_PROMPT, CUT = 900, 280, 20_000  # characters shown at once, and at all
+NAME = 80  # characters of an id
 RULE = (
     f"up to {EXTREMES} prompts where distillation raised the judge's score most, {EXTREMES} where it lowered it most, "
     f"and {SPACED} spaced evenly over the test set"
@@ -121,7 +122,11 @@ def _sample(example: Example, given: Mapping[str, Any], scores: Mapping[str, flo
             notes.append(f"score {number(scores[system], digits=2)}")
         answers.append(Answer(system_name(system), text, tuple(notes), system == STUDENT))
     turns = tuple((role, fold(text, "data/test.jsonl", FOLD_PROMPT)) for role, text in _turns(example.prompt))
-    return Sample(harmless(example.id), why, tone, turns, tuple(answers))
+    return Sample(_short(example.id), why, tone, turns, tuple(answers))
+
+
+def _short(name: str) -> str:
+    return harmless(name if len(name) <= NAME else f"{name[:NAME]}…")
 
 
 _OUTCOMES: dict[str, list[str]] = {

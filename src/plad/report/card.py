@@ -1,0 +1,153 @@
+"""The model card of a distilled student: README.md of its folder."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plad.config import Config, PruneInit, RankObjective
+from plad.report.markdown import escape, table_text
+from plad.report.tables import differences_table, results_table
+from plad.report.verdict import verdict
+from plad.rundir import redact
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def hub_name(name: str) -> str | None:
+    """`owner/name` if it can be one; None for folders and files of this machine."""
+    if not _HUB.fullmatch(name) or name.startswith(".") or name.endswith(".gguf") or Path(name).exists():
+        return None
+    return name
+
+
+def shown_name(name: str) -> str:
+    """A model or data file as a stranger may see it: the hub name, or the last part of a path."""
+    return hub_name(name) or Path(name).name or name
+
+
+def _front_matter(config: Config) -> str:
+    base = hub_name(config.student.model)
+    dataset = hub_name(config.data.train.partition(":")[0])
+    fields: dict[str, Any] = {
+        "license": "other",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["plad", "distillation", "preference-distillation"],
+    }
+    if base:
+        fields |= {"base_model": base, "base_model_relation": "finetune"}
+    if dataset:
+        fields["datasets"] = [dataset]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+
+
+def _method(config: Config) -> str:
+    objective = config.distill.objective
+    if isinstance(objective, RankObjective):
+        weight = f", plus {objective.sft_weight:g} x cross-entropy of the chosen text" if objective.sft_weight else ""
+        loss = (
+            f"ranking calibration (Eq. 4): beta {objective.beta:g}, log-likelihood of a text as the "
+            f"{objective.length_normalization} over its tokens{weight}"
+        )
+    else:
+        loss = "cross-entropy on the teacher's answers (sequence-level knowledge distillation)"
+    init = config.student.init
+    start = f" cut down to {init.layers} layers" if isinstance(init, PruneInit) else ""
+    lora = config.lora_for(config.distill, config.student)
+    trained = f"LoRA of rank {lora.r}, alpha {lora.alpha:g}, merged afterwards" if lora else "all weights"
+    return "\n".join(
+        f"- {line}"
+        for line in (
+            f"Student: {escape(shown_name(config.student.model))}{start}, first fine-tuned on human targets.",
+            f"Teacher: {escape(shown_name(config.teacher.model))}"
+            f"{', fine-tuned on the same targets' if config.teacher.sft else ', as it is'}.",
+            "Pairs: the teacher's answer is preferred to the fine-tuned student's, both sampled at temperature "
+            f"{config.generate.temperature:g} with at most {config.generate.max_new_tokens} tokens (PLaD, "
+            "arXiv 2406.02886).",
+            f"Objective: {loss}.",
+            f"Training: {trained}; {config.distill.epochs:g} epoch(s), learning rate "
+            f"{config.distill.learning_rate:g}, batch {config.distill.batch_size}, seed {config.run.seed}.",
+        )
+    )
+
+
+def _data(config: Config, manifest: Mapping[str, Any]) -> str:
+    stages = manifest.get("stages", {})
+    counts = stages.get("data", {}).get("counts", {})
+    pairs = stages.get("pair", {}).get("counts", {})
+    said = [f"Training data: {escape(shown_name(config.data.train))}."]
+    if counts:
+        said.append(f"{counts['sft']:,} rows for fine-tuning, {counts['distill']:,} for distillation.")
+    if pairs:
+        said.append(f"{pairs.get('pairs', 0):,} of {pairs.get('candidates', 0):,} sampled pairs were kept.")
+    return " ".join(said)
+
+
+def _results(metrics: Mapping[str, Any] | None) -> list[str]:
+    if metrics is None:
+        return ["Not evaluated yet."]
+    found = verdict(metrics)
+    parts = [f"**{escape(found.headline)}.** {escape(found.sentence)}", *(escape(n) for n in found.notes)]
+    parts += [
+        "Test set, win rate against the human target and ROUGE F1 in %, with 95 % intervals:",
+        table_text(results_table(metrics)),
+    ]
+    if metrics["differences"]:
+        parts += ["Paired differences:", table_text(differences_table(metrics))]
+    return parts
+
+
+_LIMITS = """\
+- It was trained for one task and one prompt format; on anything else expect little.
+- It learnt from its teacher's answers, errors and biases included, and was not checked for safety.
+- Judges and ROUGE measure likeness and preference, not truth: check facts before you rely on an answer.
+- The figures hold for test data like the training data; the intervals say how sure they are."""
+
+_USE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+```"""
+
+
+def card_text(config: Config, counts: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
+    """The card: what, from what, how, how good, and what to mind.
+
+    Args:
+        config: of the run.
+        counts: the run's manifest, for its stages' counts.
+        metrics: contents of eval/metrics.json, or None before the evaluation.
+
+    Returns:
+        Markdown with the hub's YAML front matter. Paths of this machine don't appear in it.
+    """
+    student, teacher = shown_name(config.student.model), shown_name(config.teacher.model)
+    settings = config.student.prompt
+    prompt = f"template {settings.template!r}" if settings.template else f"{settings.format} format"
+    system = f", system message {settings.system!r}" if settings.system else ""
+    parts = [
+        _front_matter(config),
+        f"# {escape(student)}, distilled from {escape(teacher)}",
+        "A small language model for one task, made with plad by preference-based distillation.",
+        "## Use",
+        _USE,
+        f"Prompts: {escape(prompt + system)}. Answers were evaluated at up to "
+        f"{config.evaluation_max_new_tokens} tokens.",
+        "## Results",
+        *_results(metrics),
+        "## Data",
+        _data(config, counts),
+        "## Method",
+        _method(config),
+        "## Limits",
+        _LIMITS,
+        "## Licence",
+        "Not chosen yet: set `license` above, in agreement with the licences of the student's base model and the data. "
+        f"This model learnt from the answers of {escape(teacher)}: check the teacher's terms before you publish.",
+    ]
+    return redact("\n\n".join(parts) + "\n")

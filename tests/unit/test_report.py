@@ -1,0 +1,353 @@
+"""The report's words, tables, figures, choice of examples and model card."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from plad.config import Config
+from plad.evaluate import evaluate_systems
+from plad.judges.reference import ReferenceJudge
+from plad.records import Example, Judgement, Verdict
+from plad.report.card import card_text, hub_name, shown_name
+from plad.report.facts import Facts
+from plad.report.figures import length_plot, training_plots, win_rate_plots
+from plad.report.markdown import escape, table_text
+from plad.report.samples import CUT, EXTREMES, FOLD, fold, samples
+from plad.report.tables import differences_table, funnel_table, results_table, stages_table
+from plad.report.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
+from plad.report.wording import duration, harmless, interval, number, p_value
+from tests.report_run import MANIFEST, curves, generations
+
+
+def rate(value: float, n: int = 100) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": n, "wins": 1, "ties": 0, "losses": 0} | {
+        "unjudged": 0
+    }
+
+
+def change(value: float, low: float, high: float, p: float, n: int = 100) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "p": p, "n": n}
+
+
+def metrics(gain: dict[str, Any], n: int = 100) -> dict[str, Any]:
+    systems = {s: {"win_rate": {"reference": rate(v, n)}} for s, v in [("teacher", 0.5), ("student_sft", 0.3)]}
+    systems["student"] = {"win_rate": {"reference": rate(0.42, n)}}
+    to_teacher = change(-0.08, -0.15, -0.01, 0.02, n)
+    return {
+        "systems": systems,
+        "differences": {
+            "student - student_sft": {"win_rate": {"reference": gain}},
+            "student - teacher": {"win_rate": {"reference": to_teacher}},
+        },
+    }
+
+
+# -- words ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "text"),
+    [
+        (0.4567, {"scale": 100}, "45.7"),
+        (-0.02, {"scale": 100, "sign": True}, "−2.0"),
+        (0.02, {"scale": 100, "sign": True}, "+2.0"),
+        (-0.0001, {"scale": 100, "sign": True}, "0.0"),
+        (1234.5, {}, "1,234.5"),
+        (None, {}, "–"),
+    ],
+)
+def test_numbers(value: float | None, options: dict[str, Any], text: str) -> None:
+    assert number(value, **options) == text
+
+
+def test_intervals_and_p_values() -> None:
+    assert interval({"low": -0.031, "high": 0.1}, scale=100, sign=True) == "−3.1 to +10.0"
+    assert interval({"low": None, "high": None}) == ""
+    assert [p_value(p) for p in (None, 0.0001, 0.0123, 0.5, 1.0)] == [
+        "",
+        "p < 0.001",
+        "p = 0.012",
+        "p = 0.50",
+        "p = 1.00",
+    ]
+    assert [duration(s) for s in (4.21, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 5 min"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ünïcode 日本 🙂\n\ttab", "plain, ünïcode 日本 🙂\n\ttab"),
+        ("\x1b[31mred", "␛[31mred"),
+        ("a\x00b\x7f", "a␀b␡"),
+        ("\u202eevil\u202c", "‹U+202E›evil‹U+202C›"),
+        ("\u2066x\u2069 \u200f", "‹U+2066›x‹U+2069› ‹U+200F›"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("one\r\ntwo\rthree", "one\ntwo␍three"),
+        ("\ud800", "‹U+D800›"),
+        ("no\u00a0break", "no\u00a0break"),
+        ("\x9b31m", "‹U+009B›31m"),
+    ],
+)
+def test_control_characters_become_visible(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+    assert harmless(shown) == shown
+
+
+# -- verdict ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "tone"),
+    [
+        (change(0.12, 0.05, 0.19, 0.001), BETTER),
+        (change(-0.12, -0.19, -0.05, 0.001), WORSE),
+        (change(0.12, -0.01, 0.25, 0.07), SAME),
+        (change(0.12, 0.001, 0.25, 0.06), SAME),  # interval and p-value must both say so
+        (change(0.12, -0.001, 0.25, 0.04), SAME),
+        (change(0.0, 0.0, 0.0, 1.0), SAME),
+        ({"value": None, "low": None, "high": None, "p": None, "n": 0}, UNKNOWN),
+    ],
+)
+def test_claims_need_both_interval_and_p_value(gain: dict[str, Any], tone: str) -> None:
+    assert tone_of(gain) == tone
+
+
+def test_verdict_says_what_the_numbers_say() -> None:
+    better = verdict(metrics(change(0.12, 0.05, 0.19, 0.001)))
+    assert better.headline == "Distillation made the student better"
+    assert better.sentence == (
+        "The distilled student wins 42.0 % of the time against the human target, 12.0 points more than before "
+        "distillation (95 % interval +5.0 to +19.0, p = 0.001; 100 test prompts, judge: reference)."
+    )
+    assert better.notes == (
+        "The teacher wins 50.0 %, and the student is behind it by 8.0 points (95 % interval −15.0 to −1.0, p = 0.020).",
+    )
+    assert [s for s, _, _ in better.scores] == ["student_sft", "student", "teacher"]
+    worse = verdict(metrics(change(-0.12, -0.19, -0.05, 0.001)))
+    assert "12.0 points less than before" in worse.sentence
+    assert (worse.tone, verdict(metrics(change(0.01, -0.1, 0.1, 0.8))).tone) == (WORSE, SAME)
+
+
+def test_few_prompts_are_said_to_be_few() -> None:
+    assert "Only 12 prompts were judged" in verdict(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12)).notes[-1]
+
+
+def test_other_judges_have_their_say() -> None:
+    m = metrics(change(0.12, 0.05, 0.19, 0.001))
+    m["systems"]["student"]["win_rate"]["rm"] = rate(0.4)
+    m["differences"]["student - student_sft"]["win_rate"]["rm"] = change(-0.1, -0.2, -0.02, 0.03)
+    assert any(n.startswith("Judge rm finds it worse: 10.0 points less") for n in verdict(m).notes)
+
+
+def test_without_a_judge_rouge_decides_and_without_either_nothing_is_claimed() -> None:
+    m = metrics(change(0.12, 0.05, 0.19, 0.001), n=0)
+    assert verdict(m).tone == UNKNOWN
+    m["systems"]["student"]["rougeL"] = rate(0.3)
+    m["differences"]["student - student_sft"]["rougeL"] = change(0.05, 0.02, 0.08, 0.01)
+    assert verdict(m).tone == BETTER
+    assert "ROUGE-L is 30.0, 5.0 points more" in verdict(m).sentence
+    assert verdict(None).tone == UNKNOWN
+
+
+def test_without_a_fine_tuned_student_only_the_win_rate_is_given() -> None:
+    m = metrics(change(0.1, 0.0, 0.2, 0.5))
+    m["differences"] = {}
+    assert "wins 42.0 % of the time against the human target (95 % interval 32.0 to 52.0" in verdict(m).sentence
+
+
+# -- tables and figures -----------------------------------------------------------------------------
+
+EXAMPLES = [Example(f"e{i}", f"prompt {i}", (f"word{i} a b", f"word{i} c d")) for i in range(10)]
+
+
+def measured() -> dict[str, Any]:
+    texts = {
+        "teacher": [f"word{i} c d" for i in range(10)],
+        "student_sft": ["x y"] * 10,
+        "student": [f"word{i} c" for i in range(10)],
+        "further": ["c d"] * 10,
+    }
+    answers = {s: generations(EXAMPLES, t) for s, t in texts.items()}
+    return evaluate_systems(EXAMPLES, answers, [ReferenceJudge()], bootstrap=200)[0]
+
+
+def test_results_table_has_every_system_in_reading_order_and_flags_small_samples() -> None:
+    table = results_table(measured())
+    assert [row[0].text for row in table.rows] == [
+        "Human target",
+        "Teacher",
+        "SFT student",
+        "Distilled student",
+        "further",
+    ]
+    assert table.columns[1] == "Win rate, reference"
+    teacher = table.rows[1][1]
+    assert (teacher.text, teacher.detail) == ("100.0", "72.2 to 100.0 n = 10")
+
+
+def test_differences_table_colours_only_what_the_numbers_bear() -> None:
+    table = differences_table(measured())
+    assert table.columns[1] == "Distilled student − SFT student"
+    tones = {row[0].text: row[1].tone for row in table.rows}
+    assert tones["ROUGE-1"] == BETTER
+    assert tones["Words"] == ""  # longer is neither better nor worse
+
+
+def test_funnel_counts_every_row_and_pair() -> None:
+    table = funnel_table(Facts("run", MANIFEST))
+    assert table is not None
+    shown = {row[0].text: row[1].text for row in table.rows}
+    assert shown["Training rows in the file"] == "240"  # 120 + 118 + 2 skipped
+    assert shown["Skipped as invalid"] == "2"
+    assert int(shown["Pairs sampled"]) == 236 == 159 + 71 + 6
+    assert funnel_table(Facts("run", {"schema": 1, "stages": {}})) is None
+
+
+def test_stage_times_add_up() -> None:
+    table = stages_table(Facts("run", MANIFEST))
+    assert table is not None
+    assert [table.rows[-1][0].text, table.rows[-1][1].text] == ["all", "1 h 10 min"]
+
+
+def test_figures_are_the_same_each_time_and_carry_no_address() -> None:
+    m = measured()
+    first = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
+    again = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
+    assert first == again
+    assert len(first) == 1 + 1 + 8
+    for plot in first:
+        assert plot is not None
+        assert plot.svg.startswith("<svg viewBox=")
+        assert plot.svg.endswith("</svg>")
+        assert "http" not in plot.svg
+        assert "#0102" not in plot.svg  # every placeholder became a colour of the page
+        assert "var(--ink)" in plot.svg or "var(--soft)" in plot.svg
+        assert plot.alt
+
+
+def test_figure_shows_the_interval_it_is_given() -> None:
+    (plot,) = win_rate_plots(measured())
+    assert "Teacher 100.0 % (72.2 to 100.0)" in plot.alt
+    assert ">100.0<" in plot.svg
+
+
+def test_quantities_that_were_not_logged_have_no_figure() -> None:
+    rows = [{"stage": "distill", "step": i, "loss": 1.0, "grad_norm": float("nan")} for i in range(3)]
+    assert [p.title for p in training_plots(rows)] == ["Distilling: loss"]
+    assert training_plots([{"stage": "distill", "step": 3, "skipped": "non-finite loss", "rows": ["a"]}]) == []
+
+
+def test_markdown_cells_hold_no_markup() -> None:
+    assert escape("a|b <script> `x` *y*\nz") == r"a\|b \<script\> \`x\` \*y\* z"
+    lines = table_text(results_table(measured())).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+# -- examples ---------------------------------------------------------------------------------------
+
+
+def facts(gains: dict[str, float], n: int = 40) -> Facts:
+    examples = {f"e{i:02}": Example(f"e{i:02}", "P", ("T",)) for i in range(n)}
+    row = {"text": "t", "outcome": "ok", "tokens": 1}
+    judgements = [
+        Judgement(i, "reference", s, "target", Verdict.TIE, 0.5 + (gains.get(i, 0.0) if s == "student" else 0.0), 0.5)
+        for i in examples
+        for s in ("student_sft", "student")
+    ]
+    answers = {i: {"student_sft": row, "student": row} for i in examples}
+    return Facts("run", {}, judgements=judgements, test=examples, answers=answers)
+
+
+def test_examples_are_the_largest_gains_the_largest_losses_and_evenly_spaced_ones() -> None:
+    gains = {"e05": 0.4, "e06": 0.3, "e07": 0.2, "e08": 0.1, "e30": -0.1, "e31": -0.4, "e32": -0.2, "e33": -0.3}
+    chosen = samples(facts(gains))
+    assert [s.id for s in chosen[: 2 * EXTREMES]] == ["e05", "e06", "e07", "e31", "e33", "e32"]
+    assert [s.tone for s in chosen] == [BETTER] * 3 + [WORSE] * 3 + [SAME] * 6
+    assert chosen[0].why == "raised by 0.40"
+    assert chosen[3].why == "lowered by 0.40"
+    assert len({s.id for s in chosen}) == 12
+    assert [s.id for s in samples(facts({}, n=3))] == ["e00", "e01", "e02"]
+
+
+def test_cards_show_all_answers_with_what_befell_them() -> None:
+    f = facts({}, n=1)
+    f.answers["e00"]["student"] = {"text": "t", "outcome": "truncated", "tokens": 64}
+    (card,) = samples(f)
+    assert [a.name for a in card.answers] == ["Human target", "SFT student", "Distilled student"]
+    assert card.answers[2].facts == ("64 tokens", "cut off", "score 0.50")
+    assert card.answers[2].mine
+
+
+def test_long_texts_are_folded_and_very_long_ones_cut_with_a_note() -> None:
+    short, long, huge = fold("a " * 100, "f"), fold("word " * 1000, "f"), fold("x" * 1_000_000, "f")
+    assert (short.rest, short.note) == ("", "")
+    assert long.head.endswith("word")
+    assert (long.head + " " + long.rest).split() == ["word"] * 1000
+    assert (len(huge.head), len(huge.head + huge.rest)) == (FOLD, CUT)
+    assert huge.note == "980,000 more characters are in f."
+
+
+# -- card -------------------------------------------------------------------------------------------
+
+
+def config(**sections: Any) -> Config:
+    base = {
+        "run": {"dir": "runs/x"},
+        "data": {"train": "/home/me/secret/train.jsonl", "test": "t.jsonl"},
+        "teacher": {"model": "owner/teacher-7b"},
+        "student": {"model": "owner/student-1b"},
+    }
+    return Config.model_validate({**base, **sections})
+
+
+def test_card_has_valid_front_matter_results_and_the_teachers_terms() -> None:
+    text = card_text(config(), MANIFEST, measured())
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "license": "other",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["plad", "distillation", "preference-distillation"],
+        "base_model": "owner/student-1b",
+        "base_model_relation": "finetune",
+    }
+    assert "check the teacher's terms before you publish" in body
+    assert "| Distilled student |" in body
+    assert "(72.2 to 100.0" in body
+    assert "159 of 236 sampled pairs were kept" in body
+    assert "ranking calibration (Eq. 4): beta 1" in body
+    assert "/home/me" not in text
+
+
+def test_card_before_the_evaluation_says_so() -> None:
+    text = card_text(config(), {"stages": {}}, None)
+    assert "Not evaluated yet." in text
+
+
+def test_card_tells_a_pruned_student_and_sequence_level_distillation() -> None:
+    changed = config(
+        student={"model": "/models/big.gguf", "init": {"type": "prune", "layers": 10}},
+        distill={"objective": {"type": "sft"}, "lora": None},
+    )
+    text = card_text(changed, {}, None)
+    assert "big.gguf cut down to 10 layers" in text
+    assert "sequence-level knowledge distillation" in text
+    assert "all weights" in text
+    assert "base_model" not in text
+    assert "/models" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "shown"),
+    [
+        ("owner/model", "owner/model", "owner/model"),
+        ("./owner/model", None, "model"),
+        ("/data/models/llm", None, "llm"),
+        ("owner/model.gguf", None, "model.gguf"),
+        ("plain", None, "plain"),
+    ],
+)
+def test_only_hub_names_are_shown_whole(name: str, hub: str | None, shown: str) -> None:
+    assert (hub_name(name), shown_name(name)) == (hub, shown)
