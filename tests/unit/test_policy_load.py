@@ -106,6 +106,13 @@ def test_a_folder_takes_the_place_of_the_configs_model(tmp_path: Path) -> None:
     assert torch.equal(policy.model(IDS).logits, load_policy(ModelSection(model=str(b))).model(IDS).logits)
 
 
+def test_a_fine_tuned_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    section = ModelSection(model=str(tiny_folder(tmp_path / "a")))
+    with pytest.raises(PolicyError, match="no model in this folder") as error:
+        load_policy(section, folder=tmp_path / "sft")
+    assert str(tmp_path / "sft") in str(error.value)
+
+
 def test_the_prompt_section_reaches_the_policy(tmp_path: Path) -> None:
     section = ModelSection(model=str(tiny_folder(tmp_path / "m")), prompt=PromptSection(template="Q: {prompt} A:"))
     assert load_policy(section).prompt.kind == "template"
@@ -401,9 +408,13 @@ def test_an_adapter_whose_base_is_gone_is_refused_naming_the_base(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"peft_type": "IA3"}, "adapter of type IA3"), ({"base_model_name_or_path": None}, "names no base model")],
+    [
+        ({"peft_type": "IA3"}, "adapter of type IA3"),
+        ({"base_model_name_or_path": None}, "names no base model"),
+        ({"megatron_config": {"x": 1}, "megatron_core": "antigravity"}, "nothing is imported because a file says so"),
+    ],
 )
-def test_an_adapter_that_is_no_lora_or_names_no_base_is_refused(
+def test_an_adapter_that_is_no_lora_names_no_base_or_names_code_is_refused(
     fields: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     save_policy(tiny_lora_policy(tmp_path / "m"), tmp_path / "adapter")

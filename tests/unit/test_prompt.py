@@ -230,6 +230,16 @@ def test_chat_ends_with_the_token_that_closes_a_turn_if_sampling_stops_at_it() -
     assert prompt.eos_ids == (EOS, IM_END)
 
 
+def test_the_closing_token_is_the_first_one_after_the_answer() -> None:
+    both = CHATML.replace("<|im_end|>", "<|im_end|></s>")
+    assert made(train_tokenizer(chat_template=both), eos=[EOS, IM_END]).end_id == IM_END
+
+
+def test_a_template_that_refuses_to_write_an_answer_leaves_the_tokenizers_end_token() -> None:
+    refuses = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}" + CHATML
+    assert made(train_tokenizer(chat_template=refuses), eos=[EOS, IM_END]).end_id == EOS
+
+
 def test_chat_ends_with_the_tokenizers_end_token_if_sampling_does_not_stop_at_the_closing_one() -> None:
     assert made(train_tokenizer(chat_template=CHATML)).end_id == EOS
 

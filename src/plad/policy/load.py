@@ -26,7 +26,7 @@ from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.device import choose_device, choose_dtype
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
-from plad.policy.resolve import is_adapter, is_hub_name, resolve_model
+from plad.policy.resolve import check_folder, is_adapter, is_hub_name, resolve_model
 
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 UNBOUNDED = 1 << 20  # context of a model that states none (relative positions), tokens
@@ -81,6 +81,7 @@ def load_policy(
     """
     with no_progress_bars():
         source = folder or resolve_model(section.model, section.revision, cache_dir)
+        check_folder(source)
         device, why_device = choose_device()
         dtype, why_dtype = choose_dtype(section.dtype, device)
         model, merged = _load_model(source, dtype, section, cache_dir)

@@ -103,6 +103,12 @@ def read_adapter(folder: Path) -> Adapter:
         raise PolicyError(f"damaged {ADAPTER}: {e}", where=str(folder), fix="save the adapter again") from None
     if kind != "LORA":
         raise PolicyError(f"an adapter of type {kind}; LoRA is supported", where=str(folder), fix="use a LoRA adapter")
+    if config.get("megatron_config"):
+        raise PolicyError(
+            "the adapter names a Megatron module to import; nothing is imported because a file says so",
+            where=str(folder),
+            fix=f"set megatron_config to null in {ADAPTER} if the adapter was trained without Megatron",
+        )
     if not base:
         raise PolicyError(
             "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
