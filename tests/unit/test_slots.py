@@ -15,10 +15,11 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel
 
 import plad.generate.sample as sample_module
 from plad.errors import PolicyError
-from plad.generate.cache import SlotCache
+from plad.generate.cache import SlotCache, Span, StepPlan
 from plad.generate.sample import sample
 from plad.generate.sampling import Draft, Request, begin, choose
 from plad.generate.slots import by_prompt, common_prefix
+from plad.scoring.attention import Kernel
 from tests.helpers import tiny_model
 
 EOS = (2, 3)
@@ -394,3 +395,55 @@ def test_any_schedule_gives_the_same_answers(
     requests = requests_for(prompts, samples, temperature=1.0)
     alone = {k: v for r in requests for k, v in run(MODEL, [r], slots=1, eos_ids=range(2, 60)).items()}
     assert run(MODEL, requests, slots=slots, prefill_tokens=prefill_tokens, eos_ids=range(2, 60)) == alone
+
+
+# -- attention of a step --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [None, 1, 4])
+@pytest.mark.parametrize("softcap", [None, 0.8])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_step_attends_as_each_sequence_alone(window: int | None, softcap: float | None, kv_heads: int) -> None:
+    """Three sequences in slots 0, 2 and 3 of 5: two decode while the third's prompt comes in two parts."""
+    kernel = Kernel(scaling=0.6, dropout=0.0, sliding_window=window, softcap=softcap)
+    make = torch.Generator().manual_seed(0)
+    lengths = {0: 9, 2: 6, 3: 7}
+
+    def draw(heads: int, dim: int) -> dict[int, torch.Tensor]:
+        return {s: torch.randn(1, heads, n, dim, dtype=torch.float64, generator=make) for s, n in lengths.items()}
+
+    query, key, value = draw(4, 8), draw(kv_heads, 8), draw(kv_heads, 6)
+    cache = SlotCache(5)
+    cache.reserve(10)
+    done = dict.fromkeys(lengths, 0)
+    outputs: dict[int, list[torch.Tensor]] = {s: [] for s in lengths}
+
+    def step(decoding: list[int], parts: dict[int, int]) -> None:
+        sizes = [*((s, 1) for s in decoding), *parts.items()]
+        row = [torch.cat([t[s][:, :, done[s] : done[s] + n] for s, n in sizes], 2) for t in (query, key, value)]
+        spans, start = [], len(decoding)
+        for s, n in parts.items():
+            spans.append(Span(s, start, start + n, done[s], done[s] + n))
+            start += n
+        at = [0] * (1 + max(decoding, default=-1))
+        for s in decoding:
+            at[s] = done[s]
+        plan = StepPlan(
+            cache,
+            decoding=torch.tensor(decoding, dtype=torch.long),
+            at=torch.tensor([done[s] for s in decoding], dtype=torch.long),
+            lengths=torch.tensor(at, dtype=torch.long),
+            longest=1 + max(at, default=0),
+            spans=tuple(spans),
+        )
+        out = plan.attend(0, row[0], row[1], row[2], kernel)
+        for (s, n), piece in zip(sizes, out.split([n for _, n in sizes], 2), strict=True):
+            outputs[s].append(piece)
+            done[s] += n
+
+    step([], {0: 7, 2: 4})
+    step([0, 2], {3: 3})
+    step([0, 2], {3: 4})
+    for s in lengths:
+        expected = kernel.causal(query[s], key[s], value[s])
+        assert torch.allclose(torch.cat(outputs[s], 2), expected, rtol=0, atol=1e-6 if softcap else 1e-12)
