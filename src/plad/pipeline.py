@@ -14,22 +14,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from plad import __version__, stages
+from plad import __version__
 from plad.config import ROLES, Config
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
-from plad.stages import Context
+from plad.stages.context import Context
+from plad.stages.data import data
+from plad.stages.distill import distill
+from plad.stages.evaluate import evaluate
+from plad.stages.generate import generate
+from plad.stages.pair import pair
+from plad.stages.report import report
+from plad.stages.sft import sft
 
 log = logging.getLogger("plad")
 
 _RUN: dict[str, Callable[[Context], dict[str, Any]]] = {
-    "data": stages.data,
-    "sft": stages.sft,
-    "generate": stages.generate,
-    "pair": stages.pair,
-    "distill": stages.distill,
-    "evaluate": stages.evaluate,
-    "report": stages.report,
+    "data": data,
+    "sft": sft,
+    "generate": generate,
+    "pair": pair,
+    "distill": distill,
+    "evaluate": evaluate,
+    "report": report,
 }
 
 

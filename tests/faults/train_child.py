@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from plad.config import LoraSection, RankObjective, TrainSettings
 from plad.policy.load import attach
 from plad.scoring.layout import Group
+from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest
 from tests.helpers import tiny_policy
@@ -45,6 +46,7 @@ def main(folder: Path) -> None:
         groups(),
         settings,
         RankObjective(),
+        route=Route.SEGMENTS,
         stage="t",
         folder=folder / "checkpoints",
         metrics_file=metrics,

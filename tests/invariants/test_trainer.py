@@ -13,6 +13,7 @@ from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
 from plad.policy.load import Policy
 from plad.scoring.layout import Group
+from plad.scoring.score import Route
 from plad.train import run as train_run
 from plad.train.run import train_policy
 from tests.faults.train_child import groups
@@ -29,6 +30,7 @@ def train(folder: Path, objective: Any, rows: Sequence[Group] | None = None, **s
         groups() if rows is None else rows,
         TrainSettings(**{"learning_rate": 1e-2, "batch_size": 8, **settings}),
         objective,
+        route=Route.SEGMENTS,
         stage="t",
         folder=folder / "checkpoints",
         metrics_file=folder / "metrics.jsonl",
@@ -129,6 +131,7 @@ def test_a_non_finite_step_is_skipped_and_three_in_a_row_stop_the_run(
             groups()[7:8],
             TrainSettings(learning_rate=1e-2, batch_size=8, epochs=5),
             SftObjective(),
+            route=Route.SEGMENTS,
             stage="t",
             folder=tmp_path / "c",
             metrics_file=tmp_path / "m",

@@ -19,7 +19,7 @@ from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir import fingerprint
 from plad.scoring.layout import Group
-from plad.scoring.score import checked_route
+from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
 from plad.train.trainer import GroupTrainer
 
@@ -112,6 +112,7 @@ def train_policy(
     settings: TrainSettings,
     objective: RankObjective | SftObjective,
     *,
+    route: Route,
     stage: str,
     folder: Path,
     metrics_file: Path,
@@ -123,6 +124,7 @@ def train_policy(
 
     Args:
         groups: one completion each for `sft`, (chosen, rejected...) for `rank`.
+        route: how the policy scores groups, as `checked_route` found it.
         stage: name in metrics rows.
         folder: where checkpoints go; training resumes from the newest one there.
         emit: receives each metrics row.
@@ -159,7 +161,6 @@ def train_policy(
         emit({"stage": stage, **row})
 
     set_seed(seed)
-    route = checked_route(policy.model, groups[0], log.warning)
     progress = _Progress(stage, latest)
     trainer = GroupTrainer(
         policy.model,
@@ -178,4 +179,5 @@ def train_policy(
     finally:
         progress.close()
     policy.model.eval()
+    policy.model.to(policy.dtype)
     return {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1), "route": route}

@@ -1,0 +1,63 @@
+"""What every stage gets, and what several of them ask for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plad.config import Config, ModelSection
+from plad.paths import locate
+from plad.records import Example
+from plad.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every stage gets."""
+
+    config: Config
+    run: RunDir
+    base: Path  # relative model and data paths start here
+    skip_invalid: bool = False
+    depends: Mapping[str, Any] = field(default_factory=dict)  # all that the running stage depends on
+
+    def policy_section(self, role: str) -> Any:
+        """The config of a policy, a relative model path resolved against the config's folder."""
+        section: ModelSection = getattr(self.config, role)
+        return section.model_copy(update={"model": locate(section.model, self.base)})
+
+    def examples(self, split: str) -> list[Example]:
+        """The rows of a split, as the data stage wrote them."""
+        from plad.data.formats import read_examples_jsonl
+
+        return read_examples_jsonl(self.run / f"data/{split}.jsonl")
+
+
+def fine_tuned(ctx: Context, role: str) -> Any:
+    """The fine-tuned policy, its adapter merged."""
+    from plad.policy.load import load_policy
+
+    section = ctx.policy_section(role)
+    if role == "teacher" and not ctx.config.teacher.sft:
+        return load_policy(section)
+    return load_policy(section, folder=ctx.run / f"sft/{role}")
+
+
+def weights(ctx: Context, system: str) -> str:
+    """Fingerprint of the weights behind a system's answers."""
+    from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
+
+    if system == "teacher" and not ctx.config.teacher.sft:
+        section = ctx.policy_section("teacher")
+        return model_fingerprint(section.model, section.revision)
+    place = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}[system]
+    return folder_fingerprint(ctx.run / place)
+
+
+def student_card(ctx: Context) -> str:
+    """The text of the model card beside the student."""
+    from plad.report.card import card_text
+
+    metrics = ctx.run / "eval/metrics.json"
+    return card_text(ctx.config, ctx.run.manifest, json.loads(metrics.read_text()) if metrics.is_file() else None)

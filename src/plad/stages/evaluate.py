@@ -1,0 +1,87 @@
+"""Evaluate all systems on the test rows."""
+
+import gc
+import logging
+from typing import Any
+
+from plad.records import Example, Generation
+from plad.rundir import write_json
+from plad.stages.context import Context, fine_tuned
+from plad.stages.generate import recorded_on_distill, sampled
+
+log = logging.getLogger("plad")
+
+
+def _test_answers(ctx: Context, rows: list[Example]) -> dict[str, dict[str, Generation]]:
+    """The answers of teacher, SFT student and distilled student on the test rows, through the ledger."""
+    from plad.generate.engine import Sampling
+    from plad.generate.ledger import Ledger
+    from plad.policy.load import load_policy
+
+    cfg = ctx.config
+    sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
+    answers: dict[str, dict[str, Generation]] = {}
+    with Ledger(ctx.run / "generations.sqlite") as ledger:
+        for system in ("teacher", "student_sft", "student"):
+            if system == "student":
+                policy = load_policy(cfg.student, folder=ctx.run / "student")
+            else:
+                policy = fine_tuned(ctx, "teacher" if system == "teacher" else "student")
+            given = sampled(ctx, policy, rows, system, sampling, ledger)
+            answers[system] = {g.example_id: g for g in given}
+            del policy
+            gc.collect()
+    return answers
+
+
+def evaluate(ctx: Context) -> dict[str, Any]:
+    """Score target, teacher, SFT student and distilled student on the test rows."""
+    from plad.evaluate.files import write_answers, write_judgements
+    from plad.evaluate.run import evaluate_systems
+    from plad.judges import load_judges
+
+    cfg, run = ctx.config, ctx.run
+    rows = ctx.examples("test")[: cfg.evaluate.limit]
+    answers = _test_answers(ctx, rows)
+    judges = load_judges(cfg.evaluate.judges, stemmer=cfg.evaluate.stemmer)
+    metrics, judgements = evaluate_systems(
+        rows,
+        answers,
+        judges,
+        bootstrap=cfg.evaluate.bootstrap,
+        seed=cfg.run.seed,
+        stemmer=cfg.evaluate.stemmer,
+        rouge=cfg.evaluate.rouge,
+    )
+    rates, more = _teacher_against_student(ctx, judges)
+    metrics["teacher_student_win_rate"] = rates
+    write_answers(run / "eval/answers.jsonl", rows, answers)
+    write_judgements(run / "eval/judgements.parquet", [*judgements, *more])
+    write_json(run / "eval/metrics.json", metrics)
+    return {"rows": len(rows), "judgements": len(judgements) + len(more)}
+
+
+def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The teacher-student win rate on D: every student answer meets the teacher answer it was paired with."""
+    from plad.evaluate.winrate import judge_pairs
+
+    cfg = ctx.config
+    teacher = recorded_on_distill(ctx, "teacher", cfg.generate.samples)
+    student = recorded_on_distill(ctx, "student_sft", cfg.student_samples)
+    met = [
+        (example, teacher[example.id][g.sample % cfg.generate.samples].text, g.text)
+        for example in ctx.examples("distill")
+        for g in student[example.id]
+    ]
+    examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
+    rates, judgements = judge_pairs(
+        examples, chosen, rejected, judges, bootstrap=cfg.evaluate.bootstrap, seed=cfg.run.seed
+    )
+    for judge, rate in rates.items():
+        if rate["n"] and rate["low"] <= 0.5:
+            log.warning(
+                "judge %s does not find the teacher better than the student on D: it wins %.0f %% [%.0f, %.0f] of %d "
+                "prompts, so the pairs teach little; use a stronger teacher or a smaller student",
+                *(judge, 100 * rate["value"], 100 * rate["low"], 100 * rate["high"], rate["n"]),
+            )
+    return rates, judgements

@@ -1,0 +1,104 @@
+"""Fine-tune teacher and student on D0."""
+
+import gc
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from plad.config import ROLES, PruneInit, Role, SftObjective
+from plad.records import Example
+from plad.rundir import atomic_dir, fingerprint, is_complete, verify_dir, write_json
+from plad.stages.context import Context
+from plad.train.prepare import require_groups, trainable
+
+log = logging.getLogger("plad")
+
+
+def _signature(ctx: Context, role: str) -> str:
+    return fingerprint([ctx.depends["data"], ctx.depends[role]])
+
+
+def _sign(ctx: Context, folder: Path, role: str) -> None:
+    """Leave in a folder what it was made from, for a stage that is interrupted between its two halves."""
+    write_json(folder / "made_from.json", _signature(ctx, role))
+
+
+def _made_already(ctx: Context, folder: Path, role: str) -> bool:
+    if not is_complete(folder):
+        return False
+    verify_dir(folder)
+    if json.loads((folder / "made_from.json").read_text()) == _signature(ctx, role):
+        return True
+    log.info("%s was made with other settings: making it again", folder)
+    return False
+
+
+def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> Any:
+    """The policy that fine-tuning starts from, without an adapter; a pruned one is kept on disk."""
+    from plad.policy.load import load_policy, save_policy
+    from plad.policy.prune import prune_layers
+
+    section = ctx.policy_section(role)
+    init = getattr(section, "init", None)
+    if not isinstance(init, PruneInit):
+        return load_policy(section)
+    folder = ctx.run / "sft/student_base"
+    if not _made_already(ctx, folder, role):
+        whole = load_policy(section)
+        sample = influence_prompts[: init.prompts]
+        pruned = prune_layers(whole, init.layers, [e.prompt for e in sample])
+        with atomic_dir(folder) as staging:
+            save_policy(pruned, staging)
+            _sign(ctx, staging, role)
+        del whole, pruned
+    return load_policy(section, folder=folder)
+
+
+def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
+    from plad.policy.load import save_policy
+    from plad.scoring.score import checked_route
+    from plad.train.groups import keep_fitting, sft_groups
+    from plad.train.run import train_policy
+
+    cfg, run = ctx.config, ctx.run
+    folder = run / f"sft/{role}"
+    if _made_already(ctx, folder, role):
+        return {"reused": True}
+    rows = ctx.examples("sft")
+    settings = cfg.sft.settings(role)
+    policy = _start_policy(ctx, role, rows)
+    for note in policy.notes:
+        log.info("%s: %s", role, note)
+    lora = cfg.lora_for(settings, getattr(cfg, role))
+    encoded = keep_fitting(sft_groups(rows, policy.prompt), settings.max_length or policy.context)
+    require_groups(encoded.groups, encoded.counts(), f"sft.{role}")
+    policy = trainable(policy, lora, settings, cfg.run.seed)
+    counts = train_policy(
+        policy,
+        encoded.groups,
+        settings,
+        SftObjective(),
+        route=checked_route(policy.model, encoded.groups[0], log.warning),
+        stage=f"sft/{role}",
+        folder=run / f"checkpoints/sft-{role}",
+        metrics_file=run / "metrics.jsonl",
+        emit=run.append_metrics,
+        seed=cfg.run.seed,
+    )
+    with atomic_dir(folder) as staging:
+        save_policy(policy, staging)
+        _sign(ctx, staging, role)
+    run.drop(f"checkpoints/sft-{role}")
+    return {**counts, **encoded.counts()}
+
+
+def sft(ctx: Context) -> dict[str, Any]:
+    """D0 -> sft/teacher and sft/student (Algorithm 1, step 1)."""
+    counts: dict[str, Any] = {}
+    for role in ROLES:
+        if role == "teacher" and not ctx.config.teacher.sft:
+            continue
+        counts[role] = _fine_tune(ctx, role)
+        gc.collect()
+    return counts
