@@ -85,7 +85,7 @@ _stage_command("report", "Only write the report.")
 def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: str | None) -> None:
     with guard(resume=resume_command()) as guarded:
         from plad import pipeline
-        from plad.load_config import load_config, write_config
+        from plad.config_file import load_config, write_config
         from plad.rundir import open_run
 
         config = load_config(path, overrides)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge
+from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
 from plad.errors import MissingExtraError, PladError, PolicyError
-from plad.load_config import load_config
 from plad.paths import locate
 from plad.problems import ProblemsError
 from plad.records import Example

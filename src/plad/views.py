@@ -34,11 +34,14 @@ def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
         yield "versions: " + ", ".join(f"{k} {v}" for k, v in status["versions"].items())
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> str:
+def _flat(value: Mapping[str, Any], prefix: str = "", depth: int = 2) -> str:
+    """`a 1, b.c 2`: two levels deep, a group of zeros as one."""
     parts = []
     for key, item in value.items():
         if isinstance(item, Mapping):
-            parts.append(_flat(item, f"{prefix}{key}."))
+            zeros = item and all(v == 0 for v in item.values())
+            inner = f"{prefix}{key} 0" if zeros else _flat(item, f"{prefix}{key}.", depth - 1)
+            parts.append(inner if depth > 1 else "")
         else:
             parts.append(f"{prefix}{key} {item:.4g}" if isinstance(item, float) else f"{prefix}{key} {item}")
     return ", ".join(p for p in parts if p)

@@ -73,6 +73,17 @@ def test_help_takes_less_than_half_a_second_of_work():
     assert min(seconds() for _ in range(3)) < 0.5
 
 
+def test_every_public_name_is_there_and_importing_plad_is_light():
+    code = (
+        "import sys, plad; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))\n"
+        "print([n for n in plad.__all__ if isinstance(getattr(plad, n), type(sys))])"
+    )
+    args = [sys.executable, "-W", "ignore", "-c", code]
+    out = subprocess.run(args, capture_output=True, text=True, check=True).stdout
+    assert out == "set()\n[]\n"
+    assert not hasattr(plad, "nonsense")
+
+
 def test_version():
     assert call("--version") == (0, f"plad {plad.__version__}\n", "")
 
@@ -344,7 +355,7 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
 def test_every_setting_of_the_template_has_its_default(tmp_path):
     """The template explains; it changes nothing but the places."""
     from plad.config import Config
-    from plad.load_config import load_config
+    from plad.config_file import load_config
 
     call("init", tmp_path / "p")
     config = load_config(tmp_path / "p/config.yaml")

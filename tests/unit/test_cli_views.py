@@ -74,6 +74,14 @@ def test_status_shows_stages_counts_seconds_and_versions(run):
     assert "pending" not in out
 
 
+def test_status_shortens_nested_counts(tmp_path):
+    counts = {"rows": 3, "skipped": {"train": 0, "test": 0}, "best": {"step": 4, "validation": {"words": 9}}}
+    with open_run(tmp_path / "r") as run:
+        run.finish("data", {}, counts, 1)
+    out = " ".join(call("status", tmp_path / "r")[1].split())
+    assert "rows 3, skipped 0, best.step 4 sft" in out
+
+
 def test_status_as_json(run):
     code, out, _ = call("status", run, "--json")
     found = json.loads(out)

@@ -7,8 +7,8 @@ import pytest
 
 from plad.cli import StageName
 from plad.config import Config, PruneInit, RankObjective, SftObjective
+from plad.config_file import load_config, write_config
 from plad.errors import PladError, RunDirError
-from plad.load_config import load_config, write_config
 from plad.problems import ProblemsError
 from plad.rundir import STAGES, open_run
 
