@@ -71,6 +71,20 @@ def test_a_window_that_is_ignored_is_found_out(monkeypatch: pytest.MonkeyPatch) 
     assert len(log) == 1
 
 
+def test_a_group_that_sees_the_one_before_it_in_the_row_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = SegmentPlan.attend
+
+    def leaking(self: SegmentPlan, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
+        out = attend(self, layer, query, key, value, kernel)
+        later = torch.arange(out.shape[2])[:, None] >= self._groups[0]
+        return out + later * out[:, :, :1]
+
+    monkeypatch.setattr(SegmentPlan, "attend", leaking)
+    log: list[str] = []
+    assert checked_route(tiny("llama"), PAIR, log.append) is Route.CACHE
+    assert len(log) == 1
+
+
 class _Shift(nn.Module):
     """A token-mixing layer that attention plans and caches know nothing of: adds the state of the token before."""
 
