@@ -73,15 +73,15 @@ def test_help_takes_less_than_half_a_second_of_work():
     assert min(seconds() for _ in range(3)) < 0.5
 
 
-def test_every_public_name_is_there_and_importing_plad_is_light():
-    code = (
-        "import sys, plad; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))\n"
-        "print([n for n in plad.__all__ if isinstance(getattr(plad, n), type(sys))])"
-    )
-    args = [sys.executable, "-W", "ignore", "-c", code]
-    out = subprocess.run(args, capture_output=True, text=True, check=True).stdout
-    assert out == "set()\n[]\n"
+def test_every_public_name_is_there():
+    assert [name for name in plad.__all__ if isinstance(getattr(plad, name), type(sys))] == []
     assert not hasattr(plad, "nonsense")
+
+
+def test_importing_plad_is_light():
+    code = "import sys, plad; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "set()\n"
 
 
 def test_version():
