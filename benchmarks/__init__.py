@@ -1,0 +1,1 @@
+"""Speed and memory side by side with TRL and transformers: ``python -m benchmarks``."""

@@ -1,0 +1,114 @@
+"""What is compared, and the target of each comparison."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.generation import GenerateVariant
+from benchmarks.training import TrainVariant
+
+Order = Literal["random", "sorted"]
+Size = Literal["third", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Least speed ratio, most memory ratio."""
+
+    speed: float
+    memory: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRow:
+    """One comparison of training steps.
+
+    Attributes:
+        against: as printed.
+        same_loss: whether both compute the same loss, so that it is compared.
+    """
+
+    against: str
+    variant: TrainVariant
+    order: Order
+    target: Target | None = None
+    same_loss: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRow:
+    """One comparison of sampling."""
+
+    against: str
+    variant: GenerateVariant
+    order: Order
+    target: Target | None = None
+
+
+TRAIN_ROWS = (
+    TrainRow("TRL CPOTrainer, random order", "cpo", "random", Target(2.5, 0.4)),
+    TrainRow("TRL CPOTrainer, sorted by length", "cpo", "sorted", Target(2.2)),
+    TrainRow("TRL DPOTrainer, zero reference, as on CPU", "dpo", "random"),
+    TrainRow("TRL DPOTrainer, zero reference, GPU's head, random order", "dpo compact", "random", Target(1.8, 0.65)),
+    TrainRow("TRL DPOTrainer, zero reference, GPU's head, sorted", "dpo compact", "sorted", Target(1.8, 0.65)),
+    TrainRow("TRL DPOTrainer, its defaults", "dpo defaults", "random", Target(3.0), same_loss=False),
+    TrainRow("plad, packed rows of 4096 tokens", "plad packed", "random"),
+)
+
+GENERATE_ROWS = (
+    GenerateRow("transformers generate, batch 1", "generate 1", "random"),
+    GenerateRow("transformers generate, batch 8, data order", "generate 8", "random", Target(1.45, 0.5)),
+    GenerateRow("transformers generate, batch 8, sorted by length", "generate 8", "sorted", Target(1.35, 0.5)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainCell:
+    """Comparisons that are measured in turn.
+
+    Attributes:
+        batch: pairs a step.
+        rounds: steps of each variant, each on a batch of its own.
+    """
+
+    size: Size
+    lora: bool
+    batch: int
+    rounds: int
+    rows: tuple[TrainRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCell:
+    """Comparisons of sampling that are measured in turn."""
+
+    size: Size
+    questions: int
+    rounds: int
+    rows: tuple[GenerateRow, ...] = GENERATE_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run of the benchmark."""
+
+    train: tuple[TrainCell, ...]
+    generate: tuple[GenerateCell, ...]
+
+
+def _named(*variants: tuple[TrainVariant, Order]) -> tuple[TrainRow, ...]:
+    return tuple(row for row in TRAIN_ROWS if (row.variant, row.order) in variants)
+
+
+FULL = Plan(
+    train=(
+        TrainCell("third", lora=False, batch=8, rounds=2, rows=TRAIN_ROWS),
+        TrainCell("third", lora=True, batch=8, rounds=2, rows=TRAIN_ROWS),
+        TrainCell("full", lora=False, batch=4, rounds=2, rows=_named(("cpo", "random"), ("dpo compact", "sorted"))),
+    ),
+    generate=(GenerateCell("third", questions=16, rounds=2), GenerateCell("full", questions=16, rounds=2)),
+)
+
+QUICK = Plan(
+    train=(TrainCell("third", lora=False, batch=2, rounds=1, rows=_named(("cpo", "random"))),),
+    generate=(GenerateCell("third", questions=8, rounds=1, rows=GENERATE_ROWS[1:2]),),
+)

@@ -1,0 +1,138 @@
+"""The benchmark: lengths and orders of its data, directions of its ratios, and one comparison of each kind for real."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks.__main__ as command
+import benchmarks.plan as plan_module
+from benchmarks.data import COMPLETION, PROMPT, Pair, Question, Text, random_batches, real_text, sorted_batches
+from benchmarks.measure import Child, Meter, Sample
+from benchmarks.models import cut, group, load, make_active
+from benchmarks.plan import GENERATE_ROWS, TRAIN_ROWS, GenerateCell, Plan, TrainCell
+from benchmarks.results import different, train_result
+from plad.scoring.score import score
+from tests.helpers import tiny_folder, train_tokenizer
+
+CELL = TrainCell("third", lora=False, batch=2, rounds=1, rows=TRAIN_ROWS[:1])
+PAIR = Pair((1, 2, 3), (4, 5), (6,))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", layers=3, max_position_embeddings=1024)
+
+
+def test_prompts_and_completions_have_the_lengths_of_the_summarization_task() -> None:
+    text = Text(*real_text(train_tokenizer(), vocabulary=200), seed=0)
+
+    pairs = [text.pair() for _ in range(300)]
+
+    prompts = [len(pair.prompt) for pair in pairs]
+    assert 330 < sum(prompts) / 300 < 370
+    assert PROMPT.low <= min(prompts) < 200 < 500 < max(prompts) <= PROMPT.high
+    completions = [len(c) for pair in pairs for c in (pair.chosen, pair.rejected)]
+    assert 30 < sum(completions) / 600 < 40
+    assert COMPLETION.low <= min(completions) < max(completions) <= COMPLETION.high
+    assert max(i for pair in pairs for i in pair.prompt) < 200
+    assert len({pair.prompt for pair in pairs}) > 290
+
+
+def test_sorted_batches_hold_neighbours_in_length_from_short_to_long() -> None:
+    pool = [Question(tuple(range(n)), 1) for n in random.Random(0).sample(range(1, 101), 100)]
+
+    batches = sorted_batches(pool, size=5, count=2)
+
+    assert [[q.length for q in batch] for batch in batches] == [[*range(26, 31)], [*range(76, 81)]]
+    assert random_batches(pool, size=5, count=2) == [pool[:5], pool[5:10]]
+
+
+def test_a_cut_model_has_the_first_layers_and_tokens_of_the_whole(folder: Path, tmp_path: Path) -> None:
+    cut(folder, tmp_path / "cut", layers=1, vocabulary=100)
+
+    whole, part = load(folder), load(tmp_path / "cut")
+    assert (part.config.num_hidden_layers, part.config.vocab_size) == (1, 100)
+    weights, originals = part.state_dict(), whole.state_dict()
+    embeddings = {"model.embed_tokens.weight", "lm_head.weight"}
+    assert all(weights[name].equal(originals[name][:100]) for name in embeddings)
+    assert all(weights[name].equal(originals[name]) for name in weights.keys() - embeddings)
+    assert {name for name in weights if ".layers." in name} == {name for name in originals if ".layers.0." in name}
+
+
+def test_the_model_prefers_the_rejected_completion_of_every_pair(folder: Path) -> None:
+    model = load(folder)
+    text = Text(*real_text(train_tokenizer(), vocabulary=300), seed=1)
+
+    (pairs,) = make_active(model, [[text.pair() for _ in range(6)]])
+
+    for pair in pairs:
+        chosen, rejected = score(model, [group(pair, "x")]).sums().tolist()
+        assert chosen < rejected
+
+
+def _result(theirs: list[Sample]) -> dict[str, Any]:
+    ours = [Sample(2.0, 100, {"loss": 4.0}), Sample(4.0, 110, {"loss": 8.0}), Sample(1.0, 90, {"loss": 2.0})]
+    return train_result(CELL, TRAIN_ROWS[0], [[PAIR, PAIR]] * 3, ours, theirs)
+
+
+def test_ratios_are_ours_over_theirs_in_speed_and_in_memory() -> None:
+    """Three rounds: 6/2, 8/4 and 4/1 times as fast; peaks 110 and 440; losses off by 0, 1/8 and 0."""
+    row = _result([Sample(6.0, 400, {"loss": 4.0}), Sample(8.0, 440, {"loss": 9.0}), Sample(4.0, 380, {"loss": 2.0})])
+
+    assert (row["pairs_per_s_ratio"], row["pairs_per_s_ratio_low"], row["pairs_per_s_ratio_high"]) == (3.0, 2.0, 4.0)
+    assert row["peak_memory_ratio"] == 0.25
+    assert row["met"]
+    assert row["max_rel_loss_diff"] == 0.125
+    assert different({"train": [row]}) == [TRAIN_ROWS[0].against]
+
+
+@pytest.mark.parametrize(("seconds", "peak"), [(2.4, 400), (3.0, 200)])
+def test_a_target_is_missed_by_speed_or_by_memory(seconds: float, peak: int) -> None:
+    theirs = [Sample(seconds * n, peak, {"loss": 2.0 * n}) for n in (2, 4, 1)]
+
+    row = _result(theirs)
+
+    assert not row["met"]
+    assert different({"train": [row]}) == []
+
+
+def _fails(meter: Meter, task: str) -> None:
+    raise ValueError(f"no {task}")
+
+
+def test_what_goes_wrong_in_a_child_is_raised_here() -> None:
+    with pytest.raises(RuntimeError, match="ValueError: no luck"), Child(_fails, "luck") as child:
+        child.wait()
+
+
+def test_a_missing_model_is_an_error_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--model", str(tmp_path / "nowhere")]) == 2
+    assert "make model" in capsys.readouterr().err
+
+
+def test_one_comparison_of_each_kind_agrees_in_loss_and_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(train=(CELL,), generate=(GenerateCell("full", questions=8, rounds=1, rows=GENERATE_ROWS[1:2]),))
+    monkeypatch.setattr(plan_module, "FULL", plan)
+    monkeypatch.setattr(command, "LAYERS", 1)
+    monkeypatch.setattr(command, "VOCABULARY", 200)
+
+    assert command.main(["--model", str(folder), "--output", str(tmp_path / "latest.json")]) == 0
+
+    report = json.loads((tmp_path / "latest.json").read_text())
+    assert set(report) >= {"train", "generate", "machine", "versions", "seeds", "n"}
+    (trained,), (generated,) = report["train"], report["generate"]
+    assert (trained["against"], trained["tuning"], trained["size"]) == (TRAIN_ROWS[0].against, "full", "third")
+    assert trained["max_rel_loss_diff"] < 1e-4
+    assert trained["losses"][0] > 1
+    assert (generated["against"], generated["size"]) == (GENERATE_ROWS[1].against, "full")
+    for row, speed in ((trained, "pairs_per_s_ratio"), (generated, "tokens_per_s_ratio")):
+        assert row[f"{speed}_low"] <= row[speed] <= row[f"{speed}_high"]
+        assert row["peak_memory_ratio"] > 0
+        assert set(row["target"]) == {speed, "peak_memory_ratio"}
+        assert isinstance(row["met"], bool)
+    assert "transformers generate, batch 8" in capsys.readouterr().out
