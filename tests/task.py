@@ -22,7 +22,7 @@ def rows(split: str, n: int) -> list[dict[str, Any]]:
         row = json.loads(line)
         words = row["prompt"].split()
         row["prompt"] = " ".join([*words[:6], *words[7:13]])
-        row["references"] = [" ".join(r.split()[:5]) for r in row["references"]]
+        row["references"] = [" ".join(r.split()[:2]) for r in row["references"]]
         found.append(row)
     return found
 
@@ -40,8 +40,8 @@ def write_task(folder: Path, *, family: str = "llama", chat: bool = False, **cha
         "data": {name: f"{name}.jsonl" for name in ("train", "validation", "test")},
         "teacher": {"model": "model"},
         "student": {"model": "model", "init": {"type": "prune", "layers": 2, "prompts": 4}, "lora": None},
-        "sft": {"batch_size": 4, "learning_rate": 3e-3, "checkpoint_steps": 1},
-        "generate": {"max_new_tokens": 12, "slots": 3},
+        "sft": {"batch_size": 4, "learning_rate": 1e-2, "epochs": 5, "checkpoint_steps": 2},
+        "generate": {"max_new_tokens": 24, "slots": 3},
         "pairs": {"drop": {"truncated": "teacher"}},
         "distill": {
             "batch_size": 2,

@@ -172,9 +172,11 @@ def test_the_demo_model_is_found_in_its_package_and_converted(
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     gguf_file.rename(package / "tiny.gguf")
     monkeypatch.setattr("sys.path", [str(tmp_path / "site")])
-    assert demo.main([str(tmp_path / "cache")]) == 0
-    printed = Path(capsys.readouterr().out.strip())
-    assert printed.parent == tmp_path / "cache"
+    place = tmp_path / "models/demo"
+    assert demo.main([str(place)]) == demo.main([str(place)]) == 0
+    printed = Path(capsys.readouterr().out.splitlines()[-1])
+    assert printed == place
+    assert place.resolve().name.startswith("tiny-")
     assert load_policy(ModelSection(model=str(printed))).prompt.kind == "chat"
 
 

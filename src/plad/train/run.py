@@ -179,5 +179,5 @@ def train_policy(
     finally:
         progress.close()
     policy.model.eval()
-    policy.model.to(policy.dtype)
+    torch.nn.Module.to(policy.model, policy.dtype)
     return {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1), "route": route}
