@@ -122,7 +122,8 @@ def test_verdict_says_what_the_numbers_say() -> None:
         "distillation (95 % interval +5.0 to +19.0, p = 0.001; 100 test prompts, judge: reference)."
     )
     assert better.notes == (
-        "The teacher wins 50.0 %, and the student is behind it by 8.0 points (95 % interval −15.0 to −1.0, p = 0.020).",
+        "The teacher wins 50.0 % of the time against the human target; the student is 8.0 points behind it "
+        "(95 % interval −15.0 to −1.0, p = 0.020).",
     )
     assert [s for s, _, _ in better.scores] == ["student_sft", "student", "teacher"]
     worse = verdict(metrics(change(-0.12, -0.19, -0.05, 0.001)))
@@ -131,7 +132,7 @@ def test_verdict_says_what_the_numbers_say() -> None:
 
 
 def test_few_prompts_are_said_to_be_few() -> None:
-    assert "Only 12 prompts were judged" in verdict(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12)).notes[-1]
+    assert "Only 12 prompts were compared" in verdict(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12)).notes[-1]
 
 
 def test_other_judges_have_their_say() -> None:
@@ -147,14 +148,17 @@ def test_without_a_judge_rouge_decides_and_without_either_nothing_is_claimed() -
     m["systems"]["student"]["rougeL"] = rate(0.3)
     m["differences"]["student - student_sft"]["rougeL"] = change(0.05, 0.02, 0.08, 0.01)
     assert verdict(m).tone == BETTER
-    assert "ROUGE-L is 30.0, 5.0 points more" in verdict(m).sentence
+    assert "reaches a ROUGE-L of 30.0, 5.0 points more" in verdict(m).sentence
+    assert verdict(m).measure.startswith("ROUGE-L")
     assert verdict(None).tone == UNKNOWN
 
 
 def test_without_a_fine_tuned_student_only_the_win_rate_is_given() -> None:
     m = metrics(change(0.1, 0.0, 0.2, 0.5))
     m["differences"] = {}
-    assert "wins 42.0 % of the time against the human target (95 % interval 32.0 to 52.0" in verdict(m).sentence
+    found = verdict(m)
+    assert found.tone == UNKNOWN
+    assert "wins 42.0 % of the time against the human target (95 % interval 32.0 to 52.0" in found.sentence
 
 
 # -- tables and figures -----------------------------------------------------------------------------
@@ -165,7 +169,7 @@ EXAMPLES = [Example(f"e{i}", f"prompt {i}", (f"word{i} a b", f"word{i} c d")) fo
 def measured() -> dict[str, Any]:
     texts = {
         "teacher": [f"word{i} c d" for i in range(10)],
-        "student_sft": ["x y"] * 10,
+        "student_sft": ["x"] * 9 + ["x y"],
         "student": [f"word{i} c" for i in range(10)],
         "further": ["c d"] * 10,
     }

@@ -100,8 +100,10 @@ def _dots(
     for y, (system, e) in enumerate(reversed(rows)):
         value = e["value"] * scale
         low, high = (value if e.get(k) is None else e[k] * scale for k in ("low", "high"))
-        axes.plot([low, high], [y, y], color=colour(system), linewidth=5, alpha=0.35, solid_capstyle="round")
-        axes.plot([value], [y], "o", color=colour(system), markersize=7)
+        axes.plot(
+            [low, high], [y, y], color=colour(system), linewidth=5, alpha=0.35, solid_capstyle="round", clip_on=False
+        )
+        axes.plot([value], [y], "o", color=colour(system), markersize=7, clip_on=False)
         axes.text(value, y + 0.24, number(e["value"], scale=scale), ha="center", va="bottom", fontsize=9)
     axes.set_yticks(range(len(rows)), [system_name(s) for s, _ in reversed(rows)])
     axes.tick_params(axis="y", length=0, labelcolor=_INK)

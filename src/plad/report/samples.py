@@ -11,7 +11,7 @@ from plad.report.verdict import BETTER, SAME, WORSE
 from plad.report.wording import harmless, number, order_systems, system_name
 
 EXTREMES, SPACED = 3, 6  # of each kind
-FOLD, FOLD_PROMPT, CUT = 900, 280, 20_000  # characters shown at once, and at all
+FOLD, FOLD_PROMPT, CUT = 600, 280, 20_000  # characters shown at once, and at all
 NAME = 80  # characters of an id
 RULE = (
     f"up to {EXTREMES} prompts where distillation raised the judge's score most, {EXTREMES} where it lowered it most, "

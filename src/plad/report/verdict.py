@@ -11,6 +11,12 @@ from plad.report.wording import interval, number, p_value
 SIGNIFICANT = 0.05
 
 BETTER, SAME, WORSE, UNKNOWN = "better", "same", "worse", "unknown"
+HEADLINES = {
+    BETTER: "Distillation made the student better",
+    SAME: "No difference that this test can tell from chance",
+    WORSE: "Distillation made the student worse",
+    UNKNOWN: "Too little to tell",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,15 @@ class Verdict:
         headline: a few words.
         sentence: the figures behind the headline.
         notes: further sentences: the teacher, the other judges, small samples.
-        scores: (system, win rate by the judge that decides, interval) of the SFT student, the student, the teacher.
+        measure: what `scores` are, in words.
+        scores: (system, figure in %, interval) of the SFT student, the student and the teacher.
     """
 
     tone: str
     headline: str
     sentence: str
     notes: tuple[str, ...] = ()
+    measure: str = ""
     scores: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -49,91 +57,93 @@ def verdict(metrics: Mapping[str, Any] | None) -> Verdict:
     """
     if metrics is None:
         return Verdict(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
-    systems, differences = metrics["systems"], metrics.get("differences", {})
-    gain = differences.get(f"{STUDENT} - {SFT}", {})
-    rates = {j: r for j, r in systems.get(STUDENT, {}).get("win_rate", {}).items() if r["n"]}
-    if not rates:
-        return _by_rouge(systems, gain)
-    judge, rate = next(iter(rates.items()))
-    won = f"the distilled student wins {number(rate['value'], scale=100)} % of the time against the human target"
-    change = gain.get("win_rate", {}).get(judge)
-    if change is None or change.get("value") is None:
-        sentence = f"{won[0].upper()}{won[1:]} (95 % interval {interval(rate, scale=100)}; {_basis(rate, judge)})."
-        return Verdict(UNKNOWN, "No fine-tuned student to compare with", sentence, _notes(metrics, judge))
+    rates = metrics["systems"].get(STUDENT, {}).get("win_rate", {})
+    m = _Measured(metrics, next((judge for judge, rate in rates.items() if rate["n"]), None))
+    own, change = m.score(STUDENT), m.change(SFT)
+    if own.get("value") is None:
+        sentence = "No judge and no metric could measure the distilled student on the test set."
+        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence)
+    has = m.has(own)
+    if change.get("value") is None:
+        basis = f"95 % interval {interval(own, scale=100)}; {m.basis(own)}"
+        sentence = f"The distilled student {has} ({basis}). There is no SFT student to compare it with."
+        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(), m.name, m.scores())
     tone = tone_of(change)
-    facts = f"{won}, {_change(change)} than before distillation ({_evidence(change, 100)}; {_basis(change, judge)})"
-    sentence = f"{facts[0].upper()}{facts[1:]}."
-    return Verdict(tone, HEADLINES[tone], sentence, _notes(metrics, judge), _scores(systems, judge))
-
-
-def _scores(systems: Mapping[str, Any], judge: str) -> tuple[tuple[str, str, str], ...]:
-    rates = {s: systems[s]["win_rate"].get(judge, {}) for s in (SFT, STUDENT, TEACHER) if s in systems}
-    return tuple(
-        (s, number(r["value"], scale=100), interval(r, scale=100))
-        for s, r in rates.items()
-        if r.get("value") is not None
+    sentence = (
+        f"The distilled student {has}, {_points(change)} than before distillation "
+        f"({_evidence(change)}; {m.basis(change)})."
     )
+    return Verdict(tone, HEADLINES[tone], sentence, m.notes(), m.name, m.scores())
 
 
-HEADLINES = {
-    BETTER: "Distillation made the student better",
-    SAME: "No difference that this test can tell from chance",
-    WORSE: "Distillation made the student worse",
-    UNKNOWN: "Too little to tell",
-}
-
-
-def _change(change: Mapping[str, Any]) -> str:
+def _points(change: Mapping[str, Any]) -> str:
     points = number(abs(change["value"]), scale=100)
     return f"{points} points {'less' if change['value'] < 0 else 'more'}"
 
 
-def _evidence(e: Mapping[str, Any], scale: float) -> str:
-    band = interval(e, scale=scale, sign=True)
-    return ", ".join(x for x in (f"95 % interval {band}" if band else "", p_value(e.get("p"))) if x)
+def _evidence(change: Mapping[str, Any]) -> str:
+    band = interval(change, scale=100, sign=True)
+    return ", ".join(x for x in (f"95 % interval {band}" if band else "", p_value(change.get("p"))) if x)
 
 
-def _basis(e: Mapping[str, Any], judge: str) -> str:
-    return f"{e['n']:,} test prompts, judge: {judge}"
+class _Measured:
+    """The figures that decide: win rates by one judge, or ROUGE-L where `judge` is None."""
 
+    def __init__(self, metrics: Mapping[str, Any], judge: str | None) -> None:
+        self.systems, self.differences = metrics["systems"], metrics.get("differences", {})
+        self.judge = judge
+        self.name = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
 
-def _by_rouge(systems: Mapping[str, Any], gain: Mapping[str, Any]) -> Verdict:
-    change, score = gain.get("rougeL", {}), systems.get(STUDENT, {}).get("rougeL", {})
-    if change.get("value") is None or score.get("value") is None:
-        return Verdict(UNKNOWN, "Too little to tell", "No judge and no metric could compare the distilled student.")
-    tone = tone_of(change)
-    sentence = (
-        f"The distilled student's ROUGE-L is {number(score['value'], scale=100)}, {_change(change)} than before "
-        f"distillation ({_evidence(change, 100)}; {change['n']:,} test prompts). No judge could compare it with the "
-        "human target."
-    )
-    return Verdict(tone, HEADLINES[tone], sentence)
+    def _pick(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        return found.get("rougeL", {}) if self.judge is None else found.get("win_rate", {}).get(self.judge, {})
 
+    def score(self, system: str) -> Mapping[str, Any]:
+        return self._pick(self.systems.get(system, {}))
 
-def _notes(metrics: Mapping[str, Any], first: str) -> tuple[str, ...]:
-    notes: list[str] = []
-    systems, differences = metrics["systems"], metrics.get("differences", {})
-    rate = systems.get(TEACHER, {}).get("win_rate", {}).get(first, {})
-    to_teacher = differences.get(f"{STUDENT} - {TEACHER}", {}).get("win_rate", {}).get(first, {})
-    if rate.get("value") is not None and to_teacher.get("value") is not None:
-        seen = {
-            BETTER: "and the student is ahead of it by",
-            WORSE: "and the student is behind it by",
-            SAME: "from which the student can't be told apart: it differs by",
-            UNKNOWN: "and the student differs by",
-        }[tone_of(to_teacher)]
-        notes.append(
-            f"The teacher wins {number(rate['value'], scale=100)} %, {seen} "
-            f"{number(abs(to_teacher['value']), scale=100)} points ({_evidence(to_teacher, 100)})."
+    def change(self, other: str) -> Mapping[str, Any]:
+        """The distilled student minus another system."""
+        return self._pick(self.differences.get(f"{STUDENT} - {other}", {}))
+
+    def has(self, score: Mapping[str, Any]) -> str:
+        value = number(score["value"], scale=100)
+        if self.judge is None:
+            return f"reaches a ROUGE-L of {value}"
+        return f"wins {value} % of the time against the human target"
+
+    def basis(self, e: Mapping[str, Any]) -> str:
+        judged = "no judge could compare with the human target" if self.judge is None else f"judge: {self.judge}"
+        return f"{e['n']:,} test prompts, {judged}"
+
+    def scores(self) -> tuple[tuple[str, str, str], ...]:
+        found = {s: self.score(s) for s in (SFT, STUDENT, TEACHER)}
+        return tuple(
+            (s, number(e["value"], scale=100), interval(e, scale=100))
+            for s, e in found.items()
+            if e.get("value") is not None
         )
-    for judge, change in differences.get(f"{STUDENT} - {SFT}", {}).get("win_rate", {}).items():
-        if judge != first and change.get("value") is not None:
-            says = {BETTER: "finds it better", WORSE: "finds it worse", SAME: "sees no clear difference"}
-            notes.append(
-                f"Judge {judge} {says.get(tone_of(change), 'has too little to tell')}: {_change(change)} "
-                f"({_evidence(change, 100)}; {change['n']:,} prompts)."
-            )
-    small = systems[STUDENT]["win_rate"][first]["n"]
-    if small < SMALL:
-        notes.append(f"Only {small} prompts were judged: below {SMALL}, take every figure as a rough one.")
-    return tuple(notes)
+
+    def notes(self) -> tuple[str, ...]:
+        """The teacher, the other judges, and a warning where the sample is small."""
+        notes: list[str] = []
+        teacher, gap = self.score(TEACHER), self.change(TEACHER)
+        if teacher.get("value") is not None and gap.get("value") is not None:
+            notes.append(f"The teacher {self.has(teacher)}{_stands(gap)} ({_evidence(gap)}).")
+        says = {BETTER: "finds it better", WORSE: "finds it worse", SAME: "sees no clear difference"}
+        for judge, change in self.differences.get(f"{STUDENT} - {SFT}", {}).get("win_rate", {}).items():
+            if judge != self.judge and change.get("value") is not None:
+                notes.append(
+                    f"Judge {judge} {says.get(tone_of(change), 'has too little to tell')}: {_points(change)} "
+                    f"({_evidence(change)}; {change['n']:,} prompts)."
+                )
+        n = self.score(STUDENT)["n"]
+        if n < SMALL:
+            notes.append(f"Only {n} prompts were compared: below {SMALL}, take every figure as a rough one.")
+        return tuple(notes)
+
+
+def _stands(gap: Mapping[str, Any]) -> str:
+    points = number(abs(gap["value"]), scale=100)
+    tone = tone_of(gap)
+    if tone in (BETTER, WORSE):
+        return f"; the student is {points} points {'ahead of' if tone == BETTER else 'behind'} it"
+    return f"; the student can't be told apart from it, at {number(gap['value'], scale=100, sign=True)} points"
