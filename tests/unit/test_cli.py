@@ -349,7 +349,7 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
     assert names == ["LICENSE.txt", "NOTICE.txt", "config.yaml", "test.jsonl", "train.jsonl", "validation.jsonl"]
     code, out, err = call("validate", "new/project/config.yaml")
     assert (code, err) == (0, "")
-    assert "120 rows for fine-tuning, 120 for distillation, 40 for validation, 60 for test" in out
+    assert "120 rows for fine-tuning, 120 for distillation, 40 for validation, 152 for test" in out
 
 
 def test_every_setting_of_the_template_has_its_default(tmp_path):

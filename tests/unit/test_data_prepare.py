@@ -53,10 +53,10 @@ def test_the_shipped_data_is_cut_120_120_and_leaks_nothing(tmp_path):
         120,
         120,
         40,
-        60,
+        152,
     ]
     everything = prepared.sft + prepared.distill + prepared.validation + prepared.test
-    assert len({prompt_key(e.prompt) for e in everything}) == 340
+    assert len({prompt_key(e.prompt) for e in everything}) == 432
     assert sum(len(e.references) for e in prepared.test) > 120
 
 
