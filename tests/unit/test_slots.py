@@ -447,3 +447,29 @@ def test_a_step_attends_as_each_sequence_alone(window: int | None, softcap: floa
     for s in lengths:
         expected = kernel.causal(query[s], key[s], value[s])
         assert torch.allclose(torch.cat(outputs[s], 2), expected, rtol=0, atol=1e-6 if softcap else 1e-12)
+
+
+# -- no slot stays empty while there is work for it -----------------------------------------------------
+
+
+def test_free_slots_take_over_samples_that_wait_elsewhere(rows: list[int]) -> None:
+    """One prompt, 6 samples of 8 tokens: the prompt, then 7 passes with a token of each sample."""
+    run(tiny_model(), requests_for(random_prompts(1, (5, 5)), samples=6), slots=6, eos_ids=())
+    assert rows == [5, *[6] * 7]
+
+
+def test_the_last_answers_move_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_module, "slots_agree", lambda *_: True)
+    places: list[list[int]] = []
+    forward = sample_module.SlotSampler.forward
+
+    def watching(self: Any, decoding: list[Any], spans: list[Any]) -> torch.Tensor:
+        places.append([slot.index for slot, _ in decoding])
+        return forward(self, decoding, spans)
+
+    monkeypatch.setattr(sample_module.SlotSampler, "forward", watching)
+    requests = [Request(str(i), p, 2 + 2 * i, 1.0, i) for i, p in enumerate(random_prompts(5, (9, 9)))]
+    answers = run(tiny_model(), requests, slots=5, eos_ids=())
+    assert [len(answers[str(i)]) for i in range(5)] == [2, 4, 6, 8, 10]
+    assert all(at == list(range(len(at))) for at in places)
+    assert len(places) == 1 + 9
