@@ -199,6 +199,15 @@ def test_differences_table_colours_only_what_the_numbers_bear() -> None:
     assert tones["Words"] == ""  # longer is neither better nor worse
 
 
+def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:
+    rows = [Example(e.id, e.prompt, e.references[:1]) for e in EXAMPLES]
+    answers = {s: generations(rows, ["word1 a"] * 10) for s in ("student_sft", "student")}
+    found = evaluate_systems(rows, answers, [ReferenceJudge()], bootstrap=50)[0]
+    assert "Win rate, reference" not in results_table(found).columns
+    assert "Win rate, reference" not in [row[0].text for row in differences_table(found).rows]
+    assert "judge reference could judge no row: no row has a second reference" in found["warnings"]
+
+
 def test_funnel_counts_every_row_and_pair() -> None:
     table = funnel_table(Facts("run", MANIFEST))
     assert table is not None

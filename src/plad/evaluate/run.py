@@ -190,7 +190,8 @@ def _warnings(metrics: Mapping[str, Any]) -> list[str]:
     for judge, facts in metrics["method"]["judges"].items():
         rates = [s["win_rate"][judge] for s in metrics["systems"].values() if judge in s["win_rate"]]
         if rates and rates[0]["n"] == 0:
-            found.append(f"judge {judge} could judge no row")
+            needs = "a second reference" if facts["type"] == "reference" else "a target"
+            found.append(f"judge {judge} could judge no row: no row has {needs}")
         elif rates and rates[0]["unjudged"]:
             found.append(f"judge {judge} could not judge {rates[0]['unjudged']} of {metrics['n']} rows")
         if facts.get("truncated"):

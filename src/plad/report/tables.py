@@ -66,7 +66,8 @@ def judges_of(metrics: Mapping[str, Any]) -> list[str]:
 
 def results_table(metrics: Mapping[str, Any]) -> Table:
     """System by metric, each with its interval."""
-    judges = judges_of(metrics)
+    rates = [s["win_rate"] for s in metrics["systems"].values()]
+    judges = [j for j in judges_of(metrics) if any(j in r and r[j]["n"] for r in rates)]
     rouge = [m for m in ROUGE if any(m in s for s in metrics["systems"].values())]
     rows = []
     for system in order_systems(metrics["systems"]):
@@ -113,7 +114,11 @@ def differences_table(metrics: Mapping[str, Any]) -> Table:
                 scale = 1.0 if metric == "words" else 100.0
                 rows.setdefault(METRICS[metric], {})[pair] = _difference(e, scale, judged=metric != "words")
     columns = ("Metric", *(_pair_name(pair) for pair in pairs))
-    body = tuple((Cell(name), *(cells.get(pair, Cell(DASH)) for pair in pairs)) for name, cells in rows.items())
+    body = tuple(
+        (Cell(name), *(cells.get(pair, Cell(DASH)) for pair in pairs))
+        for name, cells in rows.items()
+        if any(cell.text != DASH for cell in cells.values())
+    )
     return Table("Paired differences", columns, body)
 
 
