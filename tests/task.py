@@ -30,7 +30,7 @@ def rows(split: str, n: int) -> list[dict[str, Any]]:
 def write_task(folder: Path, *, family: str = "llama", chat: bool = False, **changes: Any) -> Path:
     """Data, a tiny model and a config under `folder`; `changes` are dotted settings with `__` for the dot."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, n in (("train", 16), ("validation", 4), ("test", 6)):
+    for split, n in (("train", 24), ("validation", 4), ("test", 6)):
         text = "".join(json.dumps(row) + "\n" for row in rows(split, n))
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     tokenizer = train_tokenizer(chat_template=CHATML if chat else None, eos_token="<|im_end|>" if chat else "</s>")
@@ -38,9 +38,15 @@ def write_task(folder: Path, *, family: str = "llama", chat: bool = False, **cha
     config: dict[str, Any] = {
         "run": {"dir": str(folder / "run"), "seed": 1},
         "data": {name: f"{name}.jsonl" for name in ("train", "validation", "test")},
-        "teacher": {"model": "model"},
+        "teacher": {"model": "model", "lora": None},
         "student": {"model": "model", "init": {"type": "prune", "layers": 2, "prompts": 4}, "lora": None},
-        "sft": {"batch_size": 4, "learning_rate": 1e-2, "epochs": 5, "checkpoint_steps": 2},
+        "sft": {
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "epochs": 5,
+            "checkpoint_steps": 2,
+            "teacher": {"learning_rate": 5e-2},
+        },
         "generate": {"max_new_tokens": 24, "slots": 3},
         "pairs": {"drop": {"truncated": "teacher"}},
         "distill": {

@@ -22,39 +22,41 @@ class Section(BaseModel):
 
 class RunSection(Section):
     dir: Path = Field(description="Directory of this run; relative to the working directory.")
-    seed: int = Field(0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
+    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
 
 
 class Columns(Section):
     """Names of the columns in the data files."""
 
-    id: str = Field("id", description="Optional id column; without it ids come from the prompt's content.")
-    prompt: str = Field("prompt", description="Prompt column: text, or a list of {role, content} messages.")
+    id: str = Field(default="id", description="Optional id column; without it ids come from the prompt's content.")
+    prompt: str = Field(default="prompt", description="Prompt column: text, or a list of {role, content} messages.")
     reference: str | None = Field(
-        None,
+        default=None,
         description="Target column: text or a list of texts. Default: the first of references, reference, completion.",
     )
 
 
 class DataSection(Section):
-    train: str = Field(description="JSONL (also .gz), parquet, or hub name `owner/name:split`; split into D0 and D.")
-    validation: str | None = Field(None, description="Rows to choose checkpoints on; needs references.")
+    train: str = Field(
+        description="JSONL (also .gz), parquet, or hub name `owner/name:split`; split into D0 and D; needs references."
+    )
+    validation: str | None = Field(default=None, description="Rows to choose checkpoints on; needs references.")
     test: str = Field(description="Rows to evaluate on; needs references.")
     columns: Columns = Columns()
-    sft_share: Share = Field(0.5, description="Share of train used for fine-tuning (D0). Paper: 0.5.")
-    limit: PositiveInt | None = Field(None, description="Use only the first N rows of every file.")
+    sft_share: Share = Field(default=0.5, description="Share of train used for fine-tuning (D0). Paper: 0.5.")
+    limit: PositiveInt | None = Field(default=None, description="Use only the first N rows of every file.")
 
 
 class PromptSection(Section):
     """How a prompt becomes tokens."""
 
     format: Literal["auto", "chat", "plain"] = Field(
-        "auto", description="auto: the tokenizer's chat template if it has one, else plain text."
+        default="auto", description="auto: the tokenizer's chat template if it has one, else plain text."
     )
     template: str | None = Field(
-        None, description="Plain text around the prompt, holding `{prompt}` once; overrides `format`."
+        default=None, description="Plain text around the prompt, holding `{prompt}` once; overrides `format`."
     )
-    system: str | None = Field(None, description="System message put before a plain prompt in chat format.")
+    system: str | None = Field(default=None, description="System message put before a plain prompt in chat format.")
 
     @model_validator(mode="after")
     def _template_names_prompt(self) -> "PromptSection":
@@ -64,11 +66,11 @@ class PromptSection(Section):
 
 
 class LoraSection(Section):
-    r: PositiveInt = Field(8, description="Rank. Paper: 8.")
-    alpha: float = Field(32, gt=0, description="Scale. Paper: 32.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the adapter's input. Paper: 0.1.")
+    r: PositiveInt = Field(default=8, description="Rank. Paper: 8.")
+    alpha: float = Field(default=32, gt=0, description="Scale. Paper: 32.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout on the adapter's input. Paper: 0.1.")
     target_modules: tuple[str, ...] | None = Field(
-        None, description="Module names to adapt. Default: every linear layer but the output head."
+        default=None, description="Module names to adapt. Default: every linear layer but the output head."
     )
 
 
@@ -83,24 +85,24 @@ class PretrainedInit(Section):
 class PruneInit(Section):
     type: Literal["prune"] = "prune"
     layers: PositiveInt = Field(description="Layers kept of `student.model`; those of least influence are dropped.")
-    prompts: PositiveInt = Field(32, description="Task prompts on which influence is measured.")
+    prompts: PositiveInt = Field(default=32, description="Task prompts on which influence is measured.")
 
 
 class ModelSection(Section):
     """What both policies share."""
 
     model: str = Field(description="Folder, hub name, or .gguf file.")
-    revision: str | None = Field(None, description="Commit, tag or branch of a hub model.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 on a GPU that has it, else float32."
+        default="auto", description="auto: bfloat16 on a GPU that has it, else float32."
     )
     prompt: PromptSection = PromptSection()
-    lora: LoraSection | None = Field(LoraSection(), description="Adapter to train; null trains every weight.")
+    lora: LoraSection | None = Field(default=LoraSection(), description="Adapter to train; null trains every weight.")
 
 
 class TeacherSection(ModelSection):
     engine: TransformersEngine = TransformersEngine()
-    sft: bool = Field(True, description="Fine-tune the teacher on D0 (Algorithm 1, step 1).")
+    sft: bool = Field(default=True, description="Fine-tune the teacher on D0 (Algorithm 1, step 1).")
 
 
 class StudentSection(ModelSection):
@@ -110,27 +112,32 @@ class StudentSection(ModelSection):
 class TrainSettings(Section):
     """One training run."""
 
-    epochs: float = Field(1.0, gt=0, description="Passes over the data. Paper: 1.")
-    learning_rate: float = Field(1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
-    batch_size: PositiveInt = Field(8, description="Prompts a step and device. Paper: 8.")
-    gradient_accumulation_steps: PositiveInt = Field(1, description="Batches added up before a step.")
+    epochs: float = Field(default=1.0, gt=0, description="Passes over the data. Paper: 1.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
+    batch_size: PositiveInt = Field(default=8, description="Prompts a step and device. Paper: 8.")
+    gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
     max_tokens: PositiveInt | None = Field(
-        None,
+        default=None,
         description="Most tokens in one forward pass: bounds memory, never changes the result. "
         "Default: one group a pass on CPU, 16384 tokens on a GPU.",
     )
     max_length: PositiveInt | None = Field(
-        None, description="Rows whose prompt + completion are longer are dropped and counted. Default: the context."
+        default=None,
+        description="Rows whose prompt + completion are longer are dropped and counted. Default: the context.",
     )
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises to its peak.")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which the gradient is scaled down.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
-    freeze_embeddings: bool = Field(False, description="Keep input embeddings (and a head tied to them) fixed.")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises to its peak."
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="Gradient norm above which the gradient is scaled down."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    freeze_embeddings: bool = Field(default=False, description="Keep input embeddings (and a head tied to them) fixed.")
     lora: LoraSection | Literal["inherit"] | None = Field(
-        "inherit", description="Adapter of this training run; inherit: the policy's own `lora`."
+        default="inherit", description="Adapter of this training run; inherit: the policy's own `lora`."
     )
-    checkpoint_steps: PositiveInt = Field(50, description="Steps between resumable checkpoints.")
+    checkpoint_steps: PositiveInt = Field(default=50, description="Steps between resumable checkpoints.")
 
     def relevant(self) -> dict[str, Any]:
         """The settings that shape what is learnt; the others bound memory or pace the checkpoints."""
@@ -142,8 +149,8 @@ class TrainSettings(Section):
 class SftOverride(Section):
     """Fields of `sft` that differ for one policy."""
 
-    epochs: float | None = Field(None, gt=0)
-    learning_rate: float | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     batch_size: PositiveInt | None = None
     freeze_embeddings: bool | None = None
 
@@ -160,20 +167,25 @@ class SftSection(TrainSettings):
 
 
 class GenerateSection(Section):
-    temperature: float = Field(0.7, ge=0, description="Softmax temperature tau of Eq. 1; 0 is greedy. Paper: 0.7.")
-    max_new_tokens: PositiveInt = Field(64, description="Most tokens of an answer, end of sequence included.")
-    samples: PositiveInt = Field(1, description="Teacher answers a prompt.")
-    student_samples: PositiveInt | None = Field(None, description="Student answers a prompt. Default: `samples`.")
-    slots: PositiveInt = Field(8, description="Answers sampled at once; bounds the cache.")
+    temperature: float = Field(
+        default=0.7, ge=0, description="Softmax temperature tau of Eq. 1; 0 is greedy. Paper: 0.7."
+    )
+    max_new_tokens: PositiveInt = Field(default=64, description="Most tokens of an answer, end of sequence included.")
+    samples: PositiveInt = Field(default=1, description="Teacher answers a prompt.")
+    student_samples: PositiveInt | None = Field(
+        default=None, description="Student answers a prompt. Default: `samples`."
+    )
+    slots: PositiveInt = Field(default=8, description="Answers sampled at once; bounds the cache.")
 
 
 class DropRules(Section):
     """Pairs that teach nothing, or the wrong thing."""
 
-    identical: bool = Field(True, description="Drop pairs whose two texts are the same.")
-    empty: bool = Field(True, description="Drop pairs with an empty text.")
+    identical: bool = Field(default=True, description="Drop pairs whose two texts are the same.")
+    empty: bool = Field(default=True, description="Drop pairs with an empty text.")
     truncated: Literal["both", "teacher"] = Field(
-        "both", description="Drop pairs in which either answer was cut off, or only those in which the teacher's was."
+        default="both",
+        description="Drop pairs in which either answer was cut off, or only those in which the teacher's was.",
     )
 
 
@@ -186,13 +198,13 @@ class RankObjective(Section):
 
     type: Literal["rank"] = "rank"
     beta: float = Field(
-        1.0, ge=0, description="Margin in nats (of the whole text for sum, of a token for mean). Paper: 1.0."
+        default=1.0, ge=0, description="Margin in nats (of the whole text for sum, of a token for mean). Paper: 1.0."
     )
     length_normalization: Literal["sum", "mean"] = Field(
-        "mean", description="log P of a text: the sum over its tokens, or their mean."
+        default="mean", description="log P of a text: the sum over its tokens, or their mean."
     )
     sft_weight: float = Field(
-        0.0, ge=0, description="Weight of the mean token cross-entropy of the chosen text; 0 is Eq. 4 alone."
+        default=0.0, ge=0, description="Weight of the mean token cross-entropy of the chosen text; 0 is Eq. 4 alone."
     )
 
 
@@ -205,9 +217,11 @@ class SftObjective(Section):
 class ValidationSection(Section):
     """Choosing the checkpoint while distilling."""
 
-    evaluations: int = Field(4, ge=0, description="Evenly spaced validations; 0 turns them off.")
-    rows: PositiveInt = Field(64, description="Validation prompts sampled each time.")
-    keep: Literal["best", "last"] = Field("best", description="best: the checkpoint of best validation win rate.")
+    evaluations: int = Field(default=4, ge=0, description="Evenly spaced validations; 0 turns them off.")
+    rows: PositiveInt = Field(default=64, description="Validation prompts sampled each time.")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="best: the checkpoint of best validation win rate."
+    )
 
 
 class DistillSection(TrainSettings):
@@ -228,20 +242,22 @@ class RewardJudge(Section):
     model: str = Field(description="Folder or hub name.")
     revision: str | None = None
     input: Literal["pair", "chat"] = Field(
-        "pair", description="pair: prompt and answer as a text pair; chat: through the chat template."
+        default="pair", description="pair: prompt and answer as a text pair; chat: through the chat template."
     )
     batch_size: PositiveInt = 8
-    max_length: PositiveInt | None = Field(None, description="Default: the model's context; truncation is counted.")
+    max_length: PositiveInt | None = Field(
+        default=None, description="Default: the model's context; truncation is counted."
+    )
 
 
 class EvaluateSection(Section):
     judges: tuple[Annotated[ReferenceJudge | RewardJudge, Field(discriminator="type")], ...] = (ReferenceJudge(),)
-    rouge: bool = Field(True, description="ROUGE-1, ROUGE-2 and ROUGE-L F1 against the best reference.")
-    stemmer: bool = Field(False, description="Porter-stem English words before ROUGE.")
-    temperature: float = Field(0.0, ge=0, description="Temperature of the evaluated answers; 0 is greedy.")
-    max_new_tokens: PositiveInt | None = Field(None, description="Default: `generate.max_new_tokens`.")
-    limit: PositiveInt | None = Field(None, description="Evaluate only the first N test rows.")
-    bootstrap: PositiveInt = Field(10_000, description="Resamples of the paired bootstrap over prompts.")
+    rouge: bool = Field(default=True, description="ROUGE-1, ROUGE-2 and ROUGE-L F1 against the best reference.")
+    stemmer: bool = Field(default=False, description="Porter-stem English words before ROUGE.")
+    temperature: float = Field(default=0.0, ge=0, description="Temperature of the evaluated answers; 0 is greedy.")
+    max_new_tokens: PositiveInt | None = Field(default=None, description="Default: `generate.max_new_tokens`.")
+    limit: PositiveInt | None = Field(default=None, description="Evaluate only the first N test rows.")
+    bootstrap: PositiveInt = Field(default=10_000, description="Resamples of the paired bootstrap over prompts.")
 
 
 class Config(Section):

@@ -74,7 +74,7 @@ class PartialResultError(PladError):
     exit_code = 4
 
 
-class Interrupted(PladError):
+class Interrupted(PladError):  # noqa: N818
     """Stopped by the user; the same command continues."""
 
     exit_code = 130

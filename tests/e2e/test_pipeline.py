@@ -66,7 +66,7 @@ def test_metrics_hold_every_system_with_interval_and_n(finished: Path) -> None:
         assert rate["wins"] + rate["ties"] + rate["losses"] == rate["n"]
         assert metrics["systems"][name]["rougeL"]["n"] == 6
     assert {"value", "low", "high", "p"} <= metrics["differences"]["student - student_sft"]["rougeL"].keys()
-    assert metrics["teacher_student_win_rate"]["reference"]["n"] == 8
+    assert metrics["teacher_student_win_rate"]["reference"]["n"] == 12
 
 
 def test_pairs_load_as_a_preference_data_set(finished: Path) -> None:
@@ -175,7 +175,13 @@ def test_clean_redoes_what_depends_on_a_setting_and_keeps_recorded_answers(tmp_p
     "changes",
     [
         {"family": "gpt_neo"},
-        {"family": "gpt2", "chat": True, "student__lora": {"r": 2}, "distill__objective": {"type": "sft"}},
+        {
+            "family": "gpt2",
+            "chat": True,
+            "student__lora": {"r": 2},
+            "teacher__lora": {"r": 4},
+            "distill__objective": {"type": "sft"},
+        },
         {"teacher__sft": False, "generate__samples": 2, "generate__student_samples": 4, "distill__batch_size": 4},
     ],
     ids=["gpt-neo", "chat-gpt2-lora-seqkd", "teacher-as-it-is-several-samples"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, ModelSection
+from plad.config import Config, ModelSection, RewardJudge
 from plad.paths import locate
 from plad.records import Example
 from plad.rundir import RunDir
@@ -26,6 +26,13 @@ class Context:
         """The config of a policy, a relative model path resolved against the config's folder."""
         section: ModelSection = getattr(self.config, role)
         return section.model_copy(update={"model": locate(section.model, self.base)})
+
+    def judge_sections(self) -> list[Any]:
+        """The config's judges, relative model paths resolved against the config's folder."""
+        return [
+            j.model_copy(update={"model": locate(j.model, self.base)}) if isinstance(j, RewardJudge) else j
+            for j in self.config.evaluate.judges
+        ]
 
     def examples(self, split: str) -> list[Example]:
         """The rows of a split, as the data stage wrote them."""

@@ -24,7 +24,8 @@ def _validator(ctx: Context, policy: Any, probe: list[Any], route: Any) -> Any:
     cfg = ctx.config
     rows = ctx.examples("validation")[: cfg.distill.validation.rows]
     stemmer = cfg.evaluate.stemmer
-    judge = load_judge(cfg.evaluate.judges[0], stemmer=stemmer) if cfg.evaluate.judges else None
+    judges = ctx.judge_sections()
+    judge = load_judge(judges[0], stemmer=stemmer) if judges else None
     figures = quick_figures(rows, judge, stemmer=stemmer, seed=cfg.run.seed)
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens)
 

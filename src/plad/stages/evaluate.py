@@ -43,7 +43,7 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     cfg, run = ctx.config, ctx.run
     rows = ctx.examples("test")[: cfg.evaluate.limit]
     answers = _test_answers(ctx, rows)
-    judges = load_judges(cfg.evaluate.judges, stemmer=cfg.evaluate.stemmer)
+    judges = load_judges(ctx.judge_sections(), stemmer=cfg.evaluate.stemmer)
     metrics, judgements = evaluate_systems(
         rows,
         answers,
