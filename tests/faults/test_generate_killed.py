@@ -54,6 +54,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, Generatio
 
 def child(path: Path, pipe: Connection, limit_bytes: int | None = None) -> None:
     """Sample in a process of its own; every answer that was counted is told through `pipe`."""
+    # Whatever the parent ignores (a background job ignores SIGINT).
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))

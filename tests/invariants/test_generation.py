@@ -166,6 +166,7 @@ def other_format() -> Policy:
         {"sampling": replace(SAMPLING, temperature=0.8)},
         {"sampling": replace(SAMPLING, max_new_tokens=7)},
         {"policy": other_format()},
+        {"policy": replace(POLICY, prompt=replace(POLICY.prompt, eos_ids=(*POLICY.prompt.eos_ids, 9)))},
         {"policy": replace(POLICY, context=100)},
         {"policy": replace(POLICY, eos_ids=(*POLICY.eos_ids, 9))},
         {"policy": replace(POLICY, dtype=torch.float32)},
