@@ -56,6 +56,10 @@ class PromptSection(Section):
     template: str | None = Field(
         default=None, description="Plain text around the prompt, holding `{prompt}` once; overrides `format`."
     )
+    separator: str = Field(
+        default="",
+        description="Text between a plain prompt and its answer, such as a space; tokenised with the answer.",
+    )
     system: str | None = Field(default=None, description="System message put before a plain prompt in chat format.")
 
     @model_validator(mode="after")
@@ -275,12 +279,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _answers_fit_together(self) -> "Config":
-        student = self.generate.student_samples
-        if student is not None and student < self.generate.samples:
-            raise ValueError(
-                f"generate.student_samples ({student}) must be at least generate.samples ({self.generate.samples})"
-            )
-        if self.generate.temperature == 0 and max(self.generate.samples, student or 1) > 1:
+        if self.generate.temperature == 0 and max(self.generate.samples, self.student_samples) > 1:
             raise ValueError("generate.temperature 0 gives every sample of a prompt the same text; use 1 sample")
         return self
 

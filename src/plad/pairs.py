@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from plad.config import DropRules
 from plad.policy.prompt import PromptFormat
@@ -9,17 +10,12 @@ from plad.records import Example, Generation, Outcome, Pair
 from plad.scoring.layout import Group
 
 
-def _drop_reason(teacher: Generation, student: Generation, rules: DropRules) -> str | None:
-    if Outcome.TOO_LONG in (teacher.outcome, student.outcome):
-        return "too_long"  # never sampled: there is no text to compare
-    if rules.empty and Outcome.EMPTY in (teacher.outcome, student.outcome):
+def _drop_reason(answer: Generation, rules: DropRules, *, watched: bool) -> str | None:
+    if answer.outcome is Outcome.TOO_LONG:
+        return "too_long"  # never sampled: there is no text
+    if rules.empty and answer.outcome is Outcome.EMPTY:
         return "empty"
-    watched = (teacher, student) if rules.truncated == "both" else (teacher,)
-    if any(g.outcome is Outcome.TRUNCATED for g in watched):
-        return "truncated"
-    if rules.identical and teacher.text.strip() == student.text.strip():
-        return "identical"
-    return None
+    return "truncated" if watched and answer.outcome is Outcome.TRUNCATED else None
 
 
 def build_pairs(
@@ -28,9 +24,10 @@ def build_pairs(
     student: Mapping[str, Sequence[Generation]],
     rules: DropRules,
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Pair every student answer with a teacher answer to the same prompt.
+    """Prefer every answer of the teacher to every answer of the student to the same prompt.
 
-    Student sample k meets teacher sample k modulo their number. Repeats of a pair are dropped.
+    An answer that is left out takes all its pairs with it; so does a student answer that the teacher gave too, and
+    an answer given before.
 
     Args:
         teacher, student: answers by example id, in order of sample number.
@@ -42,58 +39,73 @@ def build_pairs(
     """
     pairs: list[Pair] = []
     counts: Counter[str] = Counter()
-    seen: set[tuple[str, str, str]] = set()
     for example in examples:
-        answers = teacher[example.id]
-        for rejected in student[example.id]:
-            counts["candidates"] += 1
-            chosen = answers[rejected.sample % len(answers)]
-            reason = _drop_reason(chosen, rejected, rules)
-            key = (example.id, chosen.text, rejected.text)
-            if reason is None and key in seen:
-                reason = "repeated"
-            if reason is not None:
-                counts[f"dropped_{reason}"] += 1
-                continue
-            seen.add(key)
-            pairs.append(
-                Pair(
-                    id=f"{example.id}#{rejected.sample}",
-                    prompt=example.prompt,
-                    chosen=chosen.text,
-                    rejected=rejected.text,
-                    chosen_source="teacher",
-                    rejected_source="student_sft",
-                    rejected_token_ids=rejected.token_ids,
-                )
-            )
+        chosen = _usable(teacher[example.id], rules, watched=True)
+        taken = {a.text.strip() for a in teacher[example.id]} if rules.identical else set()
+        rejected = _usable(student[example.id], rules, watched=rules.truncated == "both", taken=taken)
+        for a, why_not_a in chosen:
+            for b, why_not_b in rejected:
+                counts["candidates"] += 1
+                reason = why_not_a or why_not_b
+                if reason is not None:
+                    counts[f"dropped_{reason}"] += 1
+                    continue
+                pairs.append(_pair(example, a, b))
     counts["pairs"] = len(pairs)
     return pairs, dict(counts)
 
 
-def pair_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
-    """What `rank` trains on: one group a teacher answer, with every student answer paired with it.
+def _usable(
+    answers: Sequence[Generation], rules: DropRules, *, watched: bool, taken: AbstractSet[str] = frozenset()
+) -> list[tuple[Generation, str | None]]:
+    """Each answer with the reason to leave it out, if there is one."""
+    found: list[tuple[Generation, str | None]] = []
+    seen: set[str] = set()
+    for answer in answers:
+        text = answer.text.strip()
+        reason = _drop_reason(answer, rules, watched=watched)
+        if reason is None and text in taken:
+            reason = "identical"
+        if reason is None and text in seen:
+            reason = "repeated"
+        if reason is None:
+            seen.add(text)
+        found.append((answer, reason))
+    return found
 
-    The completions of a group are (chosen, rejected, rejected, ...): the prompt and the chosen text are
-    computed once, however many student answers are ranked below it. A rejected text is scored as the
-    very tokens that were sampled.
+
+def _pair(example: Example, chosen: Generation, rejected: Generation) -> Pair:
+    return Pair(
+        id=f"{example.id}#{chosen.sample}-{rejected.sample}",
+        prompt=example.prompt,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_source="teacher",
+        rejected_source="student_sft",
+        rejected_token_ids=rejected.token_ids,
+    )
+
+
+def pair_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
+    """What `rank` trains on: one group a prompt, its chosen texts and then its rejected ones.
+
+    The prompt and every text are computed once, however many pairs they make. A rejected text is scored as the very
+    tokens that were sampled.
     """
-    grouped: dict[tuple[str, str], list[Pair]] = {}
+    grouped: dict[str, list[Pair]] = {}
     for pair in pairs:
-        grouped.setdefault((pair.id.rpartition("#")[0], pair.chosen), []).append(pair)
-    return [
-        Group(
-            id=same[0].id,
-            prompt=tuple(prompt_format.encode_prompt(same[0].prompt)),
-            completions=(
-                tuple(prompt_format.encode_completion(chosen)),
-                *(p.rejected_token_ids or tuple(prompt_format.encode_completion(p.rejected)) for p in same),
-            ),
-        )
-        for (_, chosen), same in grouped.items()
-    ]
+        grouped.setdefault(pair.id.rpartition("#")[0], []).append(pair)
+    groups: list[Group] = []
+    for example_id, same in grouped.items():
+        chosen = {p.chosen: tuple(prompt_format.encode_completion(p.chosen)) for p in same}
+        rejected = {
+            p.rejected: p.rejected_token_ids or tuple(prompt_format.encode_completion(p.rejected)) for p in same
+        }
+        prompt = tuple(prompt_format.encode_prompt(same[0].prompt))
+        groups.append(Group(example_id, prompt, (*chosen.values(), *rejected.values()), len(chosen)))
+    return groups
 
 
 def chosen_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
-    """What SeqKD trains on: the distinct teacher answers alone."""
-    return [Group(g.id, g.prompt, g.completions[:1]) for g in pair_groups(pairs, prompt_format)]
+    """What SeqKD trains on: each prompt with its distinct teacher answers."""
+    return [Group(g.id, g.prompt, g.completions[: g.chosen], g.chosen) for g in pair_groups(pairs, prompt_format)]

@@ -74,7 +74,7 @@ class Pair:
     Source: PLaD, Eq. 3.
 
     Attributes:
-        id: ``<example id>#<sample>``.
+        id: ``<example id>#<teacher's sample>-<student's sample>``.
         rejected_token_ids: the student's own tokens, so that training scores exactly what
             was sampled; empty where the rejected text came from elsewhere.
     """

@@ -25,12 +25,12 @@ pair_texts: st.SearchStrategy[Texts] = st.lists(
 )
 
 
-def scores(texts: Texts) -> Scores:
-    """What the core would give for completions with these token log-probabilities."""
+def scores(texts: Texts, chosen: list[int] | None = None) -> Scores:
+    """What the core would give for completions with these token log-probabilities; the first is chosen by default."""
     flat = [logp for group in texts for completion in group for logp in completion]
     lengths = [len(completion) for group in texts for completion in group]
     logps = torch.tensor(flat, dtype=torch.float64, requires_grad=True)
-    return Scores(logps, torch.tensor(lengths), [len(group) for group in texts])
+    return Scores(logps, torch.tensor(lengths), [len(group) for group in texts], chosen or [1] * len(texts))
 
 
 def gradient(measured: Scores, out: ObjectiveOut) -> Tensor:
@@ -216,21 +216,24 @@ def test_several_rejected_texts_worked_by_hand() -> None:
     assert out.metrics["rejected_logp"].tolist() == pytest.approx([-2.5, -3.0])
 
 
-def test_a_group_costs_the_mean_of_its_pairs() -> None:
-    chosen, rejected = [-2.0, -1.0], [[-1.0], [-0.5, -0.1, -0.2], [-3.0]]
+def test_a_group_costs_the_mean_of_all_its_pairs() -> None:
+    chosen, rejected = [[-2.0, -1.0], [-0.3]], [[-1.0], [-0.5, -0.1, -0.2], [-3.0]]
     for norm in ("sum", "mean"):
         loss = RankLoss(0.7, norm, 0.3)  # type: ignore[arg-type]
-        together = loss(scores([[chosen, *rejected]]))
-        alone = [loss(scores([[chosen, text]])) for text in rejected]
-        assert together.losses.item() == pytest.approx(sum(out.losses.item() for out in alone) / 3)
+        together = loss(scores([[[-9.0], [-1.0]], [*chosen, *rejected], [[-1.0], [-9.0]]], [1, 2, 1]))
+        alone = [loss(scores([[c, r]])) for c in chosen for r in rejected]
+        assert together.losses[1].item() == pytest.approx(sum(out.losses.item() for out in alone) / 6)
+        for name, value in together.metrics.items():
+            assert value[1].item() == pytest.approx(sum(out.metrics[name].item() for out in alone) / 6), name
 
 
-def test_ranking_refuses_groups_without_a_rejected_text() -> None:
-    with pytest.raises(DataError, match="at least one rejected text"):
-        RankLoss(1.0, "mean", 0.0)(scores([[[-1.0], [-2.0]], [[-1.0]]]))
+@pytest.mark.parametrize("chosen", [0, 2])
+def test_ranking_refuses_groups_with_nothing_to_rank(chosen: int) -> None:
+    with pytest.raises(DataError, match="a chosen and a rejected text"):
+        RankLoss(1.0, "mean", 0.0)(scores([[[-1.0], [-2.0]]], [chosen]))
 
 
-def test_every_pair_weighs_the_same() -> None:
+def test_every_prompt_weighs_the_same() -> None:
     assert RankLoss(1.0, "sum", 0.0).weight(Group("g", (1,), ((1, 2, 3), (1,)))) == 1.0
 
 

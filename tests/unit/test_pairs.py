@@ -26,6 +26,18 @@ def test_the_teacher_is_chosen_and_the_student_rejected() -> None:
     assert counts == {"candidates": 1, "pairs": 1}
 
 
+def test_every_teacher_answer_meets_every_student_answer() -> None:
+    pairs, counts = pair_up([said("t0", 0), said("t1", 1)], [said(f"s{i}", i) for i in range(3)])
+    assert [(p.id, p.chosen, p.rejected) for p in pairs[2:4]] == [("a#0-2", "t0", "s2"), ("a#1-0", "t1", "s0")]
+    assert counts == {"candidates": 6, "pairs": 6}
+
+
+def test_a_student_answer_that_the_teacher_gave_too_makes_no_pair() -> None:
+    pairs, counts = pair_up([said("t0", 0), said("t1", 1)], [said("t1", 0), said("s", 1)])
+    assert [(p.chosen, p.rejected) for p in pairs] == [("t0", "s"), ("t1", "s")]
+    assert counts == {"candidates": 4, "pairs": 2, "dropped_identical": 2}
+
+
 def test_each_rule_drops_and_counts() -> None:
     teacher = [said("t")]
     student = [
@@ -37,7 +49,7 @@ def test_each_rule_drops_and_counts() -> None:
         said("fine", 5),
     ]
     pairs, counts = pair_up(teacher, student)
-    assert [p.id for p in pairs] == ["a#4"]
+    assert [p.id for p in pairs] == ["a#0-4"]
     assert counts == {
         "candidates": 6,
         "pairs": 1,
@@ -56,19 +68,13 @@ def test_rules_that_are_off_keep_the_pair() -> None:
     assert not pair_up([said("cut", outcome=Outcome.TRUNCATED)], [said("s")], rules)[0]
 
 
-def test_student_samples_meet_teacher_samples_in_turn() -> None:
-    pairs, _ = pair_up([said("t0", 0), said("t1", 1)], [said(f"s{i}", i) for i in range(4)])
-    assert [(p.chosen, p.rejected) for p in pairs] == [("t0", "s0"), ("t1", "s1"), ("t0", "s2"), ("t1", "s3")]
-
-
-def test_groups_share_the_prompt_and_the_chosen_text() -> None:
-    pairs, _ = pair_up([said("t0", 0), said("t1", 1)], [said(f"s{i}", i) for i in range(4)])
+def test_a_group_holds_a_prompt_and_each_of_its_texts_once() -> None:
+    pairs, _ = pair_up([said("t0", 0), said("t1", 1)], [said(f"s{i}", i) for i in range(3)])
     fmt = prompt_format()
-    groups = pair_groups(pairs, fmt)
-    assert [len(g.completions) for g in groups] == [3, 3]
-    assert groups[0].completions[0] == tuple(fmt.encode_completion("t0"))
-    assert groups[0].completions[1] == (7, 8, 2)  # the tokens that were sampled, not the text encoded again
-    assert [g.completions for g in chosen_groups(pairs, fmt)] == [
-        (tuple(fmt.encode_completion("t0")),),
-        (tuple(fmt.encode_completion("t1")),),
-    ]
+    (group,) = pair_groups(pairs, fmt)
+    assert (group.id, group.chosen, len(group.completions)) == ("a", 2, 5)
+    assert group.prompt == tuple(fmt.encode_prompt("x"))
+    assert group.completions[:2] == (tuple(fmt.encode_completion("t0")), tuple(fmt.encode_completion("t1")))
+    assert group.completions[2:] == ((7, 8, 2),) * 3  # the tokens that were sampled, not the text encoded again
+    (alone,) = chosen_groups(pairs, fmt)
+    assert alone.completions == group.completions[:2]

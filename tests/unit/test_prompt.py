@@ -306,3 +306,15 @@ def test_the_description_changes_with_everything_that_shapes_tokens() -> None:
     descriptions = [str(f.describe()) for f in formats]
     assert len(set(descriptions)) == len(formats)
     assert str(made(tokenizer).describe()) == descriptions[0]
+
+
+def test_a_separator_belongs_to_the_answer_and_never_to_its_text() -> None:
+    fmt = make_prompt_format(train_tokenizer(), PromptSection(separator=" "))[0]
+    assert fmt.encode_completion("We win.") == [*fmt.tokenizer.encode(" We win.", add_special_tokens=False), fmt.end_id]
+    assert fmt.decode(fmt.encode_completion("We win.")) == "We win."
+    assert fmt.describe() != make_prompt_format(train_tokenizer(), PromptSection())[0].describe()
+
+
+def test_a_separator_in_chat_format_is_refused() -> None:
+    with pytest.raises(PolicyError, match="separator is for plain prompts"):
+        make_prompt_format(train_tokenizer(chat_template=CHATML), PromptSection(separator=" "))

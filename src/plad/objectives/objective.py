@@ -61,14 +61,14 @@ class SftLoss:
 
 @dataclass(frozen=True, slots=True)
 class RankLoss:
-    """Ranking calibration of (chosen, rejected, rejected, ...), with an optional cross-entropy of the chosen text.
+    """Ranking calibration of chosen against rejected texts, with an optional cross-entropy of the chosen ones.
 
-    Every rejected text makes a pair with the chosen one; a group's loss is the mean over its pairs.
+    Every chosen text makes a pair with every rejected one of its prompt; a group's loss is the mean over its pairs.
 
     Attributes:
         beta: margin in nats, of the whole text (sum) or a token (mean).
         length_normalization: what log P of a text is: the sum over its tokens, or their mean.
-        sft_weight: weight of the chosen text's mean token cross-entropy; 0 is Eq. 4 alone.
+        sft_weight: weight of the chosen texts' mean token cross-entropy; 0 is Eq. 4 alone.
     """
 
     beta: float
@@ -76,43 +76,53 @@ class RankLoss:
     sft_weight: float
 
     def weight(self, group: Group) -> float:
-        """Every chosen text counts once."""
+        """Every prompt counts once."""
         return 1.0
 
     def __call__(self, scores: Scores) -> ObjectiveOut:
         """Loss of a group; a pair with an empty text has no ranking loss.
 
         Raises:
-            DataError: a group has no rejected text.
+            DataError: a group has no chosen or no rejected text.
         """
-        if min(scores.sizes) < 2:
-            raise DataError("ranking needs a chosen text and at least one rejected text in every group")
+        if any(not 0 < chosen < size for chosen, size in zip(scores.chosen, scores.sizes, strict=True)):
+            raise DataError("ranking needs a chosen and a rejected text in every group")
         means = scores.means()
         values = means if self.length_normalization == "mean" else scores.sums()
-        sizes = torch.tensor(scores.sizes, device=values.device)
-        first = sizes.cumsum(0) - sizes  # [G] each group's chosen text
-        others = torch.ones_like(scores.lengths, dtype=torch.bool).index_fill(0, first, False)
-        group = torch.repeat_interleave(sizes - 1, output_size=len(values) - len(sizes))  # [P] group of each pair
-        chosen, rejected = values[first][group], values[others]
-        ranked = (scores.lengths[first][group] > 0) & (scores.lengths[others] > 0)
+        better, worse, group = _all_pairs(scores)
+        chosen, rejected = values[better], values[worse]
+        ranked = (scores.lengths[better] > 0) & (scores.lengths[worse] > 0)
         hinge = torch.where(ranked, rank(chosen, rejected, beta=self.beta), 0.0)
+        pairs = torch.bincount(group, minlength=len(scores.sizes))
 
-        def average(pairs: Tensor) -> Tensor:
-            return values.new_zeros(len(sizes)).index_add(0, group, pairs.to(values.dtype)) / (sizes - 1)
+        def average(of_pairs: Tensor) -> Tensor:
+            return values.new_zeros(len(pairs)).index_add(0, group, of_pairs.to(values.dtype)) / pairs
 
         losses = average(hinge)
         metrics = {
-            "chosen_logp": means[first],
-            "rejected_logp": average(means[others]),
+            "chosen_logp": average(means[better]),
+            "rejected_logp": average(means[worse]),
             "margin": average(chosen - rejected),
             "accuracy": average(chosen > rejected),
             "active": average(hinge != 0),
         }
         active = losses.detach() != 0  # a loss that is not a number counts as active
         if self.sft_weight:
-            losses = losses + self.sft_weight * sft(means[first])
+            losses = losses + self.sft_weight * average(sft(means[better]))
             active = torch.ones_like(active)
         return ObjectiveOut(losses, active, {name: value.detach() for name, value in metrics.items()})
+
+
+def _all_pairs(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """[P] indices of the chosen and of the rejected completion of every pair, and [P] its group."""
+    pairs: list[tuple[int, int, int]] = []
+    start = 0
+    for group, (chosen, size) in enumerate(zip(scores.chosen, scores.sizes, strict=True)):
+        middle, end = start + chosen, start + size
+        pairs += [(better, worse, group) for better in range(start, middle) for worse in range(middle, end)]
+        start = end
+    better, worse, group = torch.tensor(pairs, device=scores.logps.device).unbind(1)
+    return better, worse, group
 
 
 def make_objective(section: RankObjective | SftObjective) -> Objective:

@@ -29,6 +29,7 @@ class PromptFormat:
     Attributes:
         kind: chat (the tokenizer's chat template), template (the config's) or plain.
         template: the config's template, where kind is template.
+        separator: text between a plain prompt and its completion, tokenised with the completion.
         system: system message put before a plain prompt in chat format.
         start: ids that the tokenizer puts before every text (a BOS token, or nothing).
         end_id: the token that ends a completion.
@@ -38,6 +39,7 @@ class PromptFormat:
     tokenizer: PreTrainedTokenizerBase
     kind: Literal["chat", "template", "plain"]
     template: str | None
+    separator: str
     system: str | None
     start: tuple[int, ...]
     end_id: int
@@ -62,7 +64,7 @@ class PromptFormat:
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of a completion, ended by exactly one end-of-sequence token."""
-        return [*self._encode_text(text), self.end_id]
+        return [*self._encode_text(self.separator + text), self.end_id]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens and outer white space."""
@@ -79,6 +81,7 @@ class PromptFormat:
         return {
             "kind": self.kind,
             "template": template,
+            "separator": self.separator,
             "system": self.system,
             "bos": list(self.start),
             "end": self.end_id,
@@ -142,13 +145,19 @@ def make_prompt_format(
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
     end_id, why_end = _choose_end(tokenizer, kind, eos_ids)
     start = _start_ids(tokenizer)
+    if section.separator and kind == "chat":
+        raise PolicyError(
+            f"prompt.separator is for plain prompts, but the prompt format is chat ({why})",
+            where="prompt.separator",
+            fix="remove `prompt.separator`\nor set `prompt.format: plain`",
+        )
     if section.system is not None and kind != "chat":
         raise PolicyError(
             f"prompt.system needs the chat format, but the prompt format is {kind} ({why})",
             where="prompt.system",
             fix="write the instruction into `prompt.template`\nor remove `prompt.system`",
         )
-    made = PromptFormat(tokenizer, kind, section.template, section.system, start, end_id, eos_ids)
+    made = PromptFormat(tokenizer, kind, section.template, section.separator, section.system, start, end_id, eos_ids)
     notes.insert(0, f"prompt format {kind} ({why})")
     notes.append(f"end token {_name(tokenizer, end_id)} ({why_end})")
     if len(eos_ids) > 1:

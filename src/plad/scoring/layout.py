@@ -17,11 +17,13 @@ class Group:
         id: names the group in messages.
         prompt: at least one token: its last one predicts the first token of every completion.
         completions: K >= 1 of them, end-of-sequence token included; an empty one scores 0.
+        chosen: how many of them, from the first on, are preferred to all the others.
     """
 
     id: str
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
+    chosen: int = 1
 
     def __post_init__(self) -> None:
         if not self.prompt:

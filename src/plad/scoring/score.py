@@ -38,11 +38,13 @@ class Scores:
         logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens.
         lengths: [M] tokens of each completion.
         sizes: completions of each group; they add up to M.
+        chosen: how many of each group's completions, from the first on, are preferred to its others.
     """
 
     logps: Tensor
     lengths: Tensor
     sizes: list[int]
+    chosen: list[int]
 
     def sums(self) -> Tensor:
         """[M] log-probability of each completion; 0 for an empty one."""
@@ -75,7 +77,12 @@ def score(model: nn.Module, groups: Sequence[Group], *, route: Route | None = No
         one = _cached if route is Route.CACHE else _padded
         logps = torch.cat([one(model, base, group) for group in groups])
     lengths = [len(completion) for group in groups for completion in group.completions]
-    return Scores(logps, torch.tensor(lengths, device=logps.device), [len(group.completions) for group in groups])
+    return Scores(
+        logps=logps,
+        lengths=torch.tensor(lengths, device=logps.device),
+        sizes=[len(group.completions) for group in groups],
+        chosen=[group.chosen for group in groups],
+    )
 
 
 def choose_route(model: nn.Module) -> Route:

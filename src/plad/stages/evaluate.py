@@ -62,16 +62,17 @@ def evaluate(ctx: Context) -> dict[str, Any]:
 
 
 def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str, Any], list[Any]]:
-    """The teacher-student win rate on D: every student answer meets the teacher answer it was paired with."""
+    """The teacher-student win rate on D: every teacher answer meets every student answer to its prompt."""
     from plad.evaluate.winrate import judge_pairs
 
     cfg = ctx.config
     teacher = recorded_on_distill(ctx, "teacher", cfg.generate.samples)
     student = recorded_on_distill(ctx, "student_sft", cfg.student_samples)
     met = [
-        (example, teacher[example.id][g.sample % cfg.generate.samples].text, g.text)
+        (example, chosen.text, rejected.text)
         for example in ctx.examples("distill")
-        for g in student[example.id]
+        for chosen in teacher[example.id]
+        for rejected in student[example.id]
     ]
     examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
     rates, judgements = judge_pairs(

@@ -25,8 +25,8 @@ def probe_logps(model: nn.Module, groups: Sequence[Group], route: Route) -> dict
     rejected: list[float] = []
     for group in groups:
         means = score(model, [group], route=route).means().tolist()
-        chosen.append(means[0])
-        rejected.extend(means[1:])
+        chosen.extend(means[: group.chosen])
+        rejected.extend(means[group.chosen :])
     names = {"chosen_logp": chosen, "rejected_logp": rejected}
     return {name: sum(v) / len(v) for name, v in names.items() if v}
 
