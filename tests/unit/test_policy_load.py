@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     LlamaConfig,
@@ -231,6 +233,14 @@ def test_an_encoder_decoder_is_refused_saying_what_is_supported(tmp_path: Path) 
     config = T5Config(vocab_size=300, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     refused(tmp_path, "encoder-decoder; decoder-only causal language models are supported")
+
+
+def test_an_encoder_decoder_whose_family_has_a_decoder_of_its_own_is_refused(tmp_path: Path) -> None:
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    BartForConditionalGeneration(BartConfig(vocab_size=300, **sizes, **heads)).save_pretrained(tmp_path)
+    edit_json(tmp_path / "config.json", architectures=None)
+    refused(tmp_path, "bart is an encoder-decoder")
 
 
 def test_an_encoder_is_refused_saying_what_is_supported(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_kept_layers_keep_their_order_weights_and_kind(family: str) -> None:
         assert pruned.config.layer_types == config.layer_types[1:3]
     if family == "gpt_neo":
         assert pruned.config.attention_layers == ["local", "global"]
+        assert pruned.config.attention_types == [[["local"], 1], [["global"], 1]]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
