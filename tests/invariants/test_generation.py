@@ -23,7 +23,7 @@ from plad.records import Example, Generation, Outcome
 from tests.helpers import CHATML, FAMILIES, tiny_model, tiny_policy, train_tokenizer
 
 SLOT_FAMILIES = tuple(f for f in FAMILIES if f not in ("gpt_neo", "bloom"))
-WIDE = {
+WIDE: dict[str, dict[str, Any]] = {
     f: {"init_std": 0.4} if f == "opt" else {"initializer_range": 0.4} for f in FAMILIES
 }  # weights so large that attention matters
 NEW = 10
@@ -46,7 +46,7 @@ EOS = tuple(range(2, 20))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_answers_are_those_of_transformers_generate(family: str) -> None:
     """Windows of 8 tokens, prompts of up to 40, three samples of which all are the same text."""
-    model = tiny_model(family, dtype=torch.float64, layers=3, **WIDE[family])
+    model: Any = tiny_model(family, dtype=torch.float64, layers=3, **WIDE[family])
     prompts = random_prompts()
     requests = [Request(f"{i}.{k}", p, NEW, 0.0, k) for i, p in enumerate(prompts) for k in range(3)]
     ours = run(model, requests, slots=4, prefill_tokens=16)
@@ -268,6 +268,7 @@ class Scripted(torch.nn.Module):
 def test_outcomes_follow_from_how_the_answer_ended(text: str, outcome: Outcome) -> None:
     policy = tiny_policy(vocab_size=300)
     token = policy.tokenizer.convert_tokens_to_ids("Ġ" if text == " " else text)
+    assert isinstance(token, int)
     policy.model.lm_head = Scripted(token)
     with Ledger(":memory:") as ledger:
         answers, _ = ask(ledger, EXAMPLES[:2], policy)

@@ -330,7 +330,7 @@ def hybrid_model() -> PreTrainedModel:
 
 
 def test_a_layer_with_a_state_of_its_own_is_noticed_and_sampled_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
-    model = hybrid_model()
+    model: Any = hybrid_model()
     prompts = random_prompts(3, (5, 12))
     with caplog.at_level(logging.WARNING):
         answers = run(model, requests_for(prompts, temperature=0.0), eos_ids=())
