@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plad.errors import PolicyError
+from plad.scoring import attention
 from plad.scoring.attention import NAME, Kernel, plad_attention, plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
@@ -63,6 +64,31 @@ def test_causal_attention_equals_the_sum_written_out(kernel: Kernel, queries: in
 
     found = kernel.causal(query, key, value)
     torch.testing.assert_close(found, by_hand(query, key, value, kernel, sees), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.keys())
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (5, 7)])
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_queries_of_a_long_sequence_are_cut_and_each_part_sees_no_key_after_it(
+    kernel: Kernel, queries: int, keys: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, key, value = draw(queries, keys)
+    expected = kernel.causal(query, key, value)
+    monkeypatch.setattr(attention, "_CPU_QUERIES", at_once)
+    calls: list[tuple[int, int]] = []
+    product = nn.functional.scaled_dot_product_attention
+
+    def counted(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        calls.append((query.shape[2], key.shape[2]))
+        return product(query, key, *args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", counted)
+
+    torch.testing.assert_close(kernel.causal(query, key, value), expected, rtol=0, atol=1e-12)
+    if kernel.softcap is None:
+        ends = [*range(at_once, queries, at_once), queries]
+        assert [size for _, size in calls] == [keys - queries + end for end in ends]
+        assert max(size for size, _ in calls) == at_once
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.keys())

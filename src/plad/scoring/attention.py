@@ -33,6 +33,10 @@ _HARMLESS = frozenset(
 )
 
 
+_CPU_QUERIES = 128
+"""Queries a call on CPU, where PyTorch multiplies out what a causal mask hides: cut off, it is not computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """Scaled dot-product attention with one layer's scale, window, soft cap and dropout."""
@@ -52,6 +56,11 @@ class Kernel:
             [1, heads, T, dim].
         """
         queries, keys = query.shape[2], key.shape[2]
+        if query.device.type == "cpu" and queries > _CPU_QUERIES:
+            starts = range(0, queries, _CPU_QUERIES)
+            parts = zip(query.split(_CPU_QUERIES, 2), starts, strict=True)
+            out = [self._causal_part(part, key, value, keys - queries + start) for part, start in parts]
+            return torch.cat([part.transpose(1, 2) for part in out], 1).transpose(1, 2)
         windowed = self.sliding_window is not None and keys > self.sliding_window
         if queries == keys and not windowed and self.softcap is None:
             return F.scaled_dot_product_attention(
@@ -70,6 +79,11 @@ class Kernel:
             assert self.sliding_window is not None
             visible &= other > position - self.sliding_window
         return self.masked(query, key, value, visible)
+
+    def _causal_part(self, query: Tensor, key: Tensor, value: Tensor, position: int) -> Tensor:
+        """Attention of the queries from `position` of the sequence on, over the keys that they see."""
+        end = position + query.shape[2]
+        return self.causal(query, key[:, :, :end], value[:, :, :end])
 
     def masked(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """Attention where `visible` (broadcastable to [B, heads, T, S]) is true."""

@@ -7,6 +7,7 @@ forward for models that can do neither.
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
 from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
+from plad.scoring.last_layer import last_layer, read_at
 from plad.scoring.layout import Group, lay_out, pad
 from plad.scoring.logprobs import log_probs
 from plad.scoring.segments import SegmentPlan
@@ -181,7 +183,10 @@ def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group]) 
             fix="put score() and backward() inside `with plan_attention(model):`",
         )
     row = lay_out(groups, base.device)
-    with plan_attention(base):
+    # recomputed layers run after this call has ended, when nothing says any longer which positions are read
+    recomputes = base.training and base.is_gradient_checkpointing
+    last = None if recomputes else last_layer(base)
+    with plan_attention(base), nullcontext() if last is None else read_at(base, row.keep, row.input_ids.shape[1]):
         logits, _ = _logits(
             model,
             base,
@@ -189,7 +194,7 @@ def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group]) 
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             use_cache=False,
-            plad_plan=SegmentPlan(groups, base.device),
+            plad_plan=SegmentPlan(groups, base.device, last_layer=last),
         )
     return log_probs(logits[0], row.sources, row.targets)
 

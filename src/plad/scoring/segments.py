@@ -14,28 +14,40 @@ class SegmentPlan:
 
     Two attention calls a group: the prompt over itself, and all its completions over the whole group, where a mask
     hides each completion from the others. Keys and values are read in place; masks are built once for all layers.
+
+    Args:
+        last_layer: index of the layer in which a prompt is read at its last token only; None to read all of it.
     """
 
-    def __init__(self, groups: Sequence[Group], device: torch.device) -> None:
+    def __init__(self, groups: Sequence[Group], device: torch.device, last_layer: int | None = None) -> None:
         self._prompts = [len(group.prompt) for group in groups]
         self._branches = [group.branches for group in groups]
         self._groups = [group.tokens for group in groups]
-        self._segments = [n for prompt, b in zip(self._prompts, self._branches, strict=True) for n in (prompt, sum(b))]
+        self._last_layer = last_layer
         self._masks: dict[tuple[int, int | None], Tensor] = {}
         self._device = device
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
         """Attention of one layer: query [1, heads, T, dim] -> [1, heads, T, dim]."""
+        last = layer == self._last_layer
+        # the tokens of a prompt whose output is wanted, and those before them; in the last layer one and the others
+        unread = [prompt - 1 if last else 0 for prompt in self._prompts]
+        sizes = [
+            (skip, prompt - skip, n - prompt)
+            for skip, prompt, n in zip(unread, self._prompts, self._groups, strict=True)
+        ]
         # split, unlike slicing, has a backward that writes each gradient once instead of adding zero-padded copies
-        queries = query.split(self._segments, 2)
+        queries = query.split([n for group in sizes for n in group], 2)
         keys, values = key.split(self._groups, 2), value.split(self._groups, 2)
         out: list[Tensor] = []
         for i, prompt in enumerate(self._prompts):
             own_keys, own_values = keys[i], values[i]
-            out.append(kernel.causal(queries[2 * i], own_keys[:, :, :prompt], own_values[:, :, :prompt]))
-            if queries[2 * i + 1].shape[2]:
+            skipped, prompts, completions = queries[3 * i : 3 * i + 3]
+            out.append(value.new_zeros(1, query.shape[1], skipped.shape[2], value.shape[3]))
+            out.append(kernel.causal(prompts, own_keys[:, :, :prompt], own_values[:, :, :prompt]))
+            if completions.shape[2]:
                 visible = self._visible(i, kernel.sliding_window)
-                out.append(kernel.masked(queries[2 * i + 1], own_keys, own_values, visible))
+                out.append(kernel.masked(completions, own_keys, own_values, visible))
         return torch.cat([o.transpose(1, 2) for o in out], 1).transpose(1, 2)
 
     def _visible(self, index: int, window: int | None) -> Tensor:
