@@ -67,6 +67,8 @@ class StepPlan:
         lengths: [used] position of each slot's new token; 0 for a slot that isn't decoding.
         longest: the largest of `lengths`, plus one.
         spans: the parts of prompts.
+        ends: tokens of the row at which a prompt is complete: the only ones of `spans` whose logits are read.
+        last: index of the last layer, where nothing else needs to attend; None computes all of it.
     """
 
     cache: SlotCache
@@ -75,13 +77,15 @@ class StepPlan:
     lengths: Tensor
     longest: int
     spans: tuple[Span, ...]
+    ends: frozenset[int] = frozenset()
+    last: int | None = None
     _visible: dict[int | None, Tensor] = field(default_factory=dict)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
         """Store the row's keys and values and attend over the cache: [1, heads, T, dim] in and out."""
         keys, values = self.cache.layer(layer, key, value)
         # Laid out so that the caller's transpose to [1, T, heads, dim] is free.
-        out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
+        out = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
         rows = len(self.decoding)
         if rows:
             keys[self.decoding, :, self.at] = key[0, :, :rows].transpose(0, 1)
@@ -90,8 +94,10 @@ class StepPlan:
         for s in self.spans:
             keys[s.slot, :, s.begin : s.end] = key[0, :, s.start : s.stop]
             values[s.slot, :, s.begin : s.end] = value[0, :, s.start : s.stop]
-            seen = [t[s.slot : s.slot + 1, :, : s.end] for t in (keys, values)]
-            out[:, :, s.start : s.stop] = kernel.causal(query[:, :, s.start : s.stop], seen[0], seen[1])
+            start = s.start if layer != self.last else s.stop - (s.stop - 1 in self.ends)
+            if start < s.stop:
+                seen = [t[s.slot : s.slot + 1, :, : s.end] for t in (keys, values)]
+                out[:, :, start : s.stop] = kernel.causal(query[:, :, start : s.stop], seen[0], seen[1])
         return out
 
     def _decode(self, query: Tensor, keys: Tensor, values: Tensor, kernel: Kernel) -> Tensor:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from plad.generate.cache import SlotCache, Span, StepPlan
 from plad.generate.sampling import Draft, OnFinish, Request, begin, choose
+from plad.scoring.last_layer import last_layer, read_at
 
 Prompt = tuple[int, ...]
 WINDOW = 512  # prompts looked at together to take the longest first
@@ -89,6 +90,7 @@ class SlotSampler:
         self.model, self.prefill_tokens = model, prefill_tokens
         self.eos_ids, self.on_finish = frozenset(eos_ids), on_finish
         self.cache = SlotCache(slots)
+        self.last = last_layer(model)
         self.slots = [Slot(i) for i in range(slots)]
         self.prefilling: deque[Slot] = deque()
 
@@ -192,14 +194,18 @@ class SlotSampler:
             lengths=self._tensor(lengths),
             longest=1 + max(lengths, default=0),
             spans=tuple(span for _, span in spans),
+            ends=frozenset(ends),
+            last=self.last,
         )
-        return self.model(
-            input_ids=self._tensor(ids)[None],
-            position_ids=self._tensor(positions)[None],
-            use_cache=False,
-            logits_to_keep=self._tensor([*range(len(decoding)), *ends]),
-            plad_plan=plan,
-        ).logits[0]
+        read = self._tensor([*range(len(decoding)), *ends])
+        with read_at(self.model, read, len(ids)):
+            return self.model(
+                input_ids=self._tensor(ids)[None],
+                position_ids=self._tensor(positions)[None],
+                use_cache=False,
+                logits_to_keep=read,
+                plad_plan=plan,
+            ).logits[0]
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.model.device)
