@@ -90,6 +90,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         files = sorted(p for p in staging.rglob("*") if p.is_file() and p.name != "README.md")
         hashes = {str(p.relative_to(staging)): file_sha256(p) for p in files}
         for p in files:
+            p.chmod(0o644)  # some writers leave their files to their owner alone
             _fsync(p)
         write_json(staging / COMPLETE, hashes)
         if path.exists():

@@ -2,13 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from plad.report.content import Report
 from plad.report.tables import Cell, Table
 from plad.report.wording import harmless
-
-if TYPE_CHECKING:
-    from plad.report.page import Report
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
@@ -29,7 +26,7 @@ def table_text(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _sections(r: "Report") -> Iterator[tuple[str, Table | None, str]]:
+def _sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     values = "Win rates and ROUGE in %, in brackets the 95 % interval."
     yield "Results on the test set", r.results, values
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
@@ -41,7 +38,7 @@ def _sections(r: "Report") -> Iterator[tuple[str, Table | None, str]]:
     yield "Versions", r.versions, ""
 
 
-def markdown(r: "Report") -> str:
+def markdown(r: Report) -> str:
     """The whole of report.md."""
     parts = [f"# {escape(r.name)}", f"**{escape(r.verdict.headline)}.** {escape(r.verdict.sentence)}"]
     parts += [escape(n) for n in r.verdict.notes]

@@ -1,73 +1,16 @@
 """The report page: everything in one HTML file that needs no network and runs no script."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from plad.evaluate.stats import SMALL
+from plad.report.content import Report, build_report
 from plad.report.facts import Facts, read_facts
 from plad.report.figures import Plot, length_plot, training_plots, win_rate_plots
 from plad.report.markdown import markdown
 from plad.report.samples import RULE, Sample, samples
-from plad.report.tables import (
-    Table,
-    differences_table,
-    flatten,
-    funnel_table,
-    judged_table,
-    results_table,
-    settings_table,
-    stages_table,
-    teacher_student_table,
-)
-from plad.report.verdict import Verdict, verdict
 from plad.report.wording import NAMES, harmless
 from plad.rundir import redact, write_text
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a report shows, in the order of the page; None or empty where the run lacks it."""
-
-    name: str
-    made: str
-    verdict: Verdict
-    warnings: tuple[str, ...]
-    results: Table | None
-    differences: Table | None
-    judged: Table | None
-    teacher_student: Table | None
-    funnel: Table | None
-    stages: Table | None
-    settings: Table | None
-    versions: Table | None
-    method: tuple[tuple[str, str], ...]
-    missing: tuple[str, ...]
-    small: int = SMALL
-
-
-def build_report(facts: Facts) -> Report:
-    """Words and tables of a report."""
-    m = facts.metrics
-    method: dict[str, Any] = m["method"] if m else {}
-    return Report(
-        name=harmless(facts.name),
-        made=max((s.get("finished", "") for s in facts.stages.values()), default=""),
-        verdict=verdict(m),
-        warnings=tuple(m.get("warnings", ())) if m else (),
-        results=results_table(m) if m else None,
-        differences=differences_table(m) if m and m["differences"] else None,
-        judged=judged_table(m) if m else None,
-        teacher_student=teacher_student_table(m) if m else None,
-        funnel=funnel_table(facts),
-        stages=stages_table(facts),
-        settings=settings_table("Settings", facts.config),
-        versions=settings_table("Versions", facts.manifest.get("versions")),
-        method=tuple((k.replace("_", " "), v) for k, v in flatten(method)),
-        missing=facts.missing,
-    )
 
 
 def page_html(facts: Facts, report: Report) -> str:

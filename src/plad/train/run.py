@@ -106,6 +106,26 @@ def _resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     return checkpoint
 
 
+def _resume(folder: Path, depends: Mapping[str, Any], metrics_file: Path, stage: str) -> Path | None:
+    """The checkpoint to resume from; metric rows of steps that will be taken again are dropped."""
+    checkpoint = _resume_point(folder, depends)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    _forget_metrics_after(metrics_file, stage, step)
+    if checkpoint:
+        log.info("%s: resuming from step %d", stage, step)
+    return checkpoint
+
+
+def _train_in_float32(policy: Policy) -> bool:
+    """Whether to compute in bfloat16; trained weights and the optimizer's state are float32 either way."""
+    if policy.dtype is not torch.bfloat16:
+        return False
+    for p in policy.model.parameters():
+        if p.requires_grad:
+            p.data = p.data.float()
+    return True
+
+
 def train_policy(
     policy: Policy,
     groups: Sequence[Group],
@@ -136,23 +156,14 @@ def train_policy(
         TrainingError: non-finite loss, damaged checkpoint, or a checkpoint of other settings.
     """
     on_cpu = policy.device.type == "cpu"
-    max_tokens = settings.max_tokens or (None if on_cpu else GPU_MAX_TOKENS)
-    bf16 = policy.dtype is torch.bfloat16
-    if bf16:  # autocast computes in bfloat16; trained weights and optimizer state stay float32
-        for p in policy.model.parameters():
-            if p.requires_grad:
-                p.data = p.data.float()
+    bf16 = _train_in_float32(policy)
     depends = {
         **settings.relevant(),
         "objective": objective.model_dump(mode="json"),
         "seed": seed,
         "groups": fingerprint([[g.id, g.prompt, g.completions] for g in groups]),
     }
-    resume = _resume_point(folder, depends)
-    step = int(resume.name.rpartition("-")[2]) if resume else 0
-    _forget_metrics_after(metrics_file, stage, step)
-    if resume:
-        log.info("%s: resuming from step %d", stage, step)
+    resume = _resume(folder, depends, metrics_file, stage)
     latest: dict[str, Any] = {}
 
     def record(row: dict[str, Any]) -> None:
@@ -168,7 +179,7 @@ def train_policy(
         list(groups),
         objective=make_objective(objective),
         route=route,
-        max_tokens=max_tokens,
+        max_tokens=settings.max_tokens or (None if on_cpu else GPU_MAX_TOKENS),
         settings=depends,
         emit=record,
         callbacks=[progress, *callbacks],
