@@ -41,7 +41,7 @@ scitldr: model
 lint: $(READY)
 	$(PY) -m ruff format --check src tests benchmarks
 	$(PY) -m ruff check src tests benchmarks
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 test: model lint
 	$(PY) -m pytest
