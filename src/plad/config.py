@@ -118,11 +118,11 @@ class TrainSettings(Section):
 
     epochs: float = Field(default=1.0, gt=0, description="Passes over the data. Paper: 1.")
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
-    batch_size: PositiveInt = Field(default=8, description="Prompts a step and device. Paper: 8.")
+    batch_size: PositiveInt = Field(default=8, description="Prompts a step. Paper: 8.")
     gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
     max_tokens: PositiveInt | None = Field(
         default=None,
-        description="Most tokens in one forward pass: bounds memory, never changes the result. "
+        description="Most tokens in one forward pass: bounds memory, never changes the result (dropout draws apart). "
         "Default: one group a pass on CPU, 16384 tokens on a GPU.",
     )
     max_length: PositiveInt | None = Field(

@@ -81,11 +81,34 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     for role in ROLES:
         settings = cfg.sft.settings(role)
-        roles[role] = {
-            **_source(ctx, role),
+        roles[role] = _source(ctx, role)
+        if role == "teacher" and not cfg.teacher.sft:
+            continue
+        roles[role] |= {
             "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
     return roles
+
+
+def _judge(section: Any) -> dict[str, Any]:
+    from plad.policy.fingerprint import model_fingerprint
+
+    settings = section.model_dump(mode="json", exclude={"batch_size", "model"})
+    model = getattr(section, "model", None)
+    return settings if model is None else {**settings, "weights": model_fingerprint(model, section.revision)}
+
+
+def _validation_inputs(ctx: Context) -> dict[str, Any] | None:
+    """What the choice of the best weights depends on beside the rows."""
+    cfg = ctx.config
+    if not cfg.distill.validation.evaluations:
+        return None
+    return {
+        "judge": [_judge(j) for j in ctx.judge_sections()[:1]],
+        "temperature": cfg.evaluate.temperature,
+        "max_new_tokens": cfg.evaluation_max_new_tokens,
+        "stemmer": cfg.evaluate.stemmer,
+    }
 
 
 def inputs(ctx: Context, stage: str) -> dict[str, Any]:
@@ -102,10 +125,11 @@ def inputs(ctx: Context, stage: str) -> dict[str, Any]:
         "distill": lambda: {
             "distill": cfg.distill.relevant(),
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
-            "judge": _dump(cfg.evaluate.judges[0]) if cfg.evaluate.judges else None,
+            "validation": _validation_inputs(ctx),
         },
         "evaluate": lambda: {
-            "evaluate": _dump(cfg.evaluate),
+            "evaluate": cfg.evaluate.model_dump(mode="json", exclude={"judges"}),
+            "judges": [_judge(j) for j in ctx.judge_sections()],
             "max_new_tokens": cfg.evaluation_max_new_tokens,
         },
         "report": dict,
@@ -145,12 +169,15 @@ def run(
     """
     for name in sweep_staging(run_dir.path):
         log.info("removed %s, left half-written by a stopped run", name)
+    run_dir.finish_cleaning()
+    ctx = Context(config, run_dir, base, skip_invalid)
     if clean is not None:
         _wanted(clean, None)
+        inputs(ctx, "data")  # a wrong path or name is found before anything is deleted
+        _sft_inputs(ctx)
         gone = run_dir.forget(clean)
         log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
     run_dir.set_versions(versions())
-    ctx = Context(config, run_dir, base, skip_invalid)
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)
         if run_dir.is_done(stage, depends):
@@ -166,4 +193,5 @@ def run(
         started = time.monotonic()
         counts = _RUN[stage](replace(ctx, depends=depends))
         run_dir.finish(stage, depends, counts, time.monotonic() - started)
+        run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
         log.info("%s: done in %.0f s", stage, time.monotonic() - started)

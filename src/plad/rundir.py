@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,16 @@ from plad.errors import RunDirError
 
 SCHEMA = 1
 STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
+OUTPUTS = {  # what --clean deletes; answers stay in the ledger
+    "data": ("data",),
+    "sft": ("sft", "checkpoints/sft-teacher", "checkpoints/sft-student"),
+    "generate": (),
+    "pair": ("pairs.parquet",),
+    "distill": ("student", "checkpoints/distill", "checkpoints/distill-best"),
+    "evaluate": ("eval",),
+    "report": ("report",),
+}
+FULL = 2**26  # bytes; with less than this left, a failed write is a full disk
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
 _SECRET = re.compile(r"(?i)(sk-[\w-]{8,}|hf_\w{8,}|(?<=bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))")
 
@@ -93,10 +103,21 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             p.chmod(0o644)  # some writers leave their files to their owner alone
             _fsync(p)
         write_json(staging / COMPLETE, hashes)
+        old = path.parent / f".{path.name}.old.tmp"
         if path.exists():
-            shutil.rmtree(path)
-        staging.replace(path)
+            path.replace(old)
+        staging.replace(path)  # killed before this line, `sweep_staging` puts the finished folder into place
         _fsync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except Exception as e:
+        free = shutil.disk_usage(path.parent).free
+        if free < FULL:
+            raise RunDirError(
+                f"the disk is full ({free / 2**20:.0f} MB left): {e}",
+                where=str(path),
+                fix="make space and run the same command again; nothing finished is lost",
+            ) from e
+        raise
     finally:
         if staging.exists():
             shutil.rmtree(staging, ignore_errors=True)
@@ -128,11 +149,20 @@ def verify_dir(path: Path) -> None:
 
 
 def sweep_staging(path: Path) -> list[str]:
-    """Remove what killed writes left behind below `path`; returns the names."""
-    left = sorted(p for p in path.rglob(".*.tmp"))
+    """Clear up what killed writes left behind below `path`; returns the names of what was removed.
+
+    A folder that was finished but not yet moved into its place is moved there.
+    """
+    left = sorted(path.rglob(".*.tmp"), key=lambda p: p.name.endswith(".old.tmp"))
+    removed: list[str] = []
     for p in left:
+        target = p.parent / p.name[1:].rsplit(".", 2)[0]
+        if p.is_dir() and is_complete(p) and not target.exists():
+            p.replace(target)
+            continue
         shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)
-    return [str(p.relative_to(path)) for p in left]
+        removed.append(str(p.relative_to(path)))
+    return removed
 
 
 @dataclass
@@ -193,25 +223,36 @@ class RunDir:
         self.save()
 
     def forget(self, stage: str) -> list[str]:
-        """Forget a stage and everything after it, so that they run again; returns their names.
+        """Forget a stage and everything after it, with what they made; returns the names of those that were done.
 
         The ledger of generations is kept: nothing that was sampled is sampled twice.
         """
         gone = STAGES[STAGES.index(stage) :]
         forgotten = [s for s in gone if self.manifest["stages"].pop(s, None)]
-        self.save()  # before anything is deleted: a stage that is recorded has its files
-        if "sft" in gone:
-            self.drop("sft")
-        if "distill" in gone:
-            self.drop("checkpoints")
+        self.manifest["cleaning"] = list(gone)
+        self.save()  # killed from here on, the next run finishes the cleaning
+        self.finish_cleaning()
         return forgotten
 
+    def finish_cleaning(self) -> None:
+        """Delete what the stages being cleaned made."""
+        gone = self.manifest.get("cleaning", ())
+        for stage in gone:
+            for name in OUTPUTS[stage]:
+                self.drop(name)
+        keep_metrics(self / "metrics.jsonl", lambda row: row["stage"].partition("/")[0] not in gone)
+        if self.manifest.pop("cleaning", None):
+            self.save()
+
     def drop(self, name: str) -> None:
-        """Delete a folder of this run."""
+        """Delete a file or folder of this run."""
         place = (self.path / name).resolve()
         if not place.is_relative_to(self.path.resolve()) or place == self.path.resolve():
             raise RunDirError("refusing to delete outside the run directory", where=str(place))
-        shutil.rmtree(place, ignore_errors=True)
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
 
     def set_versions(self, versions: Mapping[str, str]) -> None:
         """Record what the run is made with."""
@@ -224,8 +265,12 @@ class RunDir:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps(row) + "\n")
+        with (self.path / "metrics.jsonl").open("ab+") as f:
+            if f.tell():
+                f.seek(-1, os.SEEK_END)
+                if f.read(1) != b"\n":  # a line that a full disk or a power cut tore
+                    f.write(b"\n")
+            f.write(json.dumps(row).encode() + b"\n")
 
     def close(self) -> None:
         """Release the lock."""
@@ -238,6 +283,20 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def keep_metrics(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep only the wanted rows of a metrics file; torn lines go in any case."""
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept: list[str] = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            if wanted(json.loads(line)):
+                kept.append(line)
+    if len(kept) < len(lines):
+        write_text(file, "".join(f"{line}\n" for line in kept))
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:

@@ -47,6 +47,7 @@ def main(folder: Path) -> None:
         settings,
         RankObjective(),
         route=Route.SEGMENTS,
+        depends={},
         stage="t",
         folder=folder / "checkpoints",
         metrics_file=metrics,

@@ -164,7 +164,7 @@ def recorded(
         raise RunDirError(
             f"{missing:,} of {len(examples) * sampling.samples:,} answers of {system} are missing",
             where=str(ledger.path),
-            fix="plad generate CONFIG samples what is missing",
+            fix="plad run CONFIG --clean generate samples what is missing",
         )
     return answers
 

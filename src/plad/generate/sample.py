@@ -99,7 +99,7 @@ def slots_agree(model: PreTrainedModel, prompt: Prompt) -> bool:
     try:
         with plan_attention(model):
             ours = _two_steps(model, head)
-    except (PolicyError, AttributeError) as e:
+    except Exception as e:  # whatever a foreign model raises, it can still be sampled its own way
         log.warning("%s: %s; answers are sampled one by one, which is slower", type(model).__name__, e)
         return False
     error = float((ours - plain).abs().max() / plain.abs().max().clamp_min(1e-6))

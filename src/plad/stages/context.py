@@ -9,7 +9,7 @@ from typing import Any
 from plad.config import Config, ModelSection, RewardJudge
 from plad.paths import locate
 from plad.records import Example
-from plad.rundir import RunDir
+from plad.rundir import RunDir, verify_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def fine_tuned(ctx: Context, role: str) -> Any:
     section = ctx.policy_section(role)
     if role == "teacher" and not ctx.config.teacher.sft:
         return load_policy(section)
+    verify_dir(ctx.run / f"sft/{role}")
     return load_policy(section, folder=ctx.run / f"sft/{role}")
 
 

@@ -52,7 +52,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     from plad.pairs import chosen_groups, pair_groups
     from plad.policy.load import merge_lora, save_policy
     from plad.scoring.score import checked_route
-    from plad.train.groups import keep_fitting
+    from plad.train.groups import keep_fitting, longest
     from plad.train.run import train_policy
     from plad.train.validation import KeepBest
 
@@ -67,7 +67,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     encoded = ranked if is_rank else keep_fitting(chosen_groups(pairs, policy.prompt), limit)
     lora = cfg.lora_for(settings, cfg.student)
     policy = trainable(policy, lora, settings, cfg.run.seed)
-    route = checked_route(policy.model, ranked.groups[0], log.warning)
+    route = checked_route(policy.model, longest(ranked.groups), log.warning)
     validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
     keep = KeepBest(
         policy.model,
@@ -82,6 +82,7 @@ def distill(ctx: Context) -> dict[str, Any]:
         settings,
         settings.objective,
         route=route,
+        depends=ctx.depends,
         stage="distill",
         folder=run / "checkpoints/distill",
         metrics_file=run / "metrics.jsonl",
@@ -96,6 +97,4 @@ def distill(ctx: Context) -> dict[str, Any]:
     with atomic_dir(run / "student") as staging:
         save_policy(policy, staging)
         (staging / "README.md").write_text(student_card(ctx), encoding="utf-8")
-    run.drop("checkpoints/distill")
-    run.drop("checkpoints/distill-best")
     return counts

@@ -4,8 +4,8 @@ import gc
 import logging
 from typing import Any
 
-from plad.records import Example, Generation
-from plad.rundir import write_json
+from plad.records import Example, Generation, Outcome
+from plad.rundir import verify_dir, write_json
 from plad.stages.context import Context, fine_tuned
 from plad.stages.generate import recorded_on_distill, sampled
 
@@ -24,6 +24,7 @@ def _test_answers(ctx: Context, rows: list[Example]) -> dict[str, dict[str, Gene
     with Ledger(ctx.run / "generations.sqlite") as ledger:
         for system in ("teacher", "student_sft", "student"):
             if system == "student":
+                verify_dir(ctx.run / "student")
                 policy = load_policy(cfg.student, folder=ctx.run / "student")
             else:
                 policy = fine_tuned(ctx, "teacher" if system == "teacher" else "student")
@@ -73,6 +74,7 @@ def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str,
         for example in ctx.examples("distill")
         for chosen in teacher[example.id]
         for rejected in student[example.id]
+        if Outcome.TOO_LONG not in (chosen.outcome, rejected.outcome)
     ]
     examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
     rates, judgements = judge_pairs(

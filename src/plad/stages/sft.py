@@ -19,19 +19,21 @@ def _signature(ctx: Context, role: str) -> str:
     return fingerprint([ctx.depends["data"], ctx.depends[role]])
 
 
-def _sign(ctx: Context, folder: Path, role: str) -> None:
+def _sign(ctx: Context, folder: Path, role: str, counts: dict[str, Any]) -> None:
     """Leave in a folder what it was made from, for a stage that is interrupted between its two halves."""
-    write_json(folder / "made_from.json", _signature(ctx, role))
+    write_json(folder / "made_from.json", {"inputs": _signature(ctx, role), "counts": counts})
 
 
-def _made_already(ctx: Context, folder: Path, role: str) -> bool:
+def _made_already(ctx: Context, folder: Path, role: str) -> dict[str, Any] | None:
+    """The counts of a folder that an interrupted run of this stage finished; None if it must be made."""
     if not is_complete(folder):
-        return False
+        return None
     verify_dir(folder)
-    if json.loads((folder / "made_from.json").read_text()) == _signature(ctx, role):
-        return True
+    made = json.loads((folder / "made_from.json").read_text())
+    if made["inputs"] == _signature(ctx, role):
+        return made["counts"]
     log.info("%s was made with other settings: making it again", folder)
-    return False
+    return None
 
 
 def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> Any:
@@ -44,13 +46,13 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
     if not isinstance(init, PruneInit):
         return load_policy(section)
     folder = ctx.run / "sft/student_base"
-    if not _made_already(ctx, folder, role):
+    if _made_already(ctx, folder, role) is None:
         whole = load_policy(section)
         sample = influence_prompts[: init.prompts]
         pruned = prune_layers(whole, init.layers, [e.prompt for e in sample])
         with atomic_dir(folder) as staging:
             save_policy(pruned, staging)
-            _sign(ctx, staging, role)
+            _sign(ctx, staging, role, {"layers": init.layers})
         del whole, pruned
     return load_policy(section, folder=folder)
 
@@ -58,13 +60,14 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
 def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
     from plad.policy.load import save_policy
     from plad.scoring.score import checked_route
-    from plad.train.groups import keep_fitting, sft_groups
+    from plad.train.groups import keep_fitting, longest, sft_groups
     from plad.train.run import train_policy
 
     cfg, run = ctx.config, ctx.run
     folder = run / f"sft/{role}"
-    if _made_already(ctx, folder, role):
-        return {"reused": True}
+    made = _made_already(ctx, folder, role)
+    if made is not None:
+        return made
     rows = ctx.examples("sft")
     settings = cfg.sft.settings(role)
     policy = _start_policy(ctx, role, rows)
@@ -79,18 +82,19 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
         encoded.groups,
         settings,
         SftObjective(),
-        route=checked_route(policy.model, encoded.groups[0], log.warning),
+        route=checked_route(policy.model, longest(encoded.groups), log.warning),
+        depends={"data": ctx.depends["data"], role: ctx.depends[role]},
         stage=f"sft/{role}",
         folder=run / f"checkpoints/sft-{role}",
         metrics_file=run / "metrics.jsonl",
         emit=run.append_metrics,
         seed=cfg.run.seed,
     )
+    counts |= encoded.counts()
     with atomic_dir(folder) as staging:
         save_policy(policy, staging)
-        _sign(ctx, staging, role)
-    run.drop(f"checkpoints/sft-{role}")
-    return {**counts, **encoded.counts()}
+        _sign(ctx, staging, role, counts)
+    return counts
 
 
 def sft(ctx: Context) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def keep_fitting(groups: Sequence[Group], limit: int) -> Encoded:
     return Encoded(kept, too_long, empty)
 
 
+def longest(groups: Sequence[Group]) -> Group:
+    """The longest group: the one on which a wrong attention window would show."""
+    return max(groups, key=lambda g: g.tokens)
+
+
 def sft_groups(examples: Sequence[Example], prompt_format: PromptFormat) -> list[Group]:
     """What fine-tuning trains on: each prompt with its target."""
     return [

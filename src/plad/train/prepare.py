@@ -4,15 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from plad.config import LoraSection, TrainSettings
-from plad.errors import DataError
+from plad.errors import DataError, PolicyError
 
 
 def trainable(policy: Any, lora: LoraSection | None, settings: TrainSettings, seed: int) -> Any:
     """The policy with a fresh adapter, drawn from the run's seed, or with the weights to train unfrozen."""
+    import torch
     from transformers import set_seed
 
     from plad.policy.load import attach, freeze_embeddings
 
+    if policy.dtype is torch.float16:
+        raise PolicyError(
+            "float16 weights can't be trained: small gradients vanish in them",
+            where="dtype",
+            fix="dtype: bfloat16\nor dtype: float32",
+        )
     if lora is not None:
         set_seed(seed)
         return attach(policy, lora)

@@ -17,7 +17,7 @@ from plad.errors import TrainingError
 from plad.objectives.objective import make_objective
 from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
-from plad.rundir import fingerprint
+from plad.rundir import fingerprint, keep_metrics
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
@@ -51,7 +51,7 @@ def _arguments(
     settings: TrainSettings, folder: Path, *, rows: int, seed: int, bf16: bool, on_cpu: bool
 ) -> TrainingArguments:
     steps = math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation_steps) * settings.epochs
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -76,16 +76,9 @@ def _arguments(
         dataloader_pin_memory=False,
         average_tokens_across_devices=False,
     )
-
-
-def _forget_metrics_after(file: Path, stage: str, step: int) -> None:
-    """Drop metric rows of steps that will be taken again."""
-    if not file.is_file():
-        return
-    rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    kept = [r for r in rows if r["stage"] != stage or r["step"] <= step]
-    if len(kept) < len(rows):
-        file.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    _ = made.device  # settles how many GPUs there are
+    made._n_gpu = min(made.n_gpu, 1)  # packed rows can't be scattered over several
+    return made
 
 
 def _resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
@@ -110,7 +103,7 @@ def _resume(folder: Path, depends: Mapping[str, Any], metrics_file: Path, stage:
     """The checkpoint to resume from; metric rows of steps that will be taken again are dropped."""
     checkpoint = _resume_point(folder, depends)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    _forget_metrics_after(metrics_file, stage, step)
+    keep_metrics(metrics_file, lambda row: row["stage"] != stage or 0 < row["step"] <= step)
     if checkpoint:
         log.info("%s: resuming from step %d", stage, step)
     return checkpoint
@@ -133,6 +126,7 @@ def train_policy(
     objective: RankObjective | SftObjective,
     *,
     route: Route,
+    depends: Mapping[str, Any],
     stage: str,
     folder: Path,
     metrics_file: Path,
@@ -145,6 +139,7 @@ def train_policy(
     Args:
         groups: one completion each for `sft`, (chosen, rejected...) for `rank`.
         route: how the policy scores groups, as `checked_route` found it.
+        depends: what else the result depends on (weights, adapter, data): a checkpoint is resumed only under the same.
         stage: name in metrics rows.
         folder: where checkpoints go; training resumes from the newest one there.
         emit: receives each metrics row.
@@ -159,6 +154,7 @@ def train_policy(
     bf16 = _train_in_float32(policy)
     depends = {
         **settings.relevant(),
+        **depends,
         "objective": objective.model_dump(mode="json"),
         "seed": seed,
         "groups": fingerprint([[g.id, g.prompt, g.completions] for g in groups]),

@@ -1,6 +1,7 @@
 """The trainer: groups in, one objective, gradients that don't depend on how a batch is split."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ class GroupTrainer(Trainer):
     """transformers' Trainer over groups of one prompt and its completions.
 
     The loss of a step is sum(losses) / sum(weights) over all groups of the step, whatever the batch
-    size, the accumulation, the number of ranks, or the rows into which `max_tokens` splits a batch.
+    size, the accumulation, or the rows into which `max_tokens` splits a batch.
 
     Args:
         objective: maps scores to losses.
@@ -76,43 +77,37 @@ class GroupTrainer(Trainer):
         self._tokens = 0
         self._loss: Tensor | float = 0.0
         self._grad_norm = self._learning_rate = 0.0
-        self._started = time.perf_counter()
+        self._started: float | None = None
 
     # -- the step ---------------------------------------------------------------------------------
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
         weight = sum(self.objective.weight(g) for batch in batch_samples for g in batch["groups"])
-        total = torch.tensor(float(weight), device=device)
-        if self.args.world_size > 1:
-            total = cast(Tensor, self.accelerator.reduce(total, "sum"))
-        return total
+        return torch.tensor(float(weight), device=device)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of one batch, row by row; rows in which no pair is active cost no backward."""
+        if self._started is None:
+            self._started = time.perf_counter()
         model.train()
         assert num_items_in_batch is not None
-        scale = self.args.world_size / float(num_items_in_batch)
+        scale = 1.0 / float(num_items_in_batch)
         rows = pack(inputs["groups"], self.max_tokens)
         # Held for the whole step: gradient checkpointing calls attention again in the backward pass.
         with plan_attention(model) if self.route is Route.SEGMENTS else nullcontext():
-            last = len(rows) - 1
-            losses = [self._row_step(model, row, scale, last=i == last) for i, row in enumerate(rows)]
+            losses = [self._row_step(model, row, scale) for row in rows]
         total = torch.stack(losses).sum()
         self._loss = self._loss + total
         return total
 
-    def _row_step(self, model: nn.Module, row: Sequence[Group], scale: float, *, last: bool) -> Tensor:
-        distributed = self.args.world_size > 1
-        waits = nullcontext() if last or not distributed else model.no_sync()  # type: ignore[operator]
-        with waits:
-            with self.compute_loss_context_manager():
-                out = self.objective(score(model, row, route=self.route))
-                loss = out.losses.sum() * scale
-            # Ranks must agree on the backward that averages their gradients.
-            if bool(out.active.any()) or (last and distributed):
-                self.accelerator.backward(loss)
+    def _row_step(self, model: nn.Module, row: Sequence[Group], scale: float) -> Tensor:
+        with self.compute_loss_context_manager():
+            out = self.objective(score(model, row, route=self.route))
+            loss = out.losses.sum() * scale
+        if bool(out.active.any()):
+            self.accelerator.backward(loss)
         self._record(row, out.losses.detach(), out.metrics)
         return loss.detach()
 
@@ -123,9 +118,11 @@ class GroupTrainer(Trainer):
             self._sums[name] = self._sums.get(name, torch.zeros((), device=values.device)) + values.detach().sum()
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:  # type: ignore[override]
-        parameters = [p for p in model.parameters() if p.grad is not None]
-        norm = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm) if parameters else None
-        norm = torch.zeros(()) if norm is None else norm
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for p in parameters:
+            if p.grad is None:  # no pair was active: the step is taken as if its zero gradient had been computed
+                p.grad = torch.zeros_like(p)
+        norm = cast(Tensor, self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm))
         self._grad_norm, self._learning_rate = float(norm), self._get_learning_rate()
         finite = torch.isfinite(norm) and all(bool(torch.isfinite(losses).all()) for _, losses in self._scored)
         if finite:
@@ -137,10 +134,7 @@ class GroupTrainer(Trainer):
     def _skip(self, model: nn.Module) -> None:
         """Drop the gradient of a non-finite step; stop after several in a row."""
         bad = [
-            i
-            for ids, losses in self._scored
-            for i, v in zip(ids, losses.tolist(), strict=True)
-            if v != v or v in (float("inf"), float("-inf"))
+            i for ids, losses in self._scored for i, v in zip(ids, losses.tolist(), strict=True) if not math.isfinite(v)
         ]
         rows = bad or [i for ids, _ in self._scored for i in ids]
         kind = "loss" if bad else "gradient"
@@ -159,11 +153,11 @@ class GroupTrainer(Trainer):
     def step_metrics(self) -> dict[str, Any]:
         """Metrics of the step just taken; resets the sums."""
         groups = max(1, sum(len(ids) for ids, _ in self._scored))
-        seconds = time.perf_counter() - self._started
+        seconds = time.perf_counter() - (self._started or 0.0)
         row: dict[str, Any] = {
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 4),
-            "loss": float(self._loss) / self.args.world_size,
+            "loss": float(self._loss),
             "learning_rate": self._learning_rate,
             "grad_norm": self._grad_norm,
             "tokens": self._tokens,
@@ -171,7 +165,7 @@ class GroupTrainer(Trainer):
         }
         row |= {name: float(total) / groups for name, total in self._sums.items()}
         self._reset_step()
-        return row
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # type: ignore[override]
         """Not estimated: transformers counts padded inputs, and there are none here."""

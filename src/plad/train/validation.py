@@ -1,6 +1,7 @@
 """Watching a student while it is distilled, and keeping its best weights."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from plad.errors import RunDirError
 from plad.rundir import atomic_dir, is_complete, verify_dir
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
@@ -72,6 +74,7 @@ class KeepBest(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.steps = evaluation_steps(state.max_steps, self.evaluations)
         if state.global_step == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)  # left by a run that never reached a checkpoint
             self.emit({"step": 0, "validation": self.validate()})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -98,10 +101,16 @@ class KeepBest(TrainerCallback):
         """
         verify_dir(self.folder)
         weights = load_file(self.folder / WEIGHTS)
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if weights.keys() != trained.keys():
+            raise RunDirError(
+                "the best weights belong to other parameters than those trained now",
+                where=str(self.folder),
+                fix="--clean distill trains from the beginning",
+            )
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
         best = self.best()
         assert best is not None
         return best
