@@ -179,7 +179,6 @@ def test_clean_redoes_what_depends_on_a_setting_and_keeps_recorded_answers(tmp_p
             "family": "gpt2",
             "chat": True,
             "student__lora": {"r": 2},
-            "teacher__lora": {"r": 4},
             "distill__objective": {"type": "sft"},
         },
         {"teacher__sft": False, "generate__samples": 2, "generate__student_samples": 4, "distill__batch_size": 4},

@@ -104,3 +104,11 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     (newest / "COMPLETE").write_text(json.dumps(marker))
     with pytest.raises(TrainingError, match="batch_size 5 -> 4"):
         train_here(tmp_path)
+
+
+def test_best_weights_of_a_run_that_never_reached_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/COMPLETE").write_text("{}")
+    (tmp_path / "best/best.json").write_text(json.dumps({"step": 1, "validation": {"win_rate": 9.0}}))
+    train_here(tmp_path)
+    assert json.loads((tmp_path / "best.json").read_text())["validation"]["win_rate"] <= 1.0

@@ -12,6 +12,7 @@ from plad.rundir import (
     atomic_file,
     fingerprint,
     is_complete,
+    keep_metrics,
     open_run,
     read_manifest,
     redact,
@@ -47,21 +48,70 @@ def test_inputs_are_compared_as_json_writes_them(tmp_path):
         assert run.is_done("data", {"path": str(tmp_path), "names": ["a", "b"]})
 
 
-def test_forgetting_a_stage_forgets_what_depends_on_it(tmp_path):
-    with open_run(tmp_path / "r") as run:
-        for stage in STAGES:
-            run.finish(stage, {}, {}, 0)
-        for name in ("sft", "checkpoints", "student"):
-            (run / name).mkdir()
-        (run / "generations.sqlite").write_text("kept")
+MADE = ("data", "sft", "checkpoints/sft-student", "checkpoints/distill", "student", "eval", "report")
+
+
+def finished_run(path):
+    run = open_run(path)
+    for stage in STAGES:
+        run.finish(stage, {}, {}, 0)
+    for name in MADE:
+        (run / name).mkdir(parents=True)
+    (run / "pairs.parquet").write_text("")
+    (run / "generations.sqlite").write_text("kept")
+    for stage in ("sft/teacher", "distill"):
+        run.append_metrics({"stage": stage, "step": 1})
+    return run
+
+
+def left(run):
+    found = {name for name in (*MADE, "pairs.parquet") if (run / name).exists()}
+    rows = [json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return found, rows
+
+
+def test_forgetting_a_stage_forgets_what_depends_on_it_and_deletes_what_it_made(tmp_path):
+    with finished_run(tmp_path / "r") as run:
         assert run.forget("distill") == ["distill", "evaluate", "report"]
         assert list(stages_done(run.manifest)) == ["data", "sft", "generate", "pair"]
-        assert (run / "sft").is_dir()
-        assert not (run / "checkpoints").exists()
+        assert left(run) == ({"data", "sft", "checkpoints/sft-student", "pairs.parquet"}, ["sft/teacher"])
         assert run.forget("sft") == ["sft", "generate", "pair"]
-        assert not (run / "sft").exists()
+        assert left(run) == ({"data"}, [])
         assert (run / "generations.sqlite").read_text() == "kept"
-    assert list(read_manifest(tmp_path / "r")["stages"]) == ["data"]
+    assert read_manifest(tmp_path / "r")["stages"].keys() == {"data"}
+
+
+def test_a_cleaning_that_was_killed_is_finished_later(tmp_path, monkeypatch):
+    with finished_run(tmp_path / "r") as run:
+        monkeypatch.setattr(type(run), "drop", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.forget("pair")
+    monkeypatch.undo()
+    with open_run(tmp_path / "r") as run:
+        assert not run.is_done("distill", {})
+        run.finish_cleaning()
+        assert left(run)[0] == {"data", "sft", "checkpoints/sft-student"}
+        assert "cleaning" not in read_manifest(tmp_path / "r")
+
+
+def test_a_folder_finished_but_not_yet_in_place_is_put_there(tmp_path):
+    for name in (".student.abc.tmp", ".student.old.tmp", ".half.abc.tmp"):
+        (tmp_path / name).mkdir()
+    for name, text in ((".student.abc.tmp", "new"), (".student.old.tmp", "old")):
+        (tmp_path / name / "weights").write_text(text)
+        write_json(tmp_path / name / "COMPLETE", {})
+    assert sorted(sweep_staging(tmp_path)) == [".half.abc.tmp", ".student.old.tmp"]
+    assert (tmp_path / "student/weights").read_text() == "new"
+
+
+def test_a_torn_line_of_metrics_spoils_no_other(tmp_path):
+    with open_run(tmp_path / "r") as run:
+        run.append_metrics({"step": 1})
+        with (run / "metrics.jsonl").open("a") as f:
+            f.write('{"step": 2, "lo')
+        run.append_metrics({"step": 3})
+        keep_metrics(run / "metrics.jsonl", lambda row: True)
+        assert (run / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../other", "/etc"])
