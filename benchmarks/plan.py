@@ -101,13 +101,13 @@ def _named(*variants: tuple[TrainVariant, Order]) -> tuple[TrainRow, ...]:
 
 FULL = Plan(
     train=(
-        TrainCell("third", lora=False, batch=8, rounds=2, rows=TRAIN_ROWS),
-        TrainCell("third", lora=True, batch=4, rounds=2, rows=TRAIN_ROWS),
-        TrainCell("full", lora=False, batch=4, rounds=2, rows=_named(("cpo", "random"), ("dpo compact", "sorted"))),
+        TrainCell("third", lora=False, batch=4, rounds=2, rows=TRAIN_ROWS),
+        TrainCell("third", lora=True, batch=4, rounds=1, rows=TRAIN_ROWS),
+        TrainCell("full", lora=False, batch=2, rounds=1, rows=_named(("cpo", "random"), ("dpo compact", "sorted"))),
     ),
     generate=(
-        GenerateCell("third", questions=16, rounds=2),
-        GenerateCell("full", questions=16, rounds=2, rows=GENERATE_ROWS[1:]),
+        GenerateCell("third", questions=16, rounds=1),
+        GenerateCell("full", questions=8, rounds=1, rows=GENERATE_ROWS[1:]),
     ),
 )
 

@@ -75,7 +75,7 @@ def run_train(cell: TrainCell, subject: Subject, seed: int, say: Say) -> list[di
         tasks = {
             v: TrainTask(v, subject.model(cell.size), subject.folder, cell.lora, [warmup, *batches]) for v in variants
         }
-        label = f"{cell.size} {'LoRA' if cell.lora else 'full'} {order}"
+        label = f"{cell.size} size, {'LoRA' if cell.lora else 'all weights'}, {order}"
         samples = _in_turn(train, tasks, cell.rounds, label, say)
         results += [train_result(cell, row, batches, samples["plad"], samples[row.variant]) for row in rows]
     return results
@@ -102,7 +102,7 @@ def run_generate(cell: GenerateCell, subject: Subject, seed: int, say: Say) -> l
         questions = _questions(pool, cell.questions, order)
         variants: list[GenerateVariant] = list(dict.fromkeys(["plad", *(row.variant for row in rows)]))
         tasks = {v: GenerateTask(v, subject.model(cell.size), questions, cell.rounds) for v in variants}
-        samples = _in_turn(generate, tasks, cell.rounds, f"{cell.size} generate {order}", say)
+        samples = _in_turn(generate, tasks, cell.rounds, f"{cell.size} size, sampling, {order}", say)
         results += [generate_result(cell, row, questions, samples["plad"], samples[row.variant]) for row in rows]
     return results
 
@@ -132,5 +132,5 @@ def _in_turn(
                     children[variant].wait()
                 wall = f"{time.perf_counter() - started:.0f} s"
                 memory = "" if sample.peak is None else f", {sample.peak / 2**20:6.0f} MiB"
-                say(f"{label:24} {number + 1}/{rounds}  {variant:12} {sample.seconds:6.1f} s CPU{memory}  ({wall})")
+                say(f"{label:32} {number + 1}/{rounds}  {variant:12} {sample.seconds:6.1f} s CPU{memory}  ({wall})")
     return samples
