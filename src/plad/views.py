@@ -16,11 +16,12 @@ Metrics = Mapping[str, Any]
 def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
     """Stages, counts and versions."""
     rows = []
+    now = next((s["stage"] for s in status["stages"] if not s["done"]), None) if status["running"] else None
     for stage in status["stages"]:
         if stage["done"]:
             rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", _flat(stage["counts"])))
         else:
-            rows.append((stage["stage"], "pending", "", ""))
+            rows.append((stage["stage"], "running" if stage["stage"] == now else "pending", "", ""))
     yield table(status["run"], ["stage", "state", "seconds", "counts"], rows, numbers=False)
     if status["running"]:
         yield f"in use by {status['running']}"

@@ -352,8 +352,8 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
     assert "120 rows for fine-tuning, 120 for distillation, 40 for validation, 152 for test" in out
 
 
-def test_every_setting_of_the_template_has_its_default(tmp_path):
-    """The template explains; it changes nothing but the places."""
+def test_the_template_changes_nothing_but_the_places_and_the_objective(tmp_path):
+    """A student as small as the template's needs a tamed ranking loss; all else has its default."""
     from plad.config import Config
     from plad.config_file import load_config
 
@@ -364,8 +364,10 @@ def test_every_setting_of_the_template_has_its_default(tmp_path):
         "data": {name: getattr(config.data, name) for name in ("train", "validation", "test")},
         "teacher": {"model": config.teacher.model},
         "student": {"model": config.student.model},
+        "distill": {"objective": {"type": "rank", "beta": 0.1, "sft_weight": 4.0}},
     }
     assert config == Config.model_validate(minimal)
+    assert config.run.dir.name == "p"
 
 
 def test_init_overwrites_nothing(tmp_path):

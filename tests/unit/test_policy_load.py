@@ -22,7 +22,7 @@ from transformers import (
 from plad.config import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy.device import choose_dtype
-from plad.policy.load import attach, freeze_embeddings, load_policy, merge_lora, save_policy
+from plad.policy.load import attach, check_prompt, freeze_embeddings, load_policy, merge_lora, save_policy
 from plad.policy.resolve import resolve_model
 from tests.helpers import CHATML, FAMILIES, tiny_folder, tiny_lora_policy, tiny_policy, train_tokenizer
 
@@ -442,3 +442,13 @@ def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
 def test_resolving_needs_no_weights_in_memory(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "m")
     assert resolve_model(str(folder)) == folder
+
+
+def test_a_prompt_is_checked_without_weights_and_names_its_policy(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "m", tokenizer=train_tokenizer(chat_template=CHATML))
+    (folder / "model.safetensors").write_bytes(b"")
+    check_prompt(ModelSection(model=str(folder)), "teacher")
+    wrong = ModelSection(model=str(folder), prompt=PromptSection(separator=" "))
+    with pytest.raises(PolicyError) as error:
+        check_prompt(wrong, "student")
+    assert str(error.value).startswith("student.prompt.separator: a separator is for plain prompts")

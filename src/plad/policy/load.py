@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -142,6 +143,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _tokenizer_class(folder: Path) -> str | None:
     file = folder / "tokenizer_config.json"
     return json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+
+
+def check_prompt(section: ModelSection, role: str) -> None:
+    """Find out, without its weights, whether a policy's model is there and its prompt format can be made.
+
+    Raises:
+        PolicyError: it isn't or can't; the key is named.
+    """
+    folder = resolve_model(section.model, section.revision)
+    named = (folder / "generation_config.json").is_file()
+    generation = GenerationConfig.from_pretrained(folder, local_files_only=True) if named else None
+    try:
+        make_prompt_format(load_tokenizer(folder), section.prompt, generation)
+    except PolicyError as e:
+        where = f"{role}.{e.where}" if (e.where or "").startswith("prompt.") else e.where
+        raise PolicyError(e.what, where=where, fix=e.fix) from None
 
 
 def attach(policy: Policy, section: LoraSection) -> Policy:

@@ -147,7 +147,7 @@ def make_prompt_format(
     start = _start_ids(tokenizer)
     if section.separator and kind == "chat":
         raise PolicyError(
-            f"prompt.separator is for plain prompts, but the prompt format is chat ({why})",
+            f"a separator is for plain prompts, but the prompt format is chat ({why})",
             where="prompt.separator",
             fix="remove `prompt.separator`\nor set `prompt.format: plain`",
         )

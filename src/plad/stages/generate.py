@@ -1,10 +1,13 @@
 """Sample teacher and student on D, through the ledger."""
 
 import gc
+import logging
 from typing import Any
 
-from plad.records import Example, Generation
+from plad.records import Example, Generation, Outcome
 from plad.stages.context import Context, fine_tuned, weights
+
+log = logging.getLogger("plad")
 
 
 def sampled(
@@ -44,9 +47,19 @@ def generate(ctx: Context) -> dict[str, Any]:
             policy = fine_tuned(ctx, role)
             sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens, samples)
             counts[system] = _outcomes(sampled(ctx, policy, rows, system, sampling, ledger))
+            _warn_if_cut_off(system, counts[system])
             del policy
             gc.collect()
     return counts
+
+
+def _warn_if_cut_off(system: str, outcomes: dict[str, int]) -> None:
+    cut, total = outcomes.get(Outcome.TRUNCATED, 0), sum(outcomes.values())
+    if cut > total / 4:
+        log.warning(
+            "%d of %d answers of %s were cut off: raise generate.max_new_tokens, or fine-tune longer so that they end",
+            *(cut, total, system),
+        )
 
 
 def _outcomes(answers: list[Any]) -> dict[str, int]:

@@ -20,8 +20,13 @@ def pair(ctx: Context) -> dict[str, Any]:
         cfg.pairs.drop,
     )
     if not pairs:
+        reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
         raise DataError(
-            f"every pair was dropped: {counts}", where="pairs.drop", fix="look at `plad show RUN generations`"
+            f"none of {counts['candidates']} pairs is left: {reasons}",
+            where="pairs.drop",
+            fix="truncated: raise generate.max_new_tokens, or train longer (sft.epochs) so that answers end\n"
+            "identical or empty: use another student or a higher generate.temperature\n"
+            "plad show RUN generations shows the answers",
         )
     write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
     return counts

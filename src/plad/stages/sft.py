@@ -99,6 +99,10 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
 
 def sft(ctx: Context) -> dict[str, Any]:
     """D0 -> sft/teacher and sft/student (Algorithm 1, step 1)."""
+    from plad.policy.load import check_prompt
+
+    for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
+        check_prompt(ctx.policy_section(role), role)
     counts: dict[str, Any] = {}
     for role in ROLES:
         if role == "teacher" and not ctx.config.teacher.sft:
