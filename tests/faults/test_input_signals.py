@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 from plad import pipeline
 from plad.cli import main
 
