@@ -14,9 +14,13 @@ from plad.scoring.score import score
 
 
 def load(folder: Path) -> PreTrainedModel:
-    """The model of a folder, in float32."""
+    """The model of a folder, in float32 and wholly in memory."""
     transformers_logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    for weights in model.parameters():
+        # mapped from its file, a weight would come in at its first use and count as memory of the step
+        weights.data = weights.data.clone()
+    return model
 
 
 def cut(folder: Path, target: Path, *, layers: int, vocabulary: int) -> None:

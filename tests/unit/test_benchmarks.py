@@ -62,6 +62,15 @@ def test_a_cut_model_has_the_first_layers_and_tokens_of_the_whole(folder: Path, 
     assert {name for name in weights if ".layers." in name} == {name for name in originals if ".layers.0." in name}
 
 
+def test_a_loaded_model_lies_in_memory_and_not_in_its_file(folder: Path) -> None:
+    """Mapped weights would come in at their first use, and count as memory of the step."""
+    model = load(folder)
+
+    maps = Path("/proc/self/maps")  # Linux's list of mapped files
+    assert str(folder) not in (maps.read_text() if maps.exists() else "")
+    assert all(p.requires_grad for p in model.parameters())
+
+
 def test_the_model_prefers_the_rejected_completion_of_every_pair(folder: Path) -> None:
     model = load(folder)
     text = Text(*real_text(train_tokenizer(), vocabulary=300), seed=1)
