@@ -1,6 +1,8 @@
 """The ledger: what is recorded stays, under a key that holds everything that shaped it."""
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,20 @@ def test_reopened_it_still_holds_everything(path: Path) -> None:
 
 
 # -- files that are no ledger ---------------------------------------------------------------------------
+
+
+def test_several_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
+    for turn in range(30):
+        start = threading.Barrier(6)
+
+        def opened(path: Path = tmp_path / f"{turn}.sqlite", start: threading.Barrier = start) -> None:
+            start.wait()
+            with Ledger(path):
+                pass
+
+        with ThreadPoolExecutor(6) as pool:
+            for made in [pool.submit(opened) for _ in range(6)]:
+                made.result()
 
 
 def test_another_schema_is_refused(path: Path, ledger: Ledger) -> None:

@@ -22,6 +22,7 @@ from plad.errors import RunDirError
 from plad.records import Generation, Outcome
 
 SCHEMA = 1
+_TIMEOUT = 30.0  # seconds to wait for another process
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
 _TABLES = (
     """
@@ -88,7 +89,7 @@ class Ledger:
         mode = "ro" if readonly else "rwc"
         address = path if path == ":memory:" else f"{self.path.absolute().as_uri()}?mode={mode}"
         with self._errors():
-            self._db = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(address, uri=True, timeout=_TIMEOUT, isolation_level=None)
         try:
             with self._errors():
                 self._open(readonly)
@@ -97,11 +98,10 @@ class Ledger:
             raise
 
     def _open(self, readonly: bool) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == SCHEMA:
-            tables = 1
-        else:
-            tables = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        # one statement, one snapshot: another process may be making the tables right now
+        version, tables = self._db.execute(
+            "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
+        ).fetchone()
         if version != SCHEMA and (version or tables or readonly):
             raise RunDirError(
                 f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
@@ -110,13 +110,27 @@ class Ledger:
             )
         if readonly:
             return
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._write_ahead()
         self._db.execute("PRAGMA synchronous=NORMAL")
         if version != SCHEMA:
             with self._transaction():
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
+                    return  # another process made the tables since we looked
                 for table in _TABLES:
                     self._db.execute(table)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _write_ahead(self) -> None:
+        """Switch to WAL; SQLite doesn't wait for its timeout here while another process switches too."""
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,0 +1,93 @@
+"""The whole vocabulary of a run: one YAML file, every field with unit, default and the paper's value.
+
+Unknown keys are refused, numbers must be finite, and nothing here imports code named in a file.
+"""
+
+from pydantic import model_validator
+
+from plad.config.base import ROLES, PositiveInt, Role, Section, Share
+from plad.config.data import Columns, DataSection, RunSection
+from plad.config.evaluation import EvaluateSection
+from plad.config.judges import Judge, ReferenceJudge, RewardJudge
+from plad.config.models import (
+    LoraSection,
+    ModelSection,
+    PretrainedInit,
+    PromptSection,
+    PruneInit,
+    StudentSection,
+    TeacherSection,
+    TransformersEngine,
+)
+from plad.config.objectives import Objective, RankObjective, SftObjective
+from plad.config.pairs import DropRules, GenerateSection, PairsSection
+from plad.config.training import DistillSection, SftOverride, SftSection, TrainSettings, ValidationSection
+
+__all__ = [
+    "ROLES",
+    "Columns",
+    "Config",
+    "DataSection",
+    "DistillSection",
+    "DropRules",
+    "EvaluateSection",
+    "GenerateSection",
+    "Judge",
+    "LoraSection",
+    "ModelSection",
+    "Objective",
+    "PairsSection",
+    "PositiveInt",
+    "PretrainedInit",
+    "PromptSection",
+    "PruneInit",
+    "RankObjective",
+    "ReferenceJudge",
+    "RewardJudge",
+    "Role",
+    "RunSection",
+    "Section",
+    "SftObjective",
+    "SftOverride",
+    "SftSection",
+    "Share",
+    "StudentSection",
+    "TeacherSection",
+    "TrainSettings",
+    "TransformersEngine",
+    "ValidationSection",
+]
+
+
+class Config(Section):
+    """A run."""
+
+    run: RunSection
+    data: DataSection
+    teacher: TeacherSection
+    student: StudentSection
+    sft: SftSection = SftSection()
+    generate: GenerateSection = GenerateSection()
+    pairs: PairsSection = PairsSection()
+    distill: DistillSection = DistillSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+    @model_validator(mode="after")
+    def _answers_fit_together(self) -> "Config":
+        if self.generate.temperature == 0 and max(self.generate.samples, self.student_samples) > 1:
+            raise ValueError("generate.temperature 0 gives every sample of a prompt the same text; use 1 sample")
+        return self
+
+    @property
+    def student_samples(self) -> int:
+        """Student answers a prompt."""
+        return self.generate.student_samples or self.generate.samples
+
+    @property
+    def evaluation_max_new_tokens(self) -> int:
+        """Most tokens of an evaluated answer."""
+        return self.evaluate.max_new_tokens or self.generate.max_new_tokens
+
+    def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
+        """The adapter that `settings` trains on `policy`."""
+        return policy.lora if settings.lora == "inherit" else settings.lora

@@ -1,0 +1,16 @@
+"""What is measured on the test rows."""
+
+from pydantic import Field
+
+from plad.config.base import PositiveInt, Section
+from plad.config.judges import Judge, ReferenceJudge
+
+
+class EvaluateSection(Section):
+    judges: tuple[Judge, ...] = (ReferenceJudge(),)
+    rouge: bool = Field(default=True, description="ROUGE-1, ROUGE-2 and ROUGE-L F1 against the best reference.")
+    stemmer: bool = Field(default=False, description="Porter-stem English words before ROUGE.")
+    temperature: float = Field(default=0.0, ge=0, description="Temperature of the evaluated answers; 0 is greedy.")
+    max_new_tokens: PositiveInt | None = Field(default=None, description="Default: `generate.max_new_tokens`.")
+    limit: PositiveInt | None = Field(default=None, description="Evaluate only the first N test rows.")
+    bootstrap: PositiveInt = Field(default=10_000, description="Resamples of the paired bootstrap over prompts.")

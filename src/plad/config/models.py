@@ -1,0 +1,73 @@
+"""Teacher and student: the model, its prompt format, its adapter."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from plad.config.base import PositiveInt, Section
+
+
+class PromptSection(Section):
+    """How a prompt becomes tokens."""
+
+    format: Literal["auto", "chat", "plain"] = Field(
+        default="auto", description="auto: the tokenizer's chat template if it has one, else plain text."
+    )
+    template: str | None = Field(
+        default=None, description="Plain text around the prompt, holding `{prompt}` once; overrides `format`."
+    )
+    separator: str = Field(
+        default="",
+        description="Text between a plain prompt and its answer, such as a space; tokenised with the answer.",
+    )
+    system: str | None = Field(default=None, description="System message put before a plain prompt in chat format.")
+
+    @model_validator(mode="after")
+    def _template_names_prompt(self) -> "PromptSection":
+        if self.template is not None and self.template.count("{prompt}") != 1:
+            raise ValueError("template must hold {prompt} exactly once")
+        return self
+
+
+class LoraSection(Section):
+    r: PositiveInt = Field(default=8, description="Rank. Paper: 8.")
+    alpha: float = Field(default=32, gt=0, description="Scale. Paper: 32.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout on the adapter's input. Paper: 0.1.")
+    target_modules: tuple[str, ...] | None = Field(
+        default=None, description="Module names to adapt. Default: every linear layer but the output head."
+    )
+
+
+class TransformersEngine(Section):
+    type: Literal["transformers"] = "transformers"
+
+
+class PretrainedInit(Section):
+    type: Literal["pretrained"] = "pretrained"
+
+
+class PruneInit(Section):
+    type: Literal["prune"] = "prune"
+    layers: PositiveInt = Field(description="Layers kept of `student.model`; those of least influence are dropped.")
+    prompts: PositiveInt = Field(default=32, description="Task prompts on which influence is measured.")
+
+
+class ModelSection(Section):
+    """What both policies share."""
+
+    model: str = Field(description="Folder, hub name, or .gguf file.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: bfloat16 on a GPU that has it, else float32."
+    )
+    prompt: PromptSection = PromptSection()
+    lora: LoraSection | None = Field(default=LoraSection(), description="Adapter to train; null trains every weight.")
+
+
+class TeacherSection(ModelSection):
+    engine: TransformersEngine = TransformersEngine()
+    sft: bool = Field(default=True, description="Fine-tune the teacher on D0 (Algorithm 1, step 1).")
+
+
+class StudentSection(ModelSection):
+    init: Annotated[PretrainedInit | PruneInit, Field(discriminator="type")] = PretrainedInit()

@@ -1,0 +1,81 @@
+"""Training runs: fine-tuning and distillation."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from plad.config.base import PositiveInt, Role, Section
+from plad.config.models import LoraSection
+from plad.config.objectives import Objective, RankObjective
+
+
+class TrainSettings(Section):
+    """One training run."""
+
+    epochs: float = Field(default=1.0, gt=0, description="Passes over the data. Paper: 1.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
+    batch_size: PositiveInt = Field(default=8, description="Prompts a step. Paper: 8.")
+    gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
+    max_tokens: PositiveInt | None = Field(
+        default=None,
+        description="Most tokens in one forward pass: bounds memory, never changes the result (dropout draws apart). "
+        "Default: one group a pass on CPU, 16384 tokens on a GPU.",
+    )
+    max_length: PositiveInt | None = Field(
+        default=None,
+        description="Rows whose prompt + completion are longer are dropped and counted. Default: the context.",
+    )
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises to its peak."
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="Gradient norm above which the gradient is scaled down."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    freeze_embeddings: bool = Field(default=False, description="Keep input embeddings (and a head tied to them) fixed.")
+    lora: LoraSection | Literal["inherit"] | None = Field(
+        default="inherit", description="Adapter of this training run; inherit: the policy's own `lora`."
+    )
+    checkpoint_steps: PositiveInt = Field(default=50, description="Steps between resumable checkpoints.")
+
+    def relevant(self) -> dict[str, Any]:
+        """The settings that shape what is learnt; the others bound memory or pace the checkpoints."""
+        return self.model_dump(
+            mode="json", exclude={"max_tokens", "checkpoint_steps", "gradient_checkpointing", "lora"}
+        )
+
+
+class SftOverride(Section):
+    """Fields of `sft` that differ for one policy."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    batch_size: PositiveInt | None = None
+    freeze_embeddings: bool | None = None
+
+
+class SftSection(TrainSettings):
+    teacher: SftOverride = SftOverride()
+    student: SftOverride = SftOverride()
+
+    def settings(self, role: Role) -> TrainSettings:
+        """The settings of one policy's fine-tuning: the section with that policy's overrides."""
+        override: SftOverride = getattr(self, role)
+        base = {k: v for k, v in self if k not in ("teacher", "student")}
+        return TrainSettings(**{**base, **override.model_dump(exclude_none=True)})
+
+
+class ValidationSection(Section):
+    """Choosing the checkpoint while distilling."""
+
+    evaluations: int = Field(default=4, ge=0, description="Evenly spaced validations; 0 turns them off.")
+    rows: PositiveInt = Field(default=64, description="Validation prompts sampled each time.")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="best: the checkpoint of best validation win rate."
+    )
+
+
+class DistillSection(TrainSettings):
+    objective: Objective = RankObjective()
+    validation: ValidationSection = ValidationSection()
