@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor, nn
 
 from plad.errors import PolicyError
+from plad.scoring import head
 from plad.scoring import score as core
 from plad.scoring.attention import Kernel
 from plad.scoring.layout import Group
@@ -112,7 +113,7 @@ def test_a_model_that_can_share_nothing_takes_the_plain_forward(group: Group) ->
 
 def test_a_cache_that_gives_nan_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     cached = core._cached
-    monkeypatch.setattr(core, "_cached", lambda *args: cached(*args) * float("nan"))
+    monkeypatch.setattr(core, "_cached", lambda *args: [found * float("nan") for found in cached(*args)])
     log: list[str] = []
     assert checked_route(tiny("bloom"), PAIR, log.append) is Route.PLAIN
     assert len(log) == 1
@@ -127,7 +128,7 @@ def test_a_model_that_gives_nan_is_refused() -> None:
 
 
 def test_a_model_that_no_route_reproduces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "log_probs", lambda logits, sources, targets: logits[sources, targets])
+    monkeypatch.setattr(head, "log_probs", lambda logits, sources, targets: logits[sources, targets])
     log: list[str] = []
     with pytest.raises(PolicyError, match="no route"):
         checked_route(tiny("llama"), PAIR, log.append)

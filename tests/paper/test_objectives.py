@@ -28,9 +28,12 @@ pair_texts: st.SearchStrategy[Texts] = st.lists(
 def scores(texts: Texts, chosen: list[int] | None = None) -> Scores:
     """What the core would give for completions with these token log-probabilities; the first is chosen by default."""
     flat = [logp for group in texts for completion in group for logp in completion]
-    lengths = [len(completion) for group in texts for completion in group]
     logps = torch.tensor(flat, dtype=torch.float64, requires_grad=True)
-    return Scores(logps, torch.tensor(lengths), [len(group) for group in texts], chosen or [1] * len(texts))
+    groups = [
+        Group(f"g{i}", (1,), tuple((5,) * len(completion) for completion in group), n)
+        for i, (group, n) in enumerate(zip(texts, chosen or [1] * len(texts), strict=True))
+    ]
+    return Scores(groups, logps)
 
 
 def gradient(measured: Scores, out: ObjectiveOut) -> Tensor:

@@ -5,12 +5,11 @@ prompt once and reads it from `past_key_values`, for models whose attention can'
 forward for models that can do neither.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,9 @@ from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
 from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
+from plad.scoring.head import TOLERANCE, Wanted, accepted, read_head
 from plad.scoring.last_layer import last_layer, read_at
 from plad.scoring.layout import Group, lay_out, pad
-from plad.scoring.logprobs import log_probs
 from plad.scoring.segments import SegmentPlan
 
 
@@ -32,21 +31,37 @@ class Route(StrEnum):
     PLAIN = "plain"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scores:
     """What the core measured.
 
     Attributes:
-        logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens.
-        lengths: [M] tokens of each completion.
-        sizes: completions of each group; they add up to M.
-        chosen: how many of each group's completions, from the first on, are preferred to its others.
+        groups: what was scored.
+        logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens;
+            [0] where no logits were asked for.
+        states: [N, H] the input of the model's output head at the position that predicts each completion token;
+            None unless asked for.
     """
 
+    groups: Sequence[Group]
     logps: Tensor
-    lengths: Tensor
-    sizes: list[int]
-    chosen: list[int]
+    states: Tensor | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Completions of each group; they add up to M."""
+        return [len(group.completions) for group in self.groups]
+
+    @property
+    def chosen(self) -> list[int]:
+        """How many of each group's completions, from the first on, are preferred to its others."""
+        return [group.chosen for group in self.groups]
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[M] tokens of each completion."""
+        lengths = [len(completion) for group in self.groups for completion in group.completions]
+        return torch.tensor(lengths, device=self.logps.device)
 
     def sums(self) -> Tensor:
         """[M] log-probability of each completion; 0 for an empty one."""
@@ -58,33 +73,33 @@ class Scores:
         return self.sums() / self.lengths.clamp(min=1)
 
 
-def score(model: nn.Module, groups: Sequence[Group], *, route: Route | None = None) -> Scores:
+def score(
+    model: nn.Module, groups: Sequence[Group], *, route: Route | None = None, states: bool = False, logits: bool = True
+) -> Scores:
     """Log-probabilities of every completion of every group, differentiable.
 
     Args:
         model: a decoder-only transformers model, bare or wrapped by peft or DistributedDataParallel.
         groups: at least one; with the segments route they are packed into one row (see `layout.pack`).
         route: how prompts are shared; default: `choose_route(model)`.
+        states: also give the states from which the head predicts, differentiable too.
+        logits: False leaves the head out, and log-probabilities with it: what remains are the states.
 
     Raises:
         PolicyError: the model can't be scored by this route.
     """
     route = choose_route(model) if route is None else route
     base = unwrap(model)
+    wanted = Wanted(logps=logits, states=states)
     if route is Route.CACHE and base.training and base.is_gradient_checkpointing:
         route = Route.PLAIN  # checkpointed layers drop the cache
     if route is Route.SEGMENTS:
-        logps = _segments(model, base, groups)
+        found = _segments(model, base, groups, wanted)
     else:
         one = _cached if route is Route.CACHE else _padded
-        logps = torch.cat([one(model, base, group) for group in groups])
-    lengths = [len(completion) for group in groups for completion in group.completions]
-    return Scores(
-        logps=logps,
-        lengths=torch.tensor(lengths, device=logps.device),
-        sizes=[len(group.completions) for group in groups],
-        chosen=[group.chosen for group in groups],
-    )
+        found = _join([one(model, base, group, wanted) for group in groups])
+    measured = iter(found)
+    return Scores(groups, next(measured) if logits else torch.zeros(0, device=base.device), next(measured, None))
 
 
 def choose_route(model: nn.Module) -> Route:
@@ -96,17 +111,13 @@ def choose_route(model: nn.Module) -> Route:
     base = unwrap(model)
     if base.config.is_encoder_decoder:
         raise PolicyError(f"{type(base).__name__} is an encoder-decoder", fix="use a decoder-only model")
-    accepted = _accepted(base)
+    keywords = accepted(base)
     layers = set(getattr(base.config, "layer_types", None) or ())
     # chunked and recurrent layers don't receive their pattern as a keyword of the attention function
     regular = layers <= {"full_attention", "sliding_attention"}
-    if replaceable(base) and regular and "position_ids" in accepted:
+    if replaceable(base) and regular and "position_ids" in keywords:
         return Route.SEGMENTS
-    return Route.CACHE if "past_key_values" in accepted else Route.PLAIN
-
-
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Nats a token by which a route may differ from the plain forward: above rounding, far below a wrong mask."""
+    return Route.CACHE if "past_key_values" in keywords else Route.PLAIN
 
 
 def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) -> Route:
@@ -148,7 +159,7 @@ def _problem(model: nn.Module, group: Group, route: Route, plain: Tensor) -> str
     except Exception as error:  # whatever a foreign model raises, the next route may work
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     difference = (found - plain).abs().mean().item() if len(plain) else 0.0
-    tolerance = _TOLERANCE.get(unwrap(model).dtype, 1e-1)
+    tolerance = TOLERANCE.get(unwrap(model).dtype, 1e-1)
     return None if difference <= tolerance else f"log-probabilities differ by {difference:.2g} nats a token"
 
 
@@ -160,22 +171,13 @@ def _separate(model: nn.Module, prompt: Sequence[int], completion: Sequence[int]
     return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
 
 
-def _accepted(base: PreTrainedModel) -> frozenset[str]:
-    """Names of the keywords of the model's forward."""
-    return frozenset(inspect.signature(base.forward).parameters)
+def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:
+    """Measurements of successive tokens, put end to end."""
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
-def _logits(model: nn.Module, base: PreTrainedModel, keep: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
-    """The logits [B, R, V] of the positions `keep` [R], through the model's own head, and the model's output."""
-    if "logits_to_keep" in _accepted(base):
-        output = model(**inputs, logits_to_keep=keep)
-        return output.logits, output
-    output = model(**inputs)
-    return output.logits[:, keep], output
-
-
-def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group]) -> Tensor:
-    """[N] by packing the groups into one row."""
+def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wanted: Wanted) -> list[Tensor]:
+    """[N, ...] each, by packing the groups into one row."""
     held = base.config._attn_implementation == NAME
     if base.training and base.is_gradient_checkpointing and torch.is_grad_enabled() and not held:
         raise PolicyError(
@@ -187,66 +189,69 @@ def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group]) 
     recomputes = base.training and base.is_gradient_checkpointing
     last = None if recomputes else last_layer(base)
     with plan_attention(base), nullcontext() if last is None else read_at(base, row.keep, row.input_ids.shape[1]):
-        logits, _ = _logits(
+        read, _ = read_head(
             model,
             base,
             row.keep,
+            wanted,
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             use_cache=False,
             plad_plan=SegmentPlan(groups, base.device, last_layer=last),
         )
-    return log_probs(logits[0], row.sources, row.targets)
+    return read(row.sources, row.targets)
 
 
-def _cached(model: nn.Module, base: PreTrainedModel, group: Group) -> Tensor:
-    """[N] of one group: the prompt once, then its completions as a batch that reads the prompt's cache."""
+def _cached(model: nn.Module, base: PreTrainedModel, group: Group, wanted: Wanted) -> list[Tensor]:
+    """[N, ...] each, of one group: the prompt once, then its completions as a batch that reads the prompt's cache."""
     device, completions = base.device, group.completions
     prompt = torch.tensor([group.prompt], device=device)
     last = torch.tensor([len(group.prompt) - 1], device=device)
-    logits, output = _logits(model, base, last, input_ids=prompt, use_cache=True)
+    read, output = read_head(model, base, last, wanted, input_ids=prompt, use_cache=True)
     started = [completion[0] for completion in completions if completion]
-    firsts = log_probs(logits[0], torch.zeros(len(started), dtype=torch.long, device=device), _long(started, device))
+    firsts = read(torch.zeros(len(started), dtype=torch.long, device=device), _long(started, device))
     longest = max(group.branches)
     if not longest:
         return firsts
     cache = output.past_key_values
     cache.batch_repeat_interleave(len(completions))
-    logits, _ = _logits(
+    read, _ = read_head(
         model,
         base,
         torch.arange(longest, device=device),
+        wanted,
         input_ids=pad([completion[:-1] for completion in completions], group.prompt[0], device),
         past_key_values=cache,
         use_cache=True,
     )
     sources = [k * longest + i for k, n in enumerate(group.branches) for i in range(n)]
     targets = [token for completion in completions for token in completion[1:]]
-    rest = log_probs(logits.flatten(0, 1), _long(sources, device), _long(targets, device))
-    # interleave: each completion's first token, then its others
-    pieces: list[Tensor] = []
-    remaining = iter(rest.split(list(group.branches)))
-    first = iter(firsts.split(1))
-    for completion in completions:
-        others = next(remaining)
-        pieces += [next(first), others] if completion else []
-    return torch.cat(pieces)
+    rest = read(_long(sources, device), _long(targets, device))
+    # the order of tokens: each completion's first one, then its others
+    order: list[int] = []
+    first, other = 0, len(started)
+    for completion, n in zip(completions, group.branches, strict=True):
+        order += [first, *range(other, other + n)] if completion else []
+        first, other = first + bool(completion), other + n
+    at = _long(order, device)
+    return [column[at] for column in _join([firsts, rest])]
 
 
-def _padded(model: nn.Module, base: PreTrainedModel, group: Group) -> Tensor:
-    """[N] of one group: every completion with its own copy of the prompt, right-padded."""
+def _padded(model: nn.Module, base: PreTrainedModel, group: Group, wanted: Wanted) -> list[Tensor]:
+    """[N, ...] each, of one group: every completion with its own copy of the prompt, right-padded."""
     device, start, longest = base.device, len(group.prompt) - 1, max(group.branches)
     rows = [(*group.prompt, *completion[:-1]) for completion in group.completions]
-    logits, _ = _logits(
+    read, _ = read_head(
         model,
         base,
         torch.arange(start, start + longest + 1, device=device),
+        wanted,
         input_ids=pad(rows, group.prompt[0], device),
         use_cache=False,
     )
     sources = [k * (longest + 1) + i for k, completion in enumerate(group.completions) for i in range(len(completion))]
     targets = [token for completion in group.completions for token in completion]
-    return log_probs(logits.flatten(0, 1), _long(sources, device), _long(targets, device))
+    return read(_long(sources, device), _long(targets, device))
 
 
 def _long(values: Sequence[int], device: torch.device) -> Tensor:
