@@ -86,26 +86,67 @@ def _pair(example: Example, chosen: Generation, rejected: Generation) -> Pair:
     )
 
 
-def pair_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
-    """What `rank` trains on: one group a prompt, its chosen texts and then its rejected ones.
-
-    The prompt and every text are computed once, however many pairs they make. A rejected text is scored as the very
-    tokens that were sampled.
-    """
+def by_example(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each example, by its id."""
     grouped: dict[str, list[Pair]] = {}
     for pair in pairs:
         grouped.setdefault(pair.id.rpartition("#")[0], []).append(pair)
+    return grouped
+
+
+def pair_groups(
+    pairs: Sequence[Pair], prompt_format: PromptFormat, references: Mapping[str, str] | None = None
+) -> list[Group]:
+    """What preference objectives train on: one group a prompt, its chosen texts and then its other ones.
+
+    The prompt and every text are computed once, however many pairs they make. A rejected text is scored as the very
+    tokens that were sampled.
+
+    Args:
+        references: a text by example id, added to the group as context.
+    """
     groups: list[Group] = []
-    for example_id, same in grouped.items():
-        chosen = {p.chosen: tuple(prompt_format.encode_completion(p.chosen)) for p in same}
-        rejected = {
-            p.rejected: p.rejected_token_ids or tuple(prompt_format.encode_completion(p.rejected)) for p in same
-        }
-        prompt = tuple(prompt_format.encode_prompt(same[0].prompt))
-        groups.append(Group(example_id, prompt, (*chosen.values(), *rejected.values()), len(chosen)))
+    for example_id, same in by_example(pairs).items():
+        texts = _texts(same)
+        place = {text: i for i, text in enumerate(texts)}
+        completions = [tokens or tuple(prompt_format.encode_completion(text)) for text, tokens in texts.items()]
+        context = [tuple(prompt_format.encode_completion(references[example_id]))] if references else []
+        groups.append(
+            Group(
+                id=example_id,
+                prompt=tuple(prompt_format.encode_prompt(same[0].prompt)),
+                completions=(*completions, *context),
+                chosen=len({pair.chosen for pair in same}),
+                pairs=tuple((place[pair.chosen], place[pair.rejected]) for pair in same),
+                values=_values(same, place),
+                context=len(context),
+            )
+        )
     return groups
 
 
+def _texts(same: Sequence[Pair]) -> dict[str, tuple[int, ...]]:
+    """The distinct texts of an example's pairs, chosen ones first, each with its sampled tokens if they are known."""
+    tokens: dict[str, tuple[int, ...]] = {pair.chosen: () for pair in same}
+    for pair in same:
+        tokens[pair.rejected] = tokens.get(pair.rejected) or pair.rejected_token_ids
+    return tokens
+
+
+def _values(same: Sequence[Pair], place: Mapping[str, int]) -> dict[str, tuple[float, ...]]:
+    """What was measured of each text, for the names measured of all of them."""
+    values: dict[str, tuple[float, ...]] = {}
+    for name in {name: None for pair in same for name in pair.values}:
+        if any(name not in pair.values for pair in same):
+            continue
+        of_texts = [0.0] * len(place)
+        for pair in same:
+            for text, value in zip((pair.chosen, pair.rejected), pair.values[name], strict=True):
+                of_texts[place[text]] = value
+        values[name] = tuple(of_texts)
+    return values
+
+
 def chosen_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
-    """What SeqKD trains on: each prompt with its distinct teacher answers."""
+    """What SeqKD trains on: each prompt with its distinct chosen answers."""
     return [Group(g.id, g.prompt, g.completions[: g.chosen], g.chosen) for g in pair_groups(pairs, prompt_format)]

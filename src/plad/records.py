@@ -1,6 +1,7 @@
 """What the files of a run hold: examples, generations, pairs and judgements."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict
 
@@ -77,6 +78,7 @@ class Pair:
         id: ``<example id>#<teacher's sample>-<student's sample>``.
         rejected_token_ids: the student's own tokens, so that training scores exactly what
             was sampled; empty where the rejected text came from elsewhere.
+        values: what was measured of the chosen and of the rejected text, by name.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Pair:
     chosen_source: str
     rejected_source: str
     rejected_token_ids: tuple[int, ...] = ()
+    values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Verdict(StrEnum):

@@ -57,16 +57,16 @@ def example_view(row: Mapping[str, Any]) -> "RenderableType":
         return panel(title, [(name, text if text is not None else "(text not kept)") for name, text in answers])
     prompt = [("prompt", _prompt(row["prompt"]))] if row["prompt"] is not None else []
     if "chosen" in row:
-        return panel(
-            row["id"],
-            [
-                *prompt,
-                (f"chosen ({row['chosen_source']})", row["chosen"]),
-                (f"rejected ({row['rejected_source']})", row["rejected"]),
-            ],
-        )
+        texts = [(_side(row, index, side), row[side]) for index, side in enumerate(("chosen", "rejected"))]
+        return panel(row["id"], [*prompt, *texts])
     title = f"{row['example_id']} sample {row['sample']}: {row['outcome']}, {row['tokens']} tokens"
     return panel(title, [*prompt, (row["system"], row["text"])])
+
+
+def _side(pair: Mapping[str, Any], index: int, side: str) -> str:
+    """`chosen (teacher, similarity 2.5)`: whose text it is, and what was measured of it."""
+    measured = [f"{name.replace('_', ' ')} {both[index]:.4g}" for name, both in pair["values"].items()]
+    return f"{side} ({', '.join([pair[f'{side}_source'], *measured])})"
 
 
 def _prompt(prompt: Any) -> str:

@@ -1,5 +1,7 @@
 """The data files of a run, and that TRL reads the pairs."""
 
+from dataclasses import replace
+
 import pytest
 
 from plad.data.formats import (
@@ -34,7 +36,13 @@ def test_a_damaged_or_missing_file_names_the_way_out(tmp_path, content):
             read_examples_jsonl(tmp_path / "x.jsonl")
 
 
-@pytest.mark.parametrize("pairs", [PLAIN, CHAT, []], ids=["plain", "conversational", "none"])
+MEASURED = [
+    replace(PLAIN[0], id="m#0-0", values={"quality": (2.5, -1.0), "similarity": (0.1, 0.2)}),
+    replace(PLAIN[0], id="m#0-1", values={"quality": (1 / 3, 0.0)}),
+]
+
+
+@pytest.mark.parametrize("pairs", [PLAIN, CHAT, MEASURED, []], ids=["plain", "conversational", "measured", "none"])
 def test_pairs_come_back_as_written(tmp_path, pairs):
     write_pairs_parquet(tmp_path / "pairs.parquet", pairs)
     assert read_pairs_parquet(tmp_path / "pairs.parquet") == pairs

@@ -92,3 +92,17 @@ def test_every_completion_token_is_predicted_by_the_token_before_it(given_groups
 
 def test_sequences_are_filled_up_on_the_right() -> None:
     assert pad([(1, 2, 3), (), (4,)], 9, CPU).tolist() == [[1, 2, 3], [9, 9, 9], [4, 9, 9]]
+
+
+def test_each_chosen_text_is_preferred_to_all_others_but_context_unless_pairs_say_otherwise() -> None:
+    four = ((1,), (2,), (3,), (4,))
+    assert Group("g", (7,), four, 2).preferences == ((0, 2), (0, 3), (1, 2), (1, 3))
+    assert Group("g", (7,), four, 2, context=1).preferences == ((0, 2), (1, 2))
+    assert Group("g", (7,), four, 2, pairs=((1, 0),)).preferences == ((1, 0),)
+    assert Group("g", (7,), four, 4).preferences == ()
+
+
+def test_values_that_do_not_fit_the_completions_are_refused() -> None:
+    Group("row-3", (1,), ((1,), (2,), (3,)), values={"quality": (1.0, 2.0)}, context=1)
+    with pytest.raises(DataError, match="row-3: 1 values of quality for 2 completions"):
+        Group("row-3", (1,), ((1,), (2,)), values={"quality": (1.0,)})

@@ -3,7 +3,7 @@
 from plad.config import DropRules
 from plad.pairs import build_pairs, chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
-from plad.records import Example, Generation, Outcome
+from plad.records import Example, Generation, Outcome, Pair
 from tests.helpers import tiny_policy
 
 
@@ -78,3 +78,33 @@ def test_a_group_holds_a_prompt_and_each_of_its_texts_once() -> None:
     assert group.completions[2:] == ((7, 8, 2),) * 3  # the tokens that were sampled, not the text encoded again
     (alone,) = chosen_groups(pairs, fmt)
     assert alone.completions == group.completions[:2]
+
+
+def made(id: str, chosen: str, rejected: str, **values: tuple[float, float]) -> Pair:
+    return Pair(id, "x", chosen, rejected, "teacher", "student_sft", values=values)
+
+
+def test_only_the_pairs_that_were_kept_are_preferences() -> None:
+    """A text may be chosen in one pair and rejected in another; it stands in the group once."""
+    pairs = [made("a#0-0", "t", "s0"), made("a#0-1", "s1", "t"), made("b#0-0", "t", "s0")]
+    first, second = pair_groups(pairs, prompt_format())
+    assert (first.chosen, len(first.completions)) == (2, 3)
+    assert first.preferences == ((0, 2), (1, 0))
+    assert second.preferences == ((0, 1),)
+
+
+def test_values_follow_their_texts() -> None:
+    """`half` was not measured of every pair, so the group has none."""
+    pairs = [
+        made("a#0-0", "t0", "s", quality=(3.0, 1.0), half=(0.0, 0.0)),
+        made("a#1-0", "t1", "s", quality=(2.0, 1.0)),
+    ]
+    (group,) = pair_groups(pairs, prompt_format())
+    assert group.values == {"quality": (3.0, 2.0, 1.0)}
+
+
+def test_a_reference_is_context() -> None:
+    fmt = prompt_format()
+    (group,) = pair_groups([made("a#0-0", "t", "s")], fmt, {"a": "target"})
+    assert group.completions[-1] == tuple(fmt.encode_completion("target"))
+    assert (group.context, group.candidates, group.preferences) == (1, 2, ((0, 1),))

@@ -9,6 +9,8 @@ from plad.errors import DataError
 from plad.records import Example, Message, Pair, Prompt
 from plad.rundir import atomic_file
 
+SIDES = ("chosen", "rejected")
+
 
 def example_to_json(example: Example) -> dict[str, Any]:
     """A row {"id", "prompt", "references"}, as `read_examples` takes it."""
@@ -52,7 +54,7 @@ def pair_to_trl(pair: Pair) -> dict[str, Any]:
 
 
 def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write pairs, whole or not at all: TRL's columns, then id, sources and the rejected text's tokens."""
+    """Write pairs, whole or not at all: TRL's columns, then id, sources, the rejected text's tokens, and values."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -61,10 +63,12 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
         raise DataError("plain and conversational prompts are mixed", where="pairs", fix="use one kind of prompt")
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     text = pa.list_(message) if conversational else pa.string()
+    measured = sorted({name for p in pairs for name in p.values})
     schema = pa.schema(
         [("prompt", text), ("chosen", text), ("rejected", text)]
         + [(name, pa.string()) for name in ("id", "chosen_source", "rejected_source")]
         + [("rejected_token_ids", pa.list_(pa.int32()))]
+        + [(f"{side}_{name}", pa.float64()) for name in measured for side in SIDES]
     )
     rows = [
         {
@@ -73,6 +77,7 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
             "chosen_source": p.chosen_source,
             "rejected_source": p.rejected_source,
             "rejected_token_ids": list(p.rejected_token_ids),
+            **{f"{side}_{n}": v for n, both in p.values.items() for side, v in zip(SIDES, both, strict=True)},
         }
         for p in pairs
     ]
@@ -93,8 +98,9 @@ def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
         raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean pair writes it again")
     try:
         table = pq.read_table(path)
-        rows = table.slice(0, limit).to_pylist()
-        return [_pair(row) for row in rows]
+        numbers = [f.name for f in table.schema if pa.types.is_float64(f.type)]
+        measured = [name.removeprefix("chosen_") for name in numbers if name.startswith("chosen_")]
+        return [_pair(row, measured) for row in table.slice(0, limit).to_pylist()]
     except (pa.ArrowException, OSError, KeyError) as e:
         first = str(e).splitlines()[0]
         raise DataError(
@@ -102,8 +108,9 @@ def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
         ) from None
 
 
-def _pair(row: dict[str, Any]) -> Pair:
-    chosen, rejected = (row[n] if isinstance(row[n], str) else row[n][0]["content"] for n in ("chosen", "rejected"))
+def _pair(row: dict[str, Any], measured: Sequence[str]) -> Pair:
+    chosen, rejected = (row[n] if isinstance(row[n], str) else row[n][0]["content"] for n in SIDES)
+    values = {name: (row[f"chosen_{name}"], row[f"rejected_{name}"]) for name in measured}
     return Pair(
         id=row["id"],
         prompt=_prompt_from_json(row["prompt"]),
@@ -112,6 +119,7 @@ def _pair(row: dict[str, Any]) -> Pair:
         chosen_source=row["chosen_source"],
         rejected_source=row["rejected_source"],
         rejected_token_ids=tuple(row["rejected_token_ids"]),
+        values={name: both for name, both in values.items() if None not in both},
     )
 
 

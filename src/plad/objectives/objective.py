@@ -63,7 +63,7 @@ class SftLoss:
 class RankLoss:
     """Ranking calibration of chosen against rejected texts, with an optional cross-entropy of the chosen ones.
 
-    Every chosen text makes a pair with every rejected one of its prompt; a group's loss is the mean over its pairs.
+    A group's loss is the mean over its pairs.
 
     Attributes:
         beta: margin in nats, of the whole text (sum) or a token (mean).
@@ -85,11 +85,11 @@ class RankLoss:
         Raises:
             DataError: a group has no chosen or no rejected text.
         """
-        if any(not 0 < chosen < size for chosen, size in zip(scores.chosen, scores.sizes, strict=True)):
+        if not all(group.preferences for group in scores.groups):
             raise DataError("ranking needs a chosen and a rejected text in every group")
         means = scores.means()
         values = means if self.length_normalization == "mean" else scores.sums()
-        better, worse, group = _all_pairs(scores)
+        better, worse, group = _preferences(scores)
         chosen, rejected = values[better], values[worse]
         ranked = (scores.lengths[better] > 0) & (scores.lengths[worse] > 0)
         hinge = torch.where(ranked, rank(chosen, rejected, beta=self.beta), 0.0)
@@ -113,14 +113,13 @@ class RankLoss:
         return ObjectiveOut(losses, active, {name: value.detach() for name, value in metrics.items()})
 
 
-def _all_pairs(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+def _preferences(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
     """[P] indices of the chosen and of the rejected completion of every pair, and [P] its group."""
     pairs: list[tuple[int, int, int]] = []
     start = 0
-    for group, (chosen, size) in enumerate(zip(scores.chosen, scores.sizes, strict=True)):
-        middle, end = start + chosen, start + size
-        pairs += [(better, worse, group) for better in range(start, middle) for worse in range(middle, end)]
-        start = end
+    for index, group in enumerate(scores.groups):
+        pairs += [(start + better, start + worse, index) for better, worse in group.preferences]
+        start += len(group.completions)
     better, worse, group = torch.tensor(pairs, device=scores.logps.device).unbind(1)
     return better, worse, group
 

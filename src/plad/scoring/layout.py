@@ -1,7 +1,7 @@
 """Groups (one prompt, K completions) and the rows that hold several of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,19 +17,39 @@ class Group:
         id: names the group in messages.
         prompt: at least one token: its last one predicts the first token of every completion.
         completions: K >= 1 of them, end-of-sequence token included; an empty one scores 0.
-        chosen: how many of them, from the first on, are preferred to all the others.
+        chosen: how many of them, from the first on, are preferred to others.
+        pairs: which completion is preferred to which, as indices; empty: each chosen one to all the others.
+        values: what was measured of each completion before training, by name.
+        context: how many completions, at the end, are only read: they enter no loss and have no values.
     """
 
     id: str
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
     chosen: int = 1
+    pairs: tuple[tuple[int, int], ...] = ()
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    context: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise DataError("the prompt has no tokens", where=self.id, fix="start prompts with a beginning-of-sequence")
         if not self.completions:
             raise DataError("there is no completion to score", where=self.id)
+        for name, values in self.values.items():
+            if len(values) != self.candidates:
+                raise DataError(f"{len(values)} values of {name} for {self.candidates} completions", where=self.id)
+
+    @property
+    def candidates(self) -> int:
+        """Completions that enter the loss."""
+        return len(self.completions) - self.context
+
+    @property
+    def preferences(self) -> tuple[tuple[int, int], ...]:
+        """(better, worse) indices of completions: the pairs a loss is made of."""
+        every = ((i, j) for i in range(self.chosen) for j in range(self.chosen, self.candidates))
+        return self.pairs or tuple(every)
 
     @property
     def branches(self) -> tuple[int, ...]:

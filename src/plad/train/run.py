@@ -157,7 +157,7 @@ def train_policy(
         **depends,
         "objective": objective.model_dump(mode="json"),
         "seed": seed,
-        "groups": fingerprint([[g.id, g.prompt, g.completions] for g in groups]),
+        "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),
     }
     resume = _resume(folder, depends, metrics_file, stage)
     latest: dict[str, Any] = {}

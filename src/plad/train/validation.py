@@ -28,7 +28,7 @@ def probe_logps(model: nn.Module, groups: Sequence[Group], route: Route) -> dict
     for group in groups:
         means = score(model, [group], route=route).means().tolist()
         chosen.extend(means[: group.chosen])
-        rejected.extend(means[group.chosen :])
+        rejected.extend(means[group.chosen : group.candidates])
     names = {"chosen_logp": chosen, "rejected_logp": rejected}
     return {name: sum(v) / len(v) for name, v in names.items() if v}
 
