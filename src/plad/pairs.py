@@ -6,13 +6,13 @@ from collections.abc import Set as AbstractSet
 
 from plad.config import DropRules
 from plad.policy.prompt import PromptFormat
-from plad.records import Example, Generation, Outcome, Pair
+from plad.records import ANSWERED, Example, Generation, Outcome, Pair
 from plad.scoring.layout import Group
 
 
 def _drop_reason(answer: Generation, rules: DropRules, *, watched: bool) -> str | None:
-    if answer.outcome is Outcome.TOO_LONG:
-        return "too_long"  # never sampled: there is no text
+    if answer.outcome not in ANSWERED:
+        return answer.outcome.value  # there is no text
     if rules.empty and answer.outcome is Outcome.EMPTY:
         return "empty"
     return "truncated" if watched and answer.outcome is Outcome.TRUNCATED else None

@@ -24,6 +24,14 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"  # max_new_tokens reached before an end-of-sequence token
     EMPTY = "empty"  # nothing but white space
     TOO_LONG = "too_long"  # prompt + max_new_tokens exceeds the context; never sent
+    REFUSED = "refused"  # the model declined to answer
+    FILTERED = "filtered"  # a provider's content filter held it back
+    BAD_REQUEST = "bad_request"  # a provider can't process this very prompt; not asked again
+    FAILED = "failed"  # no answer after all attempts; asked again by the next run
+
+
+ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY})
+"""Outcomes that come with a text (an empty one at worst); the others have none."""
 
 
 @dataclass(frozen=True, slots=True)

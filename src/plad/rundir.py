@@ -30,6 +30,7 @@ OUTPUTS = {  # what --clean deletes; answers stay in the ledger
 }
 FULL = 2**26  # bytes; with less than this left, a failed write is a full disk
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
+_HIDDEN: set[str] = set()
 _SECRET = re.compile(r"(?i)(sk-[\w-]{8,}|hf_\w{8,}|(?<=bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))")
 
 
@@ -45,8 +46,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def hide(secret: str) -> None:
+    """Let `redact` take this very text out too, whatever it looks like."""
+    _HIDDEN.add(secret)
+
+
 def redact(text: str) -> str:
-    """`text` without anything that looks like a key or a password."""
+    """`text` without hidden secrets, and without anything that looks like a key or a password."""
+    for secret in _HIDDEN:
+        text = text.replace(secret, "[redacted]")
     return _SECRET.sub("[redacted]", text)
 
 

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
+from plad.config.engines import Endpoint, PriceSection
 from plad.config.evaluation import EvaluateSection
 from plad.config.judges import Judge, ReferenceJudge, RewardJudge
 from plad.config.models import (
@@ -30,6 +31,7 @@ __all__ = [
     "DataSection",
     "DistillSection",
     "DropRules",
+    "Endpoint",
     "EvaluateSection",
     "GenerateSection",
     "Judge",
@@ -39,6 +41,7 @@ __all__ = [
     "PairsSection",
     "PositiveInt",
     "PretrainedInit",
+    "PriceSection",
     "PromptSection",
     "PruneInit",
     "RankObjective",

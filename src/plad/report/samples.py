@@ -134,4 +134,8 @@ _OUTCOMES: dict[str, list[str]] = {
     Outcome.TRUNCATED: ["cut off"],
     Outcome.EMPTY: ["empty"],
     Outcome.TOO_LONG: ["prompt too long, not sent"],
+    Outcome.REFUSED: ["refused"],
+    Outcome.FILTERED: ["held back by a content filter"],
+    Outcome.BAD_REQUEST: ["prompt not accepted"],
+    Outcome.FAILED: ["no answer came"],
 }

@@ -4,7 +4,7 @@ import gc
 import logging
 from typing import Any
 
-from plad.records import Example, Generation, Outcome
+from plad.records import ANSWERED, Example, Generation
 from plad.rundir import verify_dir, write_json
 from plad.stages.context import Context, fine_tuned
 from plad.stages.generate import recorded_on_distill, sampled
@@ -74,7 +74,7 @@ def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str,
         for example in ctx.examples("distill")
         for chosen in teacher[example.id]
         for rejected in student[example.id]
-        if Outcome.TOO_LONG not in (chosen.outcome, rejected.outcome)
+        if {chosen.outcome, rejected.outcome} <= ANSWERED
     ]
     examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
     rates, judgements = judge_pairs(

@@ -1,0 +1,85 @@
+"""Where a teacher's answers come from when no model is loaded here: endpoints, files, and what they may cost."""
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from plad.config.base import PositiveInt, Section
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+EnvironmentVariable = Annotated[str, Field(min_length=1)]
+
+
+class PriceSection(Section):
+    """What a provider charges, in US dollars a million tokens."""
+
+    input: float = Field(ge=0, description="US dollars a million prompt tokens.")
+    output: float = Field(ge=0, description="US dollars a million tokens of answers.")
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """US dollars for so many tokens."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible server, and how hard it may be worked."""
+
+    base_url: str = Field(description="Address up to the version, such as https://api.openai.com/v1.")
+    api_key_env: EnvironmentVariable | None = Field(
+        default=None, description="Name of the environment variable that holds the key; null sends none."
+    )
+    body: dict[str, Any] = Field(
+        default={},
+        description="Further fields of every request, as the provider names them; null leaves a field out "
+        "(temperature: null, for a model that takes none).",
+    )
+    max_tokens_field: str = Field(
+        default="max_tokens", description="Field that carries the most tokens of an answer, or max_completion_tokens."
+    )
+    seed_field: str | None = Field(
+        default="seed", description="Field that carries the seed (Mistral: random_seed); null sends none."
+    )
+    concurrency: PositiveInt = Field(default=16, description="Most requests in flight; fewer after a rate limit.")
+    rpm: PositiveInt | None = Field(default=None, description="Most requests a minute.")
+    tpm: PositiveInt | None = Field(
+        default=None, description="Most tokens a minute: a prompt's, estimated, and the most its answer may have."
+    )
+    timeout_s: float = Field(default=300.0, gt=0, description="Seconds for one request, its whole answer included.")
+    max_attempts: PositiveInt = Field(
+        default=8, description="Tries of a request that fails for a passing reason; then it counts as failed."
+    )
+    max_wait_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest pause a rate limit may ask for, and the longest time it may let nothing through.",
+    )
+    price: PriceSection | None = Field(default=None, description="For the cost of answers, and for `budget.usd`.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_plain_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("not an address; it looks like https://api.openai.com/v1") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ValueError("must start with http:// or https:// and a host, such as https://api.openai.com/v1")
+        if parts.username or parts.password:
+            raise ValueError("holds a user or password, which would end up in logs; put the key's name in api_key_env")
+        if parts.query or parts.fragment:
+            raise ValueError("holds a query (?...), which may carry a key; put the key's name in api_key_env")
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
+            raise ValueError("must be the name of an environment variable (CAPITALS_AND_UNDERSCORES), never a key")
+        return value
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape an answer; the others pace requests, pay for them or unlock the door."""
+        return self.model_dump(mode="json", include={"base_url", "body", "max_tokens_field", "seed_field"})
