@@ -167,13 +167,14 @@ def _targets(run: Path) -> dict[str, str | None]:
 
 
 def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """metrics.json of each run, by a name that tells them apart.
+    """metrics.json of each run, by a name that tells them apart; then, of runs that differ only in seed, their mean.
 
     Raises:
         RunDirError: one is no run directory, or was not evaluated yet.
     """
     names = [r.name for r in runs]
     found: dict[str, dict[str, Any]] = {}
+    places: dict[str, Path] = {}
     for run in runs:
         read_manifest(run)
         file = run / "eval/metrics.json"
@@ -183,5 +184,15 @@ def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
             metrics = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as e:
             raise RunDirError(f"is damaged ({e})", where=str(file), fix="plad run CONFIG --clean evaluate") from None
-        found[run.name if names.count(run.name) == 1 else str(run)] = metrics
-    return found
+        name = run.name if names.count(run.name) == 1 else str(run)
+        found[name], places[name] = metrics, run
+    return found | (_means_over_seeds(places) if len(places) > 1 else {})
+
+
+def _means_over_seeds(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    from plad.evaluate.seeds import mean_metrics, seed_groups
+
+    return {
+        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics({name: places[name] for name in group})
+        for group in seed_groups(places)
+    }

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from plad.evaluate.stats import bootstrap_means, estimate, paired_difference, sign_flip_p, wilson
+from plad.evaluate.stats import (
+    bootstrap_means,
+    estimate,
+    paired_difference,
+    power,
+    sign_flip_p,
+    sign_test_p,
+    wilson,
+)
 
 
 def test_wilson_by_hand() -> None:
@@ -134,3 +142,39 @@ def test_a_difference_has_the_sign_of_ours_minus_theirs() -> None:
     d = paired_difference(np.array([1.0, 1.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.5, 0.0]), resamples=500, seed=0)
     assert d.value == pytest.approx(2.5 / 4)
     assert d.p == 2 / 8
+
+
+def test_sign_test_by_hand() -> None:
+    """10 up, 3 down: 2 (1 + 13 + 78 + 286) / 2^13. Zeros say nothing, sizes neither."""
+    p = 756 / 8192
+    assert sign_test_p(np.array([1.0] * 10 + [-1.0] * 3)) == pytest.approx(p)
+    assert sign_test_p(np.array([0.1] * 10 + [-9.0] * 3 + [0.0] * 50)) == pytest.approx(p)
+    assert sign_test_p(np.array([1.0] * 5)) == pytest.approx(2 / 32)
+    assert sign_test_p(np.zeros(4)) == 1.0
+    assert sign_test_p(np.array([])) is None
+
+
+def test_power_by_hand() -> None:
+    """55 wins, 45 losses: effect 0.05, variance (0.25 - 0.0025) 100 / 99 = 0.25; (1.96 + 0.8416)^2 0.25 / 0.0025."""
+    found = power(np.r_[np.ones(55), -np.ones(45)] / 2)
+    assert (found["effect"], found["sd"]) == (pytest.approx(0.05), pytest.approx(0.5))
+    assert found["prompts_needed"] == 785
+    assert found["detectable"] == pytest.approx(2.80159 * 0.5 / 10, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, 0.5], [1.0, -1.0]])
+def test_power_says_none_where_it_can_say_nothing(values: list[float]) -> None:
+    found = power(np.array(values))
+    json.dumps(found, allow_nan=False)
+    assert found["prompts_needed"] is None
+
+
+def test_the_needed_prompts_see_the_effect_four_times_in_five() -> None:
+    """A planted effect of 0.2 with sd 1 needs 197 prompts; a t-test on so many finds it in about 80 % of trials."""
+    z = np.array([-1.0, 1.0] * 500)
+    needed = power(z / z.std(ddof=1) + 0.2)["prompts_needed"]
+    assert needed == 197
+    rng = np.random.default_rng(5)
+    draws = rng.normal(0.2, 1.0, size=(1000, needed))
+    found = np.abs(draws.mean(1)) / draws.std(1, ddof=1) * needed**0.5 > 1.972
+    assert found.mean() == pytest.approx(0.8, abs=0.04)

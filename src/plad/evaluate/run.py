@@ -1,14 +1,15 @@
 """Evaluation of systems on a test set: win rates against the human target, ROUGE, text statistics, differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plad.errors import DataError
-from plad.evaluate.stats import METHOD, SMALL, estimate, paired_difference
-from plad.evaluate.text import WORDS, count_words, text_statistics
+from plad.evaluate import lengths, ngrams
+from plad.evaluate.stats import METHOD, SMALL, estimate, paired_difference, power, sign_test_p
+from plad.evaluate.text import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
 from plad.judges import Judge
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
@@ -57,41 +58,39 @@ def evaluate_systems(
         DataError: a system lacks an answer, is called `target`, or an id occurs twice.
     """
     generations = _in_order(examples, answers)
-    texts = {system: [g.text for g in rows] for system, rows in generations.items()}
+    texts = {system: {g.example_id: g.text for g in rows} for system, rows in generations.items()}
     options = {"resamples": bootstrap, "seed": seed}
     scorer = Rouge(stemmer=stemmer) if rouge else None
-    values: dict[str, dict[str, Values]] = {  # system -> metric -> values
-        system: {**_rouge(scorer, examples, rows), "words": _by_id(examples, map(count_words, rows))}
-        for system, rows in texts.items()
-    }
-    systems: dict[str, dict[str, Any]] = {}
-    if any(e.target is not None for e in examples):
+    values: dict[str, dict[str, Values]] = {}  # system -> metric -> values
+    targets = {e.id: e.references[0] for e in examples if e.references}
+    if targets:
         values[TARGET] = _target_values(scorer, examples)
-        systems[TARGET] = {"win_rate": {}, **_estimates(values[TARGET], **options)}
+    for system, by_id in texts.items():
+        words = {i: float(count_words(text)) for i, text in by_id.items()}
+        values[system] = {**_rouge(scorer, examples, by_id.values()), "words": words}
+    prompts = {e.id: e.prompt for e in examples}
+    statistics = ngrams.TextStatistics(prompts, (t for rows in texts.values() for t in rows.values()), **options)
+    systems: dict[str, dict[str, Any]] = {
+        system: {"win_rate": {}, **_estimates(v, **options), **statistics.of(texts.get(system, targets))}
+        for system, v in values.items()
+    }
     for system, rows in generations.items():
-        statistics = text_statistics(rows, generations.get(SFT) if system != SFT else None, **options)
-        systems[system] = {"win_rate": {}, **_estimates(values[system], **options), **statistics}
-
-    points: dict[str, dict[str, Values]] = {system: {} for system in texts}  # system -> judge -> points
-    kept: list[Judgement] = []
-    for judge in judges:
-        judged = Judged(judge, examples)
-        for system, rows in texts.items():
-            found = judged.against_target(system, rows)
-            systems[system]["win_rate"][judge.name] = win_rate(found, **options).to_json()
-            points[system][judge.name] = points_by_prompt(found)
-            kept += [j for j in found if j is not None]
+        systems[system] |= outcome_shares(rows, generations.get(SFT) if system != SFT else None)
+    by_length = _ByLength(values, **options)
+    points, kept = _judge(examples, texts, judges, systems, by_length, **options)
 
     metrics = {
         "schema": SCHEMA,
         "n": len(examples),
         "systems": systems,
         "differences": {
-            f"{a} - {b}": _differences(values[a], values[b], points[a], points[b], **options) for a, b in _pairs(texts)
+            f"{a} - {b}": _differences(a, b, values, points, by_length, **options) for a, b in _pairs(texts)
         },
         "teacher_student_win_rate": {},
         "method": {
             **METHOD,
+            **lengths.METHOD,
+            **ngrams.METHOD,
             **RULES,
             "seed": seed,
             "resamples": bootstrap,
@@ -101,6 +100,30 @@ def evaluate_systems(
         },
     }
     return {**metrics, "warnings": _warnings(metrics)}, kept
+
+
+def _judge(
+    examples: Sequence[Example],
+    texts: Mapping[str, Mapping[str, str]],
+    judges: Sequence[Judge],
+    systems: Mapping[str, dict[str, Any]],
+    by_length: "_ByLength",
+    *,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, dict[str, Values]], list[Judgement]]:
+    """Write every system's win rates into `systems`; returns points by system, judge and prompt, and the judgements."""
+    points: dict[str, dict[str, Values]] = {system: {} for system in texts}
+    kept: list[Judgement] = []
+    for judge in judges:
+        judged = Judged(judge, examples)
+        for system, by_id in texts.items():
+            found = judged.against_target(system, list(by_id.values()))
+            won = points[system][judge.name] = points_by_prompt(found)
+            rate = win_rate(found, resamples=resamples, seed=seed).to_json()
+            systems[system]["win_rate"][judge.name] = rate | by_length.rate(system, won)
+            kept += [j for j in found if j is not None]
+    return points, kept
 
 
 def _in_order(
@@ -123,11 +146,7 @@ def _in_order(
     return {system: [rows[i] for i in ids] for system, rows in answers.items()}
 
 
-def _by_id(examples: Sequence[Example], values: Any) -> Values:
-    return {e.id: float(v) for e, v in zip(examples, values, strict=True)}
-
-
-def _rouge(scorer: Rouge | None, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Values]:
+def _rouge(scorer: Rouge | None, examples: Sequence[Example], texts: Iterable[str]) -> dict[str, Values]:
     if scorer is None:
         return {}
     best = {e.id: scorer.best(text, e.references) for e, text in zip(examples, texts, strict=True)}
@@ -139,7 +158,7 @@ def _target_values(scorer: Rouge | None, examples: Sequence[Example]) -> dict[st
     rows = [e for e in examples if e.references]
     targets = [e.references[0] for e in rows]
     held_out = [Example(e.id, e.prompt, e.references[1:]) for e in rows]
-    return {**_rouge(scorer, held_out, targets), "words": _by_id(rows, map(count_words, targets))}
+    return {**_rouge(scorer, held_out, targets), "words": {e.id: float(count_words(e.references[0])) for e in rows}}
 
 
 def _array(values: Values) -> NDArray[np.float64]:
@@ -163,11 +182,52 @@ def _pairs(systems: Mapping[str, Any]) -> list[tuple[str, str]]:
     return ours + ([(s, SFT) for s in further] if SFT in systems else [])
 
 
+class _ByLength:
+    """What length has to do with the win rates; words of every answer are known, those of the targets too."""
+
+    def __init__(self, values: Mapping[str, Mapping[str, Values]], *, resamples: int, seed: int) -> None:
+        self._words = {system: v["words"] for system, v in values.items()}
+        answers = [n for system, words in self._words.items() if system != TARGET for n in words.values()]
+        self._edges = lengths.length_edges(answers)
+        self._resamples, self._seed = resamples, seed
+
+    def _extra(self, system: str, points: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Points, and words of the answer less words of the target."""
+        own, target = self._words[system], self._words.get(TARGET, {})
+        return _array(points), np.array([own[i] - target[i] for i in points], dtype=np.float64)
+
+    def rate(self, system: str, points: Values) -> dict[str, Any]:
+        """Of one system's win rate."""
+        return {
+            "length_controlled": lengths.length_controlled(
+                *self._extra(system, points), resamples=self._resamples, seed=self._seed
+            ),
+            "by_length": lengths.by_length(
+                points, self._words[system], self._edges, resamples=self._resamples, seed=self._seed
+            ),
+        }
+
+    def difference(self, a: str, b: str, ours: Values, theirs: Values) -> dict[str, Any]:
+        """Of one system's win rate less another's."""
+        both = [i for i in ours if i in theirs]
+        ours, theirs = ({i: points[i] for i in both} for points in (ours, theirs))
+        extra = (self._extra(a, ours), self._extra(b, theirs))
+        return {
+            "length_controlled": lengths.length_controlled_difference(
+                *extra, resamples=self._resamples, seed=self._seed
+            ),
+            "by_length": lengths.by_length(
+                ours, self._words[a], self._edges, against=theirs, resamples=self._resamples, seed=self._seed
+            ),
+        }
+
+
 def _differences(
-    a: Mapping[str, Values],
-    b: Mapping[str, Values],
-    a_points: Mapping[str, Values],
-    b_points: Mapping[str, Values],
+    a: str,
+    b: str,
+    values: Mapping[str, Mapping[str, Values]],
+    points: Mapping[str, Mapping[str, Values]],
+    by_length: _ByLength,
     *,
     resamples: int,
     seed: int,
@@ -175,11 +235,15 @@ def _differences(
     def paired(ours: Values, theirs: Values, bounds: tuple[float, float] | None) -> dict[str, Any]:
         both = [i for i in ours if i in theirs]
         x, y = np.array([ours[i] for i in both]), np.array([theirs[i] for i in both])
-        return {"p": None, **paired_difference(x, y, resamples=resamples, seed=seed, bounds=bounds).to_json()}
+        found = paired_difference(x, y, resamples=resamples, seed=seed, bounds=bounds).to_json()
+        return {"p": None, **found, "sign_test_p": sign_test_p(x - y), "power": power(x - y)}
 
     return {
-        "win_rate": {judge: paired(a_points[judge], b_points[judge], (-1.0, 1.0)) for judge in a_points},
-        **{m: paired(a[m], b[m], None if m == "words" else (-1.0, 1.0)) for m in a},
+        "win_rate": {
+            judge: paired(won, points[b][judge], (-1.0, 1.0)) | by_length.difference(a, b, won, points[b][judge])
+            for judge, won in points[a].items()
+        },
+        **{m: paired(v, values[b][m], None if m == "words" else (-1.0, 1.0)) for m, v in values[a].items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""Uncertainty: bootstrap intervals of means, Wilson bounds where a bootstrap sees no spread, paired sign-flip tests.
+"""Uncertainty: bootstrap intervals of means, Wilson bounds where a bootstrap sees no spread, paired tests, power.
 
 All functions are deterministic given a seed and never return NaN: what can't be said is None.
 """
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 SMALL = 30  # below this many prompts a figure is flagged
 LEVEL = 0.95
+POWER = 0.8
 _Z = 1.959963984540054  # the normal's 97.5 % point
+_Z_POWER = 0.8416212335729143  # the normal's 80 % point
 _EXACT = 12  # non-zero differences up to which all sign patterns are enumerated
 _CELLS = 4_000_000  # resampled values held at once
 
@@ -24,6 +26,11 @@ METHOD = {
     "the ends of the scale; none where the scale has no ends (words)",
     "p_value": "paired sign-flip permutation test of the mean difference over prompts, two-sided; all sign patterns up "
     f"to {_EXACT} non-zero differences, else random ones, (b + 1) / (resamples + 1)",
+    "sign_test": "exact two-sided binomial test on the prompts that moved (win rates: on those that are no tie); it "
+    "counts how often one side is ahead, not by how much",
+    "power": f"prompts_needed: prompts at which a two-sided test at 5 % sees the present effect with {POWER:.0%} "
+    "power, were effect and spread the true ones, 7.849 sd^2 / effect^2; detectable: the effect seen so with "
+    "the present prompts. A plan for the next test set, no evidence about this one",
     "small": f"n < {SMALL} is flagged",
 }
 
@@ -158,3 +165,45 @@ def paired_difference(
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     e = estimate(differences, resamples=resamples, seed=seed, bounds=bounds)
     return Estimate(e.value, e.low, e.high, e.n, sign_flip_p(differences, resamples=resamples, seed=seed))
+
+
+def sign_test_p(differences: NDArray[np.float64]) -> float | None:
+    """Exact two-sided p-value of "a prompt that moves is as likely to move up as down".
+
+    Zeros say nothing and are left out. None without values, 1 where all are 0.
+
+    Args:
+        differences: [n], one a prompt; of a win rate, its points less 0.5.
+
+    Source: Arbuthnott, "An argument for divine providence", 1710; Conover, "Practical Nonparametric Statistics", 3.4.
+    """
+    from scipy.stats import binomtest  # takes half a second to import
+
+    if len(differences) == 0:
+        return None
+    up, down = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
+
+
+def power(differences: NDArray[np.float64]) -> dict[str, float | int | None]:
+    """How many prompts a test would need to see the present effect, and what it sees with the present ones.
+
+    With the two-sided level 0.05 and power 0.8: n = (1.960 + 0.842)^2 sd^2 / effect^2.
+
+    Args:
+        differences: [n], one a prompt; their mean is the effect.
+
+    Returns:
+        `effect`, `sd` (of one prompt), `prompts_needed` and `detectable` (an absolute effect); None where it can't be
+        said: without spread, and `prompts_needed` also without effect.
+
+    Source: Lachin, "Introduction to sample size determination and power analysis", 1981.
+    """
+    n = len(differences)
+    effect = float(differences.mean()) if n else None
+    sd = float(differences.std(ddof=1)) if n > 1 else None
+    if effect is None or not sd:
+        return {"effect": effect, "sd": sd, "prompts_needed": None, "detectable": None}
+    z = _Z + _Z_POWER
+    needed = math.ceil((z * sd / effect) ** 2) if abs(effect) > 1e-12 else None
+    return {"effect": effect, "sd": sd, "prompts_needed": needed, "detectable": z * sd / math.sqrt(n)}

@@ -1,11 +1,7 @@
-"""Text statistics: words and shares of answers that ended badly or didn't change."""
+"""Words, and shares of answers that ended badly or didn't change."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from plad.evaluate.stats import estimate
 from plad.judges.rouge import is_unspaced
 from plad.records import Generation, Outcome
 
@@ -32,23 +28,19 @@ def share(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def text_statistics(
-    generations: Sequence[Generation], sft: Sequence[Generation] | None, *, resamples: int, seed: int
-) -> dict[str, Any]:
-    """Words and shares of one system's answers, as in metrics.json.
+def outcome_shares(generations: Sequence[Generation], sft: Sequence[Generation] | None) -> dict[str, float | None]:
+    """How one system's answers ended, as in metrics.json.
 
     Args:
         generations: N answers.
         sft: the fine-tuned student's N answers to the same prompts, to see how many stayed the same; or None.
-        resamples, seed: of the bootstrap.
     """
-    words = np.array([count_words(g.text) for g in generations], dtype=np.float64)
-    out: dict[str, Any] = {
-        "words": estimate(words, resamples=resamples, seed=seed, bounds=None).to_json(),
+    shares = {
         "truncated": share([g.outcome is Outcome.TRUNCATED for g in generations]),
         "too_long": share([g.outcome is Outcome.TOO_LONG for g in generations]),
+        "ended": share([g.outcome in (Outcome.OK, Outcome.EMPTY) for g in generations]),
         "empty": share([not g.text.strip() for g in generations]),
     }
     if sft is not None:
-        out["same_as_sft"] = share([a.text == b.text for a, b in zip(generations, sft, strict=True)])
-    return out
+        shares["same_as_sft"] = share([a.text == b.text for a, b in zip(generations, sft, strict=True)])
+    return shares

@@ -1,12 +1,12 @@
 """Win rates: the share of prompts on which a judge prefers one answer to another, ties counting half."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from plad.evaluate.stats import Estimate, estimate
+from plad.evaluate.stats import Estimate, estimate, power, sign_test_p
 from plad.judges import Judge
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Judgement, Verdict
@@ -24,6 +24,8 @@ class WinRate:
         n: judged prompts.
         wins, ties, losses: judged answers; they add up to n with one answer a prompt.
         unjudged: answers the judge couldn't judge.
+        sign_test_p: exact p-value of "wins and losses are as likely", over prompts.
+        power: see `stats.power`; the effect is the value less 0.5.
     """
 
     value: float | None
@@ -34,6 +36,8 @@ class WinRate:
     ties: int
     losses: int
     unjudged: int
+    sign_test_p: float | None = None
+    power: Mapping[str, float | int | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As in metrics.json."""
@@ -92,7 +96,16 @@ def win_rate(judgements: Sequence[Judgement | None], *, resamples: int, seed: in
     counts = {v: sum(j is not None and j.verdict is v for j in judgements) for v in Verdict}
     unjudged = sum(j is None for j in judgements)
     return WinRate(
-        e.value, e.low, e.high, e.n, counts[Verdict.WIN], counts[Verdict.TIE], counts[Verdict.LOSS], unjudged
+        e.value,
+        e.low,
+        e.high,
+        e.n,
+        counts[Verdict.WIN],
+        counts[Verdict.TIE],
+        counts[Verdict.LOSS],
+        unjudged,
+        sign_test_p(values - 0.5),
+        power(values - 0.5),
     )
 
 

@@ -1,0 +1,150 @@
+"""Runs that differ only in their seed, taken together: means with intervals over seeds and prompts."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plad.evaluate.files import read_answers, read_judgements
+from plad.evaluate.stats import LEVEL
+from plad.evaluate.text import count_words
+from plad.evaluate.winrate import POINTS
+from plad.judges.rouge import METRICS, Rouge
+
+METHOD = {
+    "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "
+    "with prompts), Satterthwaite's degrees of freedom: it holds for further seeds and further prompts",
+}
+
+_Table = dict[str, dict[str, dict[str, float]]]  # system -> measure -> example id -> value
+
+
+def over_seeds(values: NDArray[np.float64]) -> dict[str, Any]:
+    """The mean over S seeds and P prompts, with an interval for new seeds and new prompts.
+
+    Var(mean) = (MS_seeds + MS_prompts - MS_rest) / (S P), from the mean squares of the two-way layout; a mean square
+    below the rest's counts as equal to it (no effect of its own).
+
+    Args:
+        values: [S, P], S >= 2, finite; row s holds the prompts' values under seed s.
+
+    Returns:
+        `value`, `low`, `high`, `n` (prompts), `seeds` and `sd_seeds` (of the seeds' means); low and high are None where
+        the values don't vary, or there is one prompt. None without prompts.
+
+    Source: Brennan, "Generalizability Theory", 2001, p x i design; Satterthwaite, 1946.
+    """
+    seeds, prompts = values.shape
+    facts = {"n": prompts, "seeds": seeds}
+    if prompts == 0:
+        return {"value": None, "low": None, "high": None, **facts, "sd_seeds": None}
+    mean, of_seeds, of_prompts = values.mean(), values.mean(1), values.mean(0)
+    facts |= {"sd_seeds": float(of_seeds.std(ddof=1))}
+    ms_seeds = prompts * of_seeds.var(ddof=1)
+    if prompts == 1:
+        return {"value": float(mean), "low": None, "high": None, **facts}
+    ms_prompts = seeds * of_prompts.var(ddof=1)
+    rest = values - of_seeds[:, None] - of_prompts + mean
+    dof = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)], dtype=np.float64)
+    ms_rest = float((rest**2).sum() / dof[2])
+    parts = np.array([max(ms_seeds, ms_rest), max(ms_prompts, ms_rest), -ms_rest])
+    total = parts.sum()
+    if total <= 1e-18:
+        return {"value": float(mean), "low": None, "high": None, **facts}
+    from scipy.stats import t  # takes half a second to import
+
+    half = t.ppf((1 + LEVEL) / 2, total**2 / (parts**2 / dof).sum()) * math.sqrt(total / values.size)
+    return {"value": float(mean), "low": float(mean - half), "high": float(mean + half), **facts}
+
+
+def seed_groups(runs: Mapping[str, Path]) -> list[list[str]]:
+    """Names of runs whose settings differ only in seed and place; groups of one are left out."""
+    groups: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        file = run / "config.resolved.json"
+        if not file.is_file():
+            continue
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config["run"] = {k: v for k, v in config["run"].items() if k not in ("seed", "dir")}
+        groups.setdefault(json.dumps(config, sort_keys=True), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
+    """What metrics.json says, as means over several seeds: systems and their differences.
+
+    Args:
+        runs: at least two evaluated runs that differ in their seed; prompts that all of them judged count.
+    """
+    tables = [_prompt_values(run) for run in runs.values()]
+    metrics = [json.loads((run / "eval/metrics.json").read_text(encoding="utf-8")) for run in runs.values()]
+    systems = {s: _measures(_stack(tables, s)) for s in tables[0] if all(s in t for t in tables)}
+    differences: dict[str, Any] = {}
+    for pair in metrics[0]["differences"]:
+        a, b = pair.split(" - ")
+        if a in systems and b in systems:
+            ours, theirs = _stack(tables, a, b), _stack(tables, b, a)
+            differences[pair] = _measures({m: ours[m] - theirs[m] for m in ours if m in theirs})
+    for system, found in systems.items():
+        for judge, rate in found["win_rate"].items():
+            counts = [m["systems"][system]["win_rate"][judge] for m in metrics]
+            rate |= {k: sum(c[k] for c in counts) for k in ("wins", "ties", "losses", "unjudged")}
+        shares = [[m["systems"][system].get(k) for m in metrics] for k in ("truncated", "empty")]
+        found |= {k: sum(s) / len(s) for k, s in zip(("truncated", "empty"), shares, strict=True) if None not in s}
+    return {
+        "schema": metrics[0]["schema"],
+        "n": min(m["n"] for m in metrics),
+        "runs": list(runs),
+        "systems": systems,
+        "differences": differences,
+        "method": METHOD,
+        "warnings": [f"{len(runs)} seeds: an interval over so few is wide"] if len(runs) < 5 else [],
+    }
+
+
+def _measures(stacked: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """`win_rate` by judge, and the other metrics; measures are named `win_rate/JUDGE` or as the metric."""
+    out: dict[str, Any] = {"win_rate": {}}
+    for measure, values in stacked.items():
+        kind, _, judge = measure.partition("/")
+        if judge:
+            out["win_rate"][judge] = over_seeds(values)
+        else:
+            out[kind] = over_seeds(values)
+    return out
+
+
+def _stack(tables: Sequence[_Table], system: str, paired: str | None = None) -> dict[str, NDArray[np.float64]]:
+    """measure -> [S, P] over the prompts that every run has, of `paired` too."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for measure in tables[0][system]:
+        rows = [t[system].get(measure, {}) for t in tables]
+        others = [] if paired is None else [t[paired].get(measure, {}) for t in tables]
+        common = [i for i in rows[0] if all(i in r for r in (*rows, *others))]
+        found[measure] = np.array([[r[i] for i in common] for r in rows], dtype=np.float64).reshape(len(rows), -1)
+    return found
+
+
+def _prompt_values(run: Path) -> _Table:
+    """Every value of a run's evaluation, by system, measure and prompt."""
+    from plad.data.formats import read_examples_jsonl
+
+    table: _Table = {}
+    for j in read_judgements(run / "eval/judgements.parquet"):
+        if j.opponent == "target":
+            table.setdefault(j.system, {}).setdefault(f"win_rate/{j.judge}", {})[j.example_id] = POINTS[j.verdict]
+    stemmer = json.loads((run / "eval/metrics.json").read_text(encoding="utf-8"))["method"]["stemmer"]
+    scorer = Rouge(stemmer=stemmer)
+    references = {e.id: e.references for e in read_examples_jsonl(run / "data/test.jsonl")}
+    for row in read_answers(run / "eval/answers.jsonl"):
+        for system, answer in row["answers"].items():
+            values = table.setdefault(system, {})
+            values.setdefault("words", {})[row["id"]] = float(count_words(answer["text"]))
+            best = scorer.best(answer["text"], references[row["id"]])
+            for metric in METRICS if best is not None else ():
+                values.setdefault(metric, {})[row["id"]] = best[metric]  # type: ignore[index]
+    return table
