@@ -1,5 +1,6 @@
 # make demo: the whole of PLaD on real text with a real model.   make test: every check.
-# Both build the environment (.venv) first; nothing outside this folder is touched.
+# Both build the environment (.venv) first; nothing outside this folder is touched, but that the tests of the page install
+# Chromium through apt where there is none and they may (root on Debian).
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ MODEL := models/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup model demo scitldr test lint bench clean
+.PHONY: help setup browser model demo scitldr test lint bench clean
 
 help:
 	@echo "make setup    build .venv with pinned dependencies"
@@ -38,12 +39,15 @@ demo: model
 scitldr: model
 	$(PY) -m plad run recipes/scitldr.yaml
 
+browser: $(READY)
+	@$(PY) -m tests.browser --install
+
 lint: $(READY)
 	$(PY) -m ruff format --check src tests benchmarks
 	$(PY) -m ruff check src tests benchmarks
 	$(PY) -m pyright --pythonpath $(PY)
 
-test: model lint
+test: model browser lint
 	$(PY) -m pytest
 
 bench: model

@@ -66,6 +66,22 @@ def generations(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, 
     }
 
 
+def page_cases(page: str) -> dict[str, Any]:
+    """The data of a page's case browser, read as its script reads it."""
+    return json.loads(page.split('<script type="application/json" id="cases">')[1].split("</script>")[0])
+
+
+def page_texts(page: str) -> list[str]:
+    """Every id, role, prompt and answer of a page's case browser."""
+    found: list[str] = []
+    for case in page_cases(page)["cases"]:
+        turns = case["prompt"]
+        runs = [*(t[1] for t in turns), *(t[0] for t in case["texts"] if t)]
+        found += [case["id"], *(t[0] for t in turns)]
+        found += ["".join(run[i % 2 :] for i, run in enumerate(pieces)) for pieces in runs]
+    return found
+
+
 def curves(steps: int = 15) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl of all three training runs."""
     rows: list[dict[str, Any]] = []

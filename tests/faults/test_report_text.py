@@ -1,4 +1,4 @@
-"""Texts that would run, hide, move or flood a page: all of them are shown as text."""
+"""Texts that would run, hide, move or flood a page: all of them reach it as text."""
 
 import re
 from collections.abc import Sequence
@@ -6,29 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from markupsafe import escape
 
 from plad.records import Example
 from plad.report.page import render_report
 from plad.report.wording import harmless
-from tests.report_run import CONFIG, write_run
-
-NASTY = {
-    "script": "<script>alert(1)</script>",
-    "end": "</script></style></p></bdi></body><h1>free</h1>",
-    "template": "{{ 7*7 }} {% raw %} ${7*7} {# x #}",
-    "rtl": "\u202egnirts desrever\u202c \u2066isolated",
-    "ansi": "\x1b[31mred\x1b]8;;http://evil.example\x07link\x1b]8;;\x07",
-    "attribute": '" onmouseover="alert(1)" x=\'',
-    "entity": "&lt;b&gt; &amp;#x3c;img src=x onerror=alert(1)&#62;",
-    "image": "<img src=http://evil.example/x.png onerror=alert(1)>",
-    "markdown": "[link](javascript:alert(1)) ![x](http://evil.example/y.png)",
-    "null": "a\x00b\x08c",
-    "css": "</style><style>body{display:none}</style>",
-    "comment": "<!-- unclosed",
-    "cdata": "]]><![CDATA[",
-}
-
+from tests.nasty import NASTY
+from tests.report_run import CONFIG, page_texts, write_run
 
 SYSTEMS = ("teacher", "student_sft", "student", "further")
 
@@ -49,8 +32,8 @@ PLAIN = [f"plain words {i}" for i in range(len(NASTY))]
 
 
 def tags(page: str) -> list[str]:
-    """Every tag with its attributes, but for figures (their numbers differ) and the words of labels."""
-    page = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+    """Every tag with its attributes, but for figures (their numbers differ), the legend and the words of labels."""
+    page = re.sub(r'<svg.*?</svg>|(?<=<script>).*?(?=</script>)|<p id="legend-points">.*?</p>', "", page, flags=re.S)
     return [re.sub(r' aria-label="[^"]*"', "", t) for t in re.findall(r"<[a-zA-Z/!][^>]*>", page)]
 
 
@@ -74,7 +57,7 @@ def test_no_character_can_steer_the_reader_or_the_terminal(nasty: str) -> None:
 
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY.keys())
 def test_every_nasty_text_is_shown(nasty: str, text: str) -> None:
-    assert str(escape(harmless(text))) in nasty
+    assert harmless(text) in page_texts(nasty)
 
 
 def test_markdown_twin_holds_no_live_markup_of_the_settings(tmp_path: Path) -> None:
@@ -94,8 +77,8 @@ def test_secrets_in_settings_are_redacted(tmp_path: Path) -> None:
 
 def test_a_megabyte_is_folded_with_a_note(tmp_path: Path) -> None:
     page, markdown = pages(tmp_path, ["0123456789" * 100_000] * 6)
-    assert "980,000 more characters are in eval/answers.jsonl." in page
-    assert len(page) < 400_000
+    assert {len(text) for text in page_texts(page)} - {0} <= {20_000, 81}
+    assert len(page) < 500_000
     assert len(markdown) < 50_000
 
 

@@ -9,12 +9,11 @@ import yaml
 from plad.config import Config
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
-from plad.records import Example, Judgement, Verdict
+from plad.records import Example
 from plad.report.card import card_text, hub_name, shown_name
 from plad.report.facts import Facts
 from plad.report.figures import length_plot, training_plots, win_rate_plots
 from plad.report.markdown import escape, table_text
-from plad.report.samples import CUT, EXTREMES, FOLD, fold, samples
 from plad.report.tables import differences_table, funnel_table, results_table, stages_table
 from plad.report.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
 from plad.report.wording import duration, harmless, interval, number, p_value
@@ -256,50 +255,6 @@ def test_markdown_cells_hold_no_markup() -> None:
     assert escape("a|b <script> `x` *y*\nz") == r"a\|b \<script\> \`x\` \*y\* z"
     lines = table_text(results_table(measured())).splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-
-
-# -- examples ---------------------------------------------------------------------------------------
-
-
-def facts(gains: dict[str, float], n: int = 40) -> Facts:
-    examples = {f"e{i:02}": Example(f"e{i:02}", "P", ("T",)) for i in range(n)}
-    row = {"text": "t", "outcome": "ok", "tokens": 1}
-    judgements = [
-        Judgement(i, "reference", s, "target", Verdict.TIE, 0.5 + (gains.get(i, 0.0) if s == "student" else 0.0), 0.5)
-        for i in examples
-        for s in ("student_sft", "student")
-    ]
-    answers = {i: {"student_sft": row, "student": row} for i in examples}
-    return Facts("run", {}, judgements=judgements, test=examples, answers=answers)
-
-
-def test_examples_are_the_largest_gains_the_largest_losses_and_evenly_spaced_ones() -> None:
-    gains = {"e05": 0.4, "e06": 0.3, "e07": 0.2, "e08": 0.1, "e30": -0.1, "e31": -0.4, "e32": -0.2, "e33": -0.3}
-    chosen = samples(facts(gains))
-    assert [s.id for s in chosen[: 2 * EXTREMES]] == ["e05", "e06", "e07", "e31", "e33", "e32"]
-    assert [s.tone for s in chosen] == [BETTER] * 3 + [WORSE] * 3 + [SAME] * 6
-    assert chosen[0].why == "raised by 0.40"
-    assert chosen[3].why == "lowered by 0.40"
-    assert len({s.id for s in chosen}) == 12
-    assert [s.id for s in samples(facts({}, n=3))] == ["e00", "e01", "e02"]
-
-
-def test_cards_show_all_answers_with_what_befell_them() -> None:
-    f = facts({}, n=1)
-    f.answers["e00"]["student"] = {"text": "t", "outcome": "truncated", "tokens": 64}
-    (card,) = samples(f)
-    assert [a.name for a in card.answers] == ["Human target", "SFT student", "Distilled student"]
-    assert card.answers[2].facts == ("64 tokens", "cut off", "score 0.50")
-    assert card.answers[2].mine
-
-
-def test_long_texts_are_folded_and_very_long_ones_cut_with_a_note() -> None:
-    short, long, huge = fold("a " * 100, "f"), fold("word " * 1000, "f"), fold("x" * 1_000_000, "f")
-    assert (short.rest, short.note) == ("", "")
-    assert long.head.endswith("word")
-    assert (long.head + " " + long.rest).split() == ["word"] * 1000
-    assert (len(huge.head), len(huge.head + huge.rest)) == (FOLD, CUT)
-    assert huge.note == "980,000 more characters are in f."
 
 
 # -- card -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
 from plad.records import Example, Judgement
-from plad.rundir import read_manifest
+from plad.rundir import read_manifest, redact
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,18 @@ def read_facts(path: Path) -> Facts:
     )
 
 
+def without_secrets(value: Any) -> Any:
+    """Nested settings or figures whose strings hold nothing that looks like a key or a password."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return {redact(k): without_secrets(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return without_secrets(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as e:
         raise RunDirError(f"damaged ({e})", where=str(file), fix="run its stage again") from None
 
