@@ -30,6 +30,14 @@ Overrides = Annotated[
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
 SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Drop and count data rows that can't be used.")]
+Verify = Annotated[
+    str | None,
+    typer.Option(
+        "--verify",
+        metavar="FILE.PY:FUNCTION",
+        help="Your function for verifiable judges with match: function; module:function works too. Its code runs here.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -61,15 +69,18 @@ def run(
         ),
     ] = None,
     skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
 ) -> None:
     """Run all stages; the same command again continues."""
     extra = [f"data.limit={limit}"] if limit is not None else []
-    _execute(config, [*(overrides or []), *extra], to=to, clean=clean, skip_invalid=skip_invalid)
+    _execute(config, [*(overrides or []), *extra], to=to, clean=clean, skip_invalid=skip_invalid, verify=verify)
 
 
 def _stage_command(stage: str, text: str) -> None:
-    def command(config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False) -> None:
-        _execute(config, overrides or [], only=stage, skip_invalid=skip_invalid)
+    def command(
+        config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+    ) -> None:
+        _execute(config, overrides or [], only=stage, skip_invalid=skip_invalid, verify=verify)
 
     app.command(stage, help=text)(command)
 
@@ -97,14 +108,16 @@ def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: 
 
 
 @app.command()
-def validate(config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False) -> None:
+def validate(
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+) -> None:
     """Find everything that is wrong before a model is loaded."""
     with guard():
         from plad.problems import join
         from plad.validate import validate as examine
         from plad.views import validation_view
 
-        found = examine(config, overrides or [], skip_invalid=skip_invalid)
+        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify)
         for line in validation_view(found):
             typer.echo(line)
         if found.problems:

@@ -112,7 +112,7 @@ def _pairs(run: Path, n: int) -> Iterator[dict[str, Any]]:
     from plad.data.formats import read_pairs_parquet
 
     for pair in read_pairs_parquet(run / "pairs.parquet", limit=n):
-        yield {k: v for k, v in asdict(pair).items() if k != "rejected_token_ids"}
+        yield {k: v for k, v in asdict(pair).items() if not k.endswith("_token_ids")}
 
 
 def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:

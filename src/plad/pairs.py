@@ -1,13 +1,130 @@
-"""Pseudo-preference pairs: the teacher's answer is chosen, the student's rejected (Eq. 3)."""
+"""Preference pairs: the teacher's answer is chosen and the student's rejected (Eq. 3), or as a scorer says."""
 
+import hashlib
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
 
-from plad.config import DropRules
+from plad.config import DropRules, PairsSection, SelectRso
+from plad.data.split import nested_share
 from plad.policy.prompt import PromptFormat
+from plad.preferences import Fate, Noise, fate
 from plad.records import ANSWERED, Example, Generation, Outcome, Pair
+from plad.rso import accept
 from plad.scoring.layout import Group
+
+TEACHER, STUDENT = "teacher", "student_sft"
+Answers = Mapping[str, Sequence[Generation]]
+
+
+class Scorer(Protocol):
+    """What pairs ask of a judge."""
+
+    def score(
+        self, examples: Sequence[Example], texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float | None]:
+        """One score a text, higher is better; None where it can't judge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer that may stand in a pair.
+
+    Attributes:
+        score: what the scorer said; None where it was not asked or can't judge.
+    """
+
+    source: str
+    generation: Generation
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt with the answers left to pair.
+
+    Attributes:
+        real: whether the scorer orders its pairs.
+    """
+
+    example: Example
+    teacher: list[_Answer]
+    student: list[_Answer]
+    real: bool
+
+
+def build_pairs(
+    examples: Sequence[Example],
+    teacher: Answers,
+    student: Answers,
+    rules: PairsSection,
+    *,
+    scorer: Scorer | None = None,
+    seed: int = 0,
+) -> tuple[list[Pair], dict[str, Any]]:
+    """Prefer the teacher's answers to the student's answers to the same prompt.
+
+    An answer that is left out takes all its pairs with it; so does a student answer that the teacher gave too, and
+    an answer given before. The scorer sees the answers that are left: of every prompt where it selects them, else of
+    `real_share` of the prompts, whose pairs it orders.
+
+    Args:
+        teacher, student: answers by example id, in order of sample number.
+        scorer: the judge behind `rules.scorer`; needed where the rules need one.
+        seed: of the choice of prompts, and of rejection sampling.
+
+    Returns:
+        The pairs in order of examples, and counts: candidates, pairs, swapped, dropped_* by reason; where the scorer
+        looked at pairs, `scored` and `wrong` (see `Noise.counts`).
+
+    Source: PLaD, Eq. 3 and Algorithm 1, step 2; section 5.3 for real preferences.
+    """
+    counts: Counter[str] = Counter()
+    real = {e.id for e in nested_share(examples, rules.real_share, seed, "real preferences")}
+    met = {} if _without_teacher(rules) else teacher
+    prompts = [_usable_answers(e, met.get(e.id, ()), student[e.id], rules.drop, e.id in real, counts) for e in examples]
+    if rules.scores:
+        assert scorer is not None
+        scores = _scores(prompts, rules, scorer)
+        prompts = [_scored(p, scores) for p in prompts]
+    noise = Noise()
+    pairs = [pair for p in prompts for pair in _pairs_of(p, rules, seed, noise, counts)]
+    counts["pairs"] = len(pairs)
+    extra = {"real_prompts": len(real), **noise.counts()} if rules.real_share > 0 else {}
+    return pairs, {**counts, **extra}
+
+
+# -- which answers may be paired ----------------------------------------------------------------------
+
+
+def _usable_answers(
+    example: Example,
+    teacher: Sequence[Generation],
+    student: Sequence[Generation],
+    rules: DropRules,
+    real: bool,
+    counts: Counter[str],
+) -> _Prompt:
+    """Count the candidates of a prompt, and those that can't be used."""
+    chosen = _usable(teacher, rules, watched=True)
+    taken = {a.text.strip() for a in teacher} if rules.identical else set()
+    rejected = _usable(student, rules, watched=rules.truncated == "both", taken=taken)
+    for (_, why_not_a), (_, why_not_b) in product(chosen, rejected):
+        counts["candidates"] += 1
+        reason = why_not_a or why_not_b
+        if reason is not None:
+            counts[f"dropped_{reason}"] += 1
+    return _Prompt(
+        example,
+        [_Answer(TEACHER, a) for a, why_not in chosen if why_not is None],
+        [_Answer(STUDENT, b) for b, why_not in rejected if why_not is None],
+        real,
+    )
 
 
 def _drop_reason(answer: Generation, rules: DropRules, *, watched: bool) -> str | None:
@@ -16,43 +133,6 @@ def _drop_reason(answer: Generation, rules: DropRules, *, watched: bool) -> str 
     if rules.empty and answer.outcome is Outcome.EMPTY:
         return "empty"
     return "truncated" if watched and answer.outcome is Outcome.TRUNCATED else None
-
-
-def build_pairs(
-    examples: Sequence[Example],
-    teacher: Mapping[str, Sequence[Generation]],
-    student: Mapping[str, Sequence[Generation]],
-    rules: DropRules,
-) -> tuple[list[Pair], dict[str, int]]:
-    """Prefer every answer of the teacher to every answer of the student to the same prompt.
-
-    An answer that is left out takes all its pairs with it; so does a student answer that the teacher gave too, and
-    an answer given before.
-
-    Args:
-        teacher, student: answers by example id, in order of sample number.
-
-    Returns:
-        The pairs in order of examples, and counts: candidates, pairs, and dropped_* by reason.
-
-    Source: PLaD, Eq. 3 and Algorithm 1, step 2.
-    """
-    pairs: list[Pair] = []
-    counts: Counter[str] = Counter()
-    for example in examples:
-        chosen = _usable(teacher[example.id], rules, watched=True)
-        taken = {a.text.strip() for a in teacher[example.id]} if rules.identical else set()
-        rejected = _usable(student[example.id], rules, watched=rules.truncated == "both", taken=taken)
-        for a, why_not_a in chosen:
-            for b, why_not_b in rejected:
-                counts["candidates"] += 1
-                reason = why_not_a or why_not_b
-                if reason is not None:
-                    counts[f"dropped_{reason}"] += 1
-                    continue
-                pairs.append(_pair(example, a, b))
-    counts["pairs"] = len(pairs)
-    return pairs, dict(counts)
 
 
 def _usable(
@@ -74,15 +154,143 @@ def _usable(
     return found
 
 
-def _pair(example: Example, chosen: Generation, rejected: Generation) -> Pair:
+# -- what the scorer says of them ---------------------------------------------------------------------
+
+
+def _without_teacher(rules: PairsSection) -> bool:
+    return isinstance(rules.select, SelectRso) and rules.select.opponent == "student"
+
+
+def _scores(prompts: Sequence[_Prompt], rules: PairsSection, scorer: Scorer) -> dict[tuple[str, str], float | None]:
+    """Scores by example id and text, of the texts whose score is used, each once.
+
+    None of the answers is the target, so all references count.
+    """
+    examples = {p.example.id: p.example for p in prompts}
+    teachers = [p for p in prompts if p.real or rules.select.type == "best_worst"]
+    students = [p for p in prompts if p.real or rules.select.type != "all"]
+    wanted = [(p, a) for p in teachers for a in p.teacher] + [(p, b) for p in students for b in p.student]
+    asked = list(dict.fromkeys((p.example.id, answer.generation.text) for p, answer in wanted))
+    rows = [examples[i] for i, _ in asked]
+    found = scorer.score(rows, [text for _, text in asked], [row.references for row in rows])
+    return dict(zip(asked, found, strict=True))
+
+
+def _scored(prompt: _Prompt, scores: Mapping[tuple[str, str], float | None]) -> _Prompt:
+    def scored(answers: Sequence[_Answer]) -> list[_Answer]:
+        texts = [a.generation.text for a in answers]
+        found = [scores.get((prompt.example.id, text)) for text in texts]
+        return [_Answer(a.source, a.generation, score) for a, score in zip(answers, found, strict=True)]
+
+    return _Prompt(prompt.example, scored(prompt.teacher), scored(prompt.student), prompt.real)
+
+
+# -- which of them meet -------------------------------------------------------------------------------
+
+
+def _pairs_of(prompt: _Prompt, rules: PairsSection, seed: int, noise: Noise, counts: Counter[str]) -> list[Pair]:
+    select = rules.select
+    if isinstance(select, SelectRso):
+        accepted = _accepted(prompt, select, seed, counts)
+        if select.opponent == "student":
+            return _student_pairs(prompt, accepted, rules, seed, counts)
+        met = list(product(prompt.teacher, accepted))
+    elif select.type == "best_worst":
+        met = _best_worst(prompt)
+    else:
+        met = list(product(prompt.teacher, prompt.student))
+    left_out = len(prompt.teacher) * len(prompt.student) - len(met)
+    if left_out:
+        counts["dropped_not_selected" if met else "dropped_unjudged"] += left_out
+    ordered = (_ordered(prompt, a, b, rules, noise, counts) for a, b in met)
+    return [pair for pair in ordered if pair is not None]
+
+
+def _best_worst(prompt: _Prompt) -> list[tuple[_Answer, _Answer]]:
+    """The teacher's best against the student's worst; of equals the first, none where a side is unjudged."""
+    teacher = [a for a in prompt.teacher if a.score is not None]
+    student = [b for b in prompt.student if b.score is not None]
+    if not teacher or not student:
+        return []
+    return [(max(teacher, key=_score), min(student, key=_score))]
+
+
+def _score(answer: _Answer) -> float:
+    assert answer.score is not None
+    return answer.score
+
+
+def _accepted(prompt: _Prompt, select: SelectRso, seed: int, counts: Counter[str]) -> list[_Answer]:
+    judged = [b for b in prompt.student if b.score is not None]
+    counts["rso_usable"] += len(prompt.student)
+    stream = _stream(seed, prompt.example.id, "accept")
+    chosen = accept([_score(b) for b in judged], beta=select.beta, keep=select.keep, uniform=stream.random)
+    counts["rso_judged"] += len(judged)
+    counts["rso_accepted"] += len(chosen)
+    return [judged[i] for i in chosen]
+
+
+def _student_pairs(
+    prompt: _Prompt, accepted: list[_Answer], rules: PairsSection, seed: int, counts: Counter[str]
+) -> list[Pair]:
+    """Accepted answers paired at random, each at most once, the better one chosen; ties make no pair."""
+    shuffled = list(accepted)
+    _stream(seed, prompt.example.id, "pair").shuffle(shuffled)
+    pairs: list[Pair] = []
+    for a, b in zip(shuffled[::2], shuffled[1::2], strict=False):
+        counts["candidates"] += 1
+        if _score(a) == _score(b):
+            counts["dropped_tie"] += 1
+        elif abs(_score(a) - _score(b)) < rules.confidence.margin and rules.confidence.below == "drop":
+            counts["dropped_unsure"] += 1
+        else:
+            better, worse = (a, b) if _score(a) > _score(b) else (b, a)
+            pairs.append(_pair(prompt.example, better, worse))
+    return pairs
+
+
+def _stream(seed: int, example_id: str, purpose: str) -> random.Random:
+    """A prompt's own random numbers: other prompts and their order don't move them."""
+    return random.Random(int.from_bytes(hashlib.sha256(f"rso:{purpose}:{seed}:{example_id}".encode()).digest()[:8]))
+
+
+# -- in which order -----------------------------------------------------------------------------------
+
+
+def _ordered(
+    prompt: _Prompt, teacher: _Answer, student: _Answer, rules: PairsSection, noise: Noise, counts: Counter[str]
+) -> Pair | None:
+    """The pair in its order; None where it is dropped."""
+    if not prompt.real:
+        return _pair(prompt.example, teacher, student)
+    scores = (teacher.score, student.score)
+    noise.add(prompt.example.id, student.generation.text, *scores)
+    found = fate(*scores, rules)
+    if found is Fate.KEEP:
+        return _pair(prompt.example, teacher, student)
+    if found is Fate.SWAP:
+        counts["swapped"] += 1
+        return _pair(prompt.example, student, teacher)
+    counts[f"dropped_{found}"] += 1
+    return None
+
+
+def _pair(example: Example, chosen: _Answer, rejected: _Answer) -> Pair:
+    a, b = chosen.generation, rejected.generation
+    if chosen.source == rejected.source:
+        name = f"s{a.sample}-s{b.sample}"
+    else:
+        name = f"{a.sample}-{b.sample}" if chosen.source == TEACHER else f"{b.sample}-{a.sample}"
     return Pair(
-        id=f"{example.id}#{chosen.sample}-{rejected.sample}",
+        id=f"{example.id}#{name}",
         prompt=example.prompt,
-        chosen=chosen.text,
-        rejected=rejected.text,
-        chosen_source="teacher",
-        rejected_source="student_sft",
-        rejected_token_ids=rejected.token_ids,
+        chosen=a.text,
+        rejected=b.text,
+        chosen_source=chosen.source,
+        rejected_source=rejected.source,
+        chosen_token_ids=a.token_ids if chosen.source == STUDENT else (),
+        rejected_token_ids=b.token_ids if rejected.source == STUDENT else (),
+        values={} if chosen.score is None or rejected.score is None else {"quality": (chosen.score, rejected.score)},
     )
 
 
@@ -99,8 +307,8 @@ def pair_groups(
 ) -> list[Group]:
     """What preference objectives train on: one group a prompt, its chosen texts and then its other ones.
 
-    The prompt and every text are computed once, however many pairs they make. A rejected text is scored as the very
-    tokens that were sampled.
+    The prompt and every text are computed once, however many pairs they make. A text of the student is scored as the
+    very tokens that were sampled.
 
     Args:
         references: a text by example id, added to the group as context.
@@ -127,8 +335,9 @@ def pair_groups(
 
 def _texts(same: Sequence[Pair]) -> dict[str, tuple[int, ...]]:
     """The distinct texts of an example's pairs, chosen ones first, each with its sampled tokens if they are known."""
-    tokens: dict[str, tuple[int, ...]] = {pair.chosen: () for pair in same}
+    tokens: dict[str, tuple[int, ...]] = dict.fromkeys((pair.chosen for pair in same), ())
     for pair in same:
+        tokens[pair.chosen] = tokens[pair.chosen] or pair.chosen_token_ids
         tokens[pair.rejected] = tokens.get(pair.rejected) or pair.rejected_token_ids
     return tokens
 

@@ -8,14 +8,14 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from plad import __version__
-from plad.config import ROLES, Config
+from plad.config import ROLES, Config, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
 from plad.stages.context import Context
@@ -91,11 +91,23 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
 
 
 def _judge(section: Any) -> dict[str, Any]:
+    from plad.judges.verifiable import function_fingerprint
     from plad.policy.fingerprint import model_fingerprint
 
     settings = section.model_dump(mode="json", exclude={"batch_size", "model"})
+    if isinstance(section, VerifiableJudge):
+        return settings if section.function is None else {**settings, **function_fingerprint(section.function)}
     model = getattr(section, "model", None)
     return settings if model is None else {**settings, "weights": model_fingerprint(model, section.revision)}
+
+
+def _pair_inputs(ctx: Context) -> dict[str, Any]:
+    section = ctx.scorer_section()
+    unused = set() if section is not None else {"real_share", "ties", "confidence"}
+    return {
+        "pairs": ctx.config.pairs.model_dump(mode="json", exclude={"scorer", *unused}),
+        "scorer": None if section is None else {**_judge(section), "stemmer": ctx.config.evaluate.stemmer},
+    }
 
 
 def _validation_inputs(ctx: Context) -> dict[str, Any] | None:
@@ -121,7 +133,7 @@ def inputs(ctx: Context, stage: str) -> dict[str, Any]:
         "data": lambda: _data_inputs(ctx),
         "sft": lambda: _sft_inputs(ctx),
         "generate": lambda: {"generate": cfg.generate.model_dump(mode="json", exclude={"slots"})},
-        "pair": lambda: {"pairs": _dump(cfg.pairs)},
+        "pair": lambda: _pair_inputs(ctx),
         "distill": lambda: {
             "distill": cfg.distill.relevant(),
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
@@ -146,6 +158,18 @@ def _wanted(to: str | None, only: str | None) -> tuple[str, ...]:
     return STAGES[: STAGES.index(only or to) + 1] if only or to else STAGES  # type: ignore[arg-type]
 
 
+def _check_functions(ctx: Context, stages: Sequence[str]) -> None:
+    """Check --verify before anything is trained; judges work from the pairs on."""
+    sections = [s for s in (*ctx.judge_sections(), ctx.scorer_section()) if isinstance(s, VerifiableJudge)]
+    if ctx.verify is not None and all(s.match != "function" for s in sections):
+        raise ConfigError("no judge has match: function", where=f"--verify {ctx.verify}", fix="leave it out")
+    if sections and stages[-1] not in ("data", "sft", "generate"):
+        from plad.judges.verifiable import needs_function
+
+        for section in sections:
+            needs_function(section)
+
+
 def run(
     config: Config,
     run_dir: RunDir,
@@ -155,6 +179,7 @@ def run(
     only: str | None = None,
     clean: str | None = None,
     skip_invalid: bool = False,
+    verify: str | None = None,
 ) -> None:
     """Run the stages that are not done yet.
 
@@ -163,6 +188,7 @@ def run(
         to: the last stage to run.
         only: run this stage alone; those before it must be done (data is run where needed).
         clean: do this stage and all that depends on it again.
+        verify: `module:function` or `file.py:function` of a verifiable judge.
 
     Raises:
         RunDirError: a finished stage was made with other settings, or an earlier stage is missing.
@@ -170,7 +196,7 @@ def run(
     for name in sweep_staging(run_dir.path):
         log.info("removed %s, left half-written by a stopped run", name)
     run_dir.finish_cleaning()
-    ctx = Context(config, run_dir, base, skip_invalid)
+    ctx = Context(config, run_dir, base, skip_invalid, verify)
     if clean is not None:
         _wanted(clean, None)
         inputs(ctx, "data")  # a wrong path or name is found before anything is deleted
@@ -178,6 +204,7 @@ def run(
         gone = run_dir.forget(clean)
         log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
     run_dir.set_versions(versions())
+    _check_functions(ctx, _wanted(to, only))
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)
         if run_dir.is_done(stage, depends):

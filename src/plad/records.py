@@ -78,15 +78,16 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pseudo-preference pair: the teacher's answer is chosen, the student's rejected.
+    """A preference pair: the teacher's answer is chosen and the student's rejected, or as a scorer says.
 
     Source: PLaD, Eq. 3.
 
     Attributes:
-        id: ``<example id>#<teacher's sample>-<student's sample>``.
-        rejected_token_ids: the student's own tokens, so that training scores exactly what
-            was sampled; empty where the rejected text came from elsewhere.
-        values: what was measured of the chosen and of the rejected text, by name.
+        id: ``<example id>#<teacher's sample>-<student's sample>``, also where the two are swapped;
+            ``<example id>#s<sample>-s<sample>`` for two answers of the student.
+        chosen_token_ids, rejected_token_ids: the student's own tokens, so that training scores exactly what
+            was sampled; empty where the text came from elsewhere.
+        values: what was measured of the chosen and of the rejected text, by name; `quality` is what a scorer said.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Pair:
     chosen_source: str
     rejected_source: str
     rejected_token_ids: tuple[int, ...] = ()
+    chosen_token_ids: tuple[int, ...] = ()
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge
+from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
-from plad.errors import MissingExtraError, PladError, PolicyError
+from plad.errors import ConfigError, MissingExtraError, PladError, PolicyError
 from plad.paths import locate
 from plad.problems import ProblemsError
 from plad.records import Example
@@ -57,10 +57,13 @@ class Validation:
         self.add("error", what, f"{len(flat)} problem{'s' * (len(flat) != 1)}, below")
 
 
-def validate(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Validation:
+def validate(
+    path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False, verify: str | None = None
+) -> Validation:
     """Check a config with all it names: schema, run directory, data, tokenizers, lengths, extras.
 
-    Only tokenizers and configurations of models are read. Nothing is downloaded.
+    Only tokenizers and configurations of models are read, and only the file of a function is looked at. Nothing is
+    downloaded.
     """
     found = Validation()
     try:
@@ -74,7 +77,7 @@ def validate(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = 
     _check_run_dir(found, config)
     prepared = _check_data(found, config, base, skip_invalid)
     _check_policies(found, config, base, prepared)
-    _check_judges(found, config, base, prepared)
+    _check_judges(found, config, base, prepared, verify)
     found.not_checked += NEVER_CHECKED
     return found
 
@@ -251,11 +254,18 @@ def _target_tokens(prompt: "PromptFormat", example: Example) -> int:
     return len(prompt.encode_completion(example.target or ""))
 
 
-def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepared | None) -> None:
-    for i, judge in enumerate(config.evaluate.judges):
-        name = f"evaluate.judges.{i}"
-        if isinstance(judge, ReferenceJudge) and prepared is not None:
-            found.findings += _reference_judge(name, prepared.test)
+def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepared | None, verify: str | None) -> None:
+    named = [(f"evaluate.judges.{i}", judge) for i, judge in enumerate(config.evaluate.judges)]
+    if config.pairs.scorer is not None:
+        named.append(("pairs.scorer", config.pairs.scorer))
+        if not config.pairs.scores:
+            found.add("note", "pairs.scorer", "has nothing to do: pairs.real_share is 0 and pairs.select is all")
+    for name, judge in named:
+        rows = None if prepared is None else prepared.distill if name == "pairs.scorer" else prepared.test
+        if isinstance(judge, ReferenceJudge) and rows is not None:
+            found.findings += _reference_judge(name, rows, against_target=name != "pairs.scorer")
+        if isinstance(judge, VerifiableJudge):
+            _check_verifiable(found, name, judge.verified_by(verify), rows)
         if isinstance(judge, RewardJudge):
             model = locate(judge.model, base)
             try:
@@ -270,9 +280,29 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
                 found.not_checked.append(f"{name} {model}: that it has exactly one output")
 
 
-def _reference_judge(name: str, test: Sequence[Example]) -> Iterator[Finding]:
-    judged = sum(len(e.references) > 1 for e in test)
-    if judged == len(test):
+def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows: Sequence[Example] | None) -> None:
+    from plad.judges.verifiable import needs_function, verifiable_rows
+
+    try:
+        needs_function(judge)
+        if judge.match == "function":
+            found.add("ok", name, f"verifiable: {judge.function}")
+            found.not_checked.append(f"{name}: what {judge.function} does; it was not imported")
+        elif rows is not None:
+            able = verifiable_rows(judge, rows)
+            said = f"{able} of {len(rows)} rows have a reference with something to compare"
+            if not able:
+                raise ConfigError(said, where=name, fix="another match, markers or pattern")
+            found.add("ok" if able == len(rows) else "note", name, f"verifiable: {said}")
+    except PladError as e:
+        found.fail(name, [e])
+
+
+def _reference_judge(name: str, test: Sequence[Example], *, against_target: bool) -> Iterator[Finding]:
+    judged = sum(len(e.references) > against_target for e in test)
+    if not against_target:
+        yield Finding("ok", name, f"reference: {judged} of {len(test)} distillation rows have a reference")
+    elif judged == len(test):
         yield Finding("ok", name, "reference: every test row has a reference beside its target")
     else:
         yield Finding(

@@ -19,7 +19,8 @@ def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
     now = next((s["stage"] for s in status["stages"] if not s["done"]), None) if status["running"] else None
     for stage in status["stages"]:
         if stage["done"]:
-            rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", _flat(stage["counts"])))
+            counts = {k: v for k, v in stage["counts"].items() if k not in ("wrong", "scorer")}
+            rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", _flat(counts)))
         else:
             rows.append((stage["stage"], "running" if stage["stage"] == now else "pending", "", ""))
     yield table(status["run"], ["stage", "state", "seconds", "counts"], rows, numbers=False)
@@ -27,12 +28,22 @@ def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
         yield f"in use by {status['running']}"
     if status["pairs"] is not None:
         yield f"pairs: {status['pairs']:,}"
+    yield from _wrong_pairs(next((s["counts"] for s in status["stages"] if s["stage"] == "pair" and s["done"]), {}))
     for system, outcomes in status["generations"].items():
         yield f"answers of {system}: {_flat(outcomes)}"
     if status["latest"]:
         yield fold(f"latest metrics: {_flat(status['latest'])}")
     if status["versions"]:
         yield "versions: " + ", ".join(f"{k} {v}" for k, v in status["versions"].items())
+
+
+def _wrong_pairs(counts: Mapping[str, Any]) -> Iterator[str]:
+    """Share of pseudo-pairs that the scorer calls wrong, overall and by words of the student's answer."""
+    wrong = counts.get("wrong")
+    if wrong and wrong["n"]:
+        share = f"{_interval(wrong, 100)} % of {wrong['pairs']:,} judged pairs"
+        yield f"wrong pseudo-pairs, by {counts['scorer']['name']}: {share}"
+        yield "  by words: " + ", ".join(f"{k} {_interval(s, 100)} (n {s['n']})" for k, s in wrong["by_words"].items())
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "", depth: int = 2) -> str:
@@ -58,7 +69,8 @@ def example_view(row: Mapping[str, Any]) -> "RenderableType":
     prompt = [("prompt", _prompt(row["prompt"]))] if row["prompt"] is not None else []
     if "chosen" in row:
         texts = [(_side(row, index, side), row[side]) for index, side in enumerate(("chosen", "rejected"))]
-        return panel(row["id"], [*prompt, *texts])
+        swapped = row["chosen_source"] != "teacher" and row["rejected_source"] == "teacher"
+        return panel(row["id"] + (": swapped by the scorer" if swapped else ""), [*prompt, *texts])
     title = f"{row['example_id']} sample {row['sample']}: {row['outcome']}, {row['tokens']} tokens"
     return panel(title, [*prompt, (row["system"], row["text"])])
 

@@ -114,9 +114,9 @@ def test_the_config_and_where_it_stands_reach_the_pipeline(project, monkeypatch)
     config, path, options = seen[0]
     assert (config.sft.epochs, config.data.limit, path) == (2, 8, Path("runs/x"))
     assert options == {
-        "base": project.parent, "to": "pair", "clean": "sft", "skip_invalid": True,
+        "base": project.parent, "to": "pair", "clean": "sft", "skip_invalid": True, "verify": None,
     }  # fmt: skip
-    assert seen[1][2] == {"base": project.parent, "only": "distill", "skip_invalid": False}
+    assert seen[1][2] == {"base": project.parent, "only": "distill", "skip_invalid": False, "verify": None}
     assert Path("runs/x/config.yaml").read_text() == project.read_text()
     assert json.loads(Path("runs/x/config.resolved.json").read_text())["data"]["train"] == "train.jsonl"
 

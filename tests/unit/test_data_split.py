@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.data.split import prompt_key, refuse_leakage, split_train
+from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train
 from plad.errors import DataError
 from plad.records import Example
 
@@ -81,3 +81,22 @@ def test_a_prompt_in_two_splits_is_refused_with_both_rows(pair):
 
 def test_duplicates_inside_one_split_are_no_leak():
     refuse_leakage({"train": [("t:1", Example("a", "x")), ("t:2", Example("b", "x"))], "test": []})
+
+
+def test_shares_are_nested_sizes_are_right_and_order_is_kept():
+    examples = [Example(f"e{i}", f"prompt {i % 40}") for i in range(50)]  # ten prompts stand twice
+    before: list[Example] = []
+    for share, n in ((0.0, 0), (0.01, 1), (0.05, 2), (0.5, 20), (0.999, 40), (1.0, 40)):
+        found = nested_share(examples, share, 7, "test")
+        assert len({e.prompt for e in found}) == n
+        assert [e for e in examples if e in found] == found
+        assert set(before) <= set(found)
+        before = found
+
+
+def test_a_share_does_not_depend_on_the_order_and_every_purpose_chooses_for_itself():
+    examples = [Example(f"e{i}", f"prompt {i}") for i in range(50)]
+    found = nested_share(examples, 0.3, 7, "test")
+    assert set(nested_share(examples[::-1], 0.3, 7, "test")) == set(found)
+    assert nested_share(examples, 0.3, 7, "other") != found
+    assert nested_share(examples, 0.3, 8, "test") != found

@@ -9,7 +9,7 @@ from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
 from plad.config.engines import Endpoint, PriceSection
 from plad.config.evaluation import EvaluateSection
-from plad.config.judges import Judge, ReferenceJudge, RewardJudge
+from plad.config.judges import Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -21,12 +21,21 @@ from plad.config.models import (
     TransformersEngine,
 )
 from plad.config.objectives import Objective, RankObjective, SftObjective
-from plad.config.pairs import DropRules, GenerateSection, PairsSection
+from plad.config.pairs import (
+    ConfidenceSection,
+    DropRules,
+    GenerateSection,
+    PairsSection,
+    SelectAll,
+    SelectBestWorst,
+    SelectRso,
+)
 from plad.config.training import DistillSection, SftOverride, SftSection, TrainSettings, ValidationSection
 
 __all__ = [
     "ROLES",
     "Columns",
+    "ConfidenceSection",
     "Config",
     "DataSection",
     "DistillSection",
@@ -50,6 +59,9 @@ __all__ = [
     "Role",
     "RunSection",
     "Section",
+    "SelectAll",
+    "SelectBestWorst",
+    "SelectRso",
     "SftObjective",
     "SftOverride",
     "SftSection",
@@ -59,6 +71,7 @@ __all__ = [
     "TrainSettings",
     "TransformersEngine",
     "ValidationSection",
+    "VerifiableJudge",
 ]
 
 

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+import regex
+from pydantic import Field, PrivateAttr, model_validator
 
 from plad.config.base import PositiveInt, Section
 
@@ -28,4 +29,49 @@ class RewardJudge(Section):
     )
 
 
-Judge = Annotated[ReferenceJudge | RewardJudge, Field(discriminator="type")]
+class VerifiableJudge(Section):
+    """Scores an answer 1 where it is right and 0 where it is not, by a rule instead of an opinion."""
+
+    type: Literal["verifiable"] = "verifiable"
+    match: Literal["number", "exact", "regex", "function"] = Field(
+        default="number",
+        description="What must agree with a reference. number: the first number after the last of `markers`, without a "
+        "marker the last number. exact: the whole text, or what stands after the last marker. regex: what `pattern` "
+        "finds last. function: a Python function named by --verify on the command line, never here.",
+    )
+    markers: tuple[str, ...] = Field(
+        default=("####", "A:"), description="What a final answer stands behind, in answers and references (GSM8K)."
+    )
+    pattern: str | None = Field(
+        default=None, description="Regular expression for regex: its first group, or all of it, is the answer."
+    )
+    tolerance: float = Field(
+        default=1e-6, ge=0, lt=1, description="Largest difference of two equal numbers, as a share of the reference."
+    )
+    ignore_case: bool = Field(default=True, description="For exact and regex.")
+    _function: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _pattern_where_it_is_used(self) -> "VerifiableJudge":
+        if (self.match == "regex") != (self.pattern is not None):
+            raise ValueError("match: regex and pattern belong together")
+        if self.pattern is not None:
+            try:
+                regex.compile(self.pattern)
+            except regex.error as e:
+                raise ValueError(f"pattern is not a regular expression: {e}") from None
+        return self
+
+    @property
+    def function(self) -> str | None:
+        """`module:function` or `file.py:function`, from the command line."""
+        return self._function
+
+    def verified_by(self, function: str | None) -> "VerifiableJudge":
+        """The section with the command line's function, where it needs one."""
+        made = self.model_copy()
+        made._function = function if self.match == "function" else None
+        return made
+
+
+Judge = Annotated[ReferenceJudge | RewardJudge | VerifiableJudge, Field(discriminator="type")]

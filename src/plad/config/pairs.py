@@ -1,10 +1,11 @@
 """Sampling answers, and making pairs of them."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PositiveInt, Section
+from plad.config.judges import Judge
 
 
 class GenerateSection(Section):
@@ -15,6 +16,13 @@ class GenerateSection(Section):
     samples: PositiveInt = Field(default=1, description="Teacher answers a prompt.")
     student_samples: PositiveInt | None = Field(
         default=None, description="Student answers a prompt. Default: `samples`."
+    )
+    share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the distillation prompts that are answered and learnt from; a smaller share is part of "
+        "every larger one. Paper, section 5.5: 0.05 to 1.",
     )
     slots: PositiveInt = Field(default=8, description="Answers sampled at once; bounds the cache.")
 
@@ -30,5 +38,85 @@ class DropRules(Section):
     )
 
 
+class SelectAll(Section):
+    """Every teacher answer meets every student answer to its prompt."""
+
+    type: Literal["all"] = "all"
+
+
+class SelectBestWorst(Section):
+    """One pair a prompt: the teacher's best answer by `scorer` against the student's worst."""
+
+    type: Literal["best_worst"] = "best_worst"
+
+
+class SelectRso(Section):
+    """Statistical rejection sampling: keep student answers as if the policy best for the scorer had given them."""
+
+    type: Literal["rso"] = "rso"
+    beta: float = Field(
+        default=0.5,
+        gt=0,
+        description="In units of the score: an answer is accepted with probability exp((score - highest) / beta).",
+    )
+    keep: PositiveInt = Field(default=8, description="Student answers accepted a prompt, of `student_samples`.")
+    opponent: Literal["teacher", "student"] = Field(
+        default="teacher",
+        description="teacher: accepted answers are rejected for the teacher's (Eq. 3). student: they are paired at "
+        "random with each other and ordered by `scorer`, as RSO does; the teacher's answers are not used.",
+    )
+
+
+def _named(value: Any) -> Any:
+    """`best_worst` for `{type: best_worst}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+Select = Annotated[
+    SelectAll | SelectBestWorst | SelectRso,
+    Field(discriminator="type"),
+    BeforeValidator(_named, json_schema_input_type=Any),
+]
+
+
+class ConfidenceSection(Section):
+    """What becomes of a pair that the scorer looked at, by the difference of its two scores."""
+
+    margin: float = Field(default=0.0, ge=0, description="Smallest difference that counts, in units of the score.")
+    below: Literal["keep", "drop"] = Field(
+        default="keep", description="A smaller difference (a tie aside): keep the teacher's answer as chosen, or drop."
+    )
+    wrong: Literal["swap", "drop", "keep"] = Field(
+        default="swap", description="The student's answer is better: swap the two, drop the pair, or only count it."
+    )
+
+
 class PairsSection(Section):
     drop: DropRules = DropRules()
+    scorer: Judge | None = Field(
+        default=None, description="Who looks at pairs for `real_share` and `select`: any judge that `evaluate` takes."
+    )
+    real_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the prompts whose pairs are ordered by `scorer` (real preferences) and not by their "
+        "source; a smaller share is part of every larger one. Paper, section 5.3: 0 to 1.",
+    )
+    ties: Literal["keep", "drop"] = Field(
+        default="keep", description="Equal scores: keep the teacher's answer as chosen, or drop the pair."
+    )
+    confidence: ConfidenceSection = ConfidenceSection()
+    select: Select = Field(default=SelectAll(), description="Which answers meet: all, best_worst, or rso.")
+
+    @model_validator(mode="after")
+    def _scorer_where_needed(self) -> "PairsSection":
+        if self.scorer is None and self.scores:
+            use = f"real_share {self.real_share:g}" if self.select.type == "all" else f"select {self.select.type}"
+            raise ValueError(f"{use} needs pairs.scorer, such as {{type: reference}} or {{type: reward, model: ...}}")
+        return self
+
+    @property
+    def scores(self) -> bool:
+        """Whether the scorer has anything to do."""
+        return self.real_share > 0 or self.select.type != "all"

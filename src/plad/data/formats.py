@@ -54,7 +54,7 @@ def pair_to_trl(pair: Pair) -> dict[str, Any]:
 
 
 def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write pairs, whole or not at all: TRL's columns, then id, sources, the rejected text's tokens, and values."""
+    """Write pairs, whole or not at all: TRL's columns, then id, sources, sampled tokens, and values."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,7 +67,7 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
     schema = pa.schema(
         [("prompt", text), ("chosen", text), ("rejected", text)]
         + [(name, pa.string()) for name in ("id", "chosen_source", "rejected_source")]
-        + [("rejected_token_ids", pa.list_(pa.int32()))]
+        + [(f"{side}_token_ids", pa.list_(pa.int32())) for side in SIDES]
         + [(f"{side}_{name}", pa.float64()) for name in measured for side in SIDES]
     )
     rows = [
@@ -76,6 +76,7 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
             "id": p.id,
             "chosen_source": p.chosen_source,
             "rejected_source": p.rejected_source,
+            "chosen_token_ids": list(p.chosen_token_ids),
             "rejected_token_ids": list(p.rejected_token_ids),
             **{f"{side}_{n}": v for n, both in p.values.items() for side, v in zip(SIDES, both, strict=True)},
         }
@@ -119,6 +120,7 @@ def _pair(row: dict[str, Any], measured: Sequence[str]) -> Pair:
         chosen_source=row["chosen_source"],
         rejected_source=row["rejected_source"],
         rejected_token_ids=tuple(row["rejected_token_ids"]),
+        chosen_token_ids=tuple(row["chosen_token_ids"]),
         values={name: both for name, both in values.items() if None not in both},
     )
 

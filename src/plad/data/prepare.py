@@ -8,7 +8,7 @@ from typing import Any
 from plad.config import Config
 from plad.data.read import ReadResult, iter_places, read_examples
 from plad.data.sources import source_fingerprint
-from plad.data.split import refuse_leakage, split_train
+from plad.data.split import nested_share, refuse_leakage, split_train
 from plad.errors import DataError, PladError
 from plad.problems import join
 from plad.records import Example
@@ -128,13 +128,16 @@ def _read_all(
 
 def _too_few(config: Config, train: ReadResult, sft: list[Example], distill: list[Example]) -> Iterable[DataError]:
     limit = f", data.limit {config.data.limit}" if config.data.limit else ""
+    share = f", generate.share {config.generate.share:g}" if config.generate.share < 1 else ""
+    distill = nested_share(distill, config.generate.share, config.run.seed, "distill")
     skipped = f", {train.skipped} skipped" if train.skipped else ""
     sft_batch = max(config.sft.settings(role).batch_size for role in ("teacher", "student"))
     for name, rows, batch in (("sft", sft, sft_batch), ("distill", distill, config.distill.batch_size)):
         if len(rows) < batch:
             yield DataError(
                 f"{len(rows)} rows for {name} (of {len(train.examples)} training rows{skipped}{limit}, "
-                f"data.sft_share {config.data.sft_share:g}) are fewer than one batch of {batch}",
+                f"data.sft_share {config.data.sft_share:g}{share if name == 'distill' else ''}) "
+                f"are fewer than one batch of {batch}",
                 where=config.data.train,
                 fix=f"give more rows, or {name}.batch_size={max(1, len(rows))}",
             )

@@ -62,6 +62,25 @@ def split_train(examples: Sequence[Example], sft_share: float, seed: int) -> tup
     return sft, distill
 
 
+def nested_share(examples: Sequence[Example], share: float, seed: int, purpose: str) -> list[Example]:
+    """The examples of a share of the distinct prompts, at least one; a smaller share is part of every larger one.
+
+    Args:
+        share: 0 (none) to 1 (all).
+        seed: the run's seed.
+        purpose: what the choice is for; two purposes choose independently of each other.
+
+    Returns:
+        They, in the order of `examples`.
+    """
+    if share >= 1:
+        return list(examples)
+    keys = [prompt_key(e.prompt) for e in examples]
+    ordered = sorted(set(keys), key=lambda key: hashlib.sha256(f"{purpose}:{seed}:{key}".encode()).hexdigest())
+    kept = set(ordered[: max(round(share * len(ordered)), 1 if share > 0 else 0)])
+    return [e for e, key in zip(examples, keys, strict=True) if key in kept]
+
+
 def refuse_leakage(splits: Mapping[str, Iterable[tuple[str, Example]]]) -> None:
     """Check that no prompt (normalised) stands in two splits.
 

@@ -12,7 +12,10 @@ from typing import Any, Protocol
 
 from plad.config import ReferenceJudge as ReferenceSection
 from plad.config import RewardJudge as RewardSection
+from plad.config import VerifiableJudge as VerifiableSection
 from plad.records import Example
+
+JudgeSection = ReferenceSection | RewardSection | VerifiableSection
 
 
 class Judge(Protocol):
@@ -31,12 +34,17 @@ class Judge(Protocol):
         ...
 
 
-def load_judge(section: ReferenceSection | RewardSection, *, stemmer: bool = False) -> Judge:
+def load_judge(section: JudgeSection, *, stemmer: bool = False) -> Judge:
     """The judge that a config section names.
 
     Raises:
         PolicyError: a reward model can't be used.
+        ConfigError: a verifiable judge lacks its function.
     """
+    if isinstance(section, VerifiableSection):
+        from plad.judges.verifiable import VerifiableJudge
+
+        return VerifiableJudge(section)
     if isinstance(section, RewardSection):
         from plad.judges.reward import RewardJudge
 
@@ -46,7 +54,7 @@ def load_judge(section: ReferenceSection | RewardSection, *, stemmer: bool = Fal
     return ReferenceJudge(stemmer=stemmer)
 
 
-def load_judges(sections: Sequence[ReferenceSection | RewardSection], *, stemmer: bool = False) -> list[Judge]:
+def load_judges(sections: Sequence[JudgeSection], *, stemmer: bool = False) -> list[Judge]:
     """All judges of a config, with different names."""
     judges: list[Judge] = []
     for section in sections:

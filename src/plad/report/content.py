@@ -12,9 +12,11 @@ from plad.report.tables import (
     funnel_table,
     judged_table,
     results_table,
+    scored_table,
     settings_table,
     stages_table,
     teacher_student_table,
+    wrong_table,
 )
 from plad.report.verdict import Verdict, verdict
 from plad.report.wording import harmless
@@ -33,6 +35,8 @@ class Report:
     judged: Table | None
     teacher_student: Table | None
     funnel: Table | None
+    scored: Table | None
+    wrong: Table | None
     stages: Table | None
     settings: Table | None
     versions: Table | None
@@ -55,6 +59,8 @@ def build_report(facts: Facts) -> Report:
         judged=judged_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
         funnel=funnel_table(facts),
+        scored=scored_table(facts),
+        wrong=wrong_table(facts),
         stages=stages_table(facts),
         settings=settings_table("Settings", facts.config),
         versions=settings_table("Versions", facts.manifest.get("versions")),

@@ -33,6 +33,8 @@ def _sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     yield "Comparisons with the human target", r.judged, ""
     yield "Teacher against SFT student, on the distillation prompts", r.teacher_student, "95 % interval."
     yield "From rows to pairs", r.funnel, ""
+    yield (r.scored.title if r.scored else ""), r.scored, ""
+    yield "Wrong pseudo-pairs", r.wrong, "Share of pairs whose student's answer the scorer prefers, 95 % interval."
     yield "Stages", r.stages, ""
     yield "Settings", r.settings, ""
     yield "Versions", r.versions, ""

@@ -153,6 +153,42 @@ def teacher_student_table(metrics: Mapping[str, Any]) -> Table | None:
     return Table("Teacher against SFT student, on the distillation prompts", columns, rows) if rows else None
 
 
+_ORDERS = {
+    "teacher_better": "Teacher's answer better",
+    "student_better": "Student's answer better",
+    "ties": "Ties",
+    "both_right": "of them both right",
+    "both_wrong": "of them both wrong",
+    "unjudged": "Unjudged",
+}
+
+
+def scored_table(facts: Facts) -> Table | None:
+    """How the scorer of pairs ordered those it looked at."""
+    pair = facts.counts("pair")
+    scored = pair.get("scored")
+    if not scored:
+        return None
+    rows = [(Cell("Pairs looked at"), Cell(f"{scored['pairs']:,}"))]
+    rows += [(Cell(name), Cell(f"{scored[key]:,}")) for key, name in _ORDERS.items() if key in scored]
+    rows.append((Cell("Swapped"), Cell(f"{pair.get('swapped', 0):,}")))
+    return Table(f"Real preferences, by {pair['scorer']['name']}", ("Order", "Pairs"), tuple(rows))
+
+
+def wrong_table(facts: Facts) -> Table | None:
+    """Share of pseudo-pairs whose student's answer the scorer prefers, by the length of that answer."""
+    wrong = facts.counts("pair").get("wrong")
+    if not wrong or not wrong["n"]:
+        return None
+    shares = {"All lengths": wrong, **{f"{words} words": share for words, share in wrong["by_words"].items()}}
+    rows = tuple(
+        (Cell(name), _estimate(s, scale=100), *(Cell(f"{s[k]:,}") for k in ("wrong", "pairs", "n")))
+        for name, s in shares.items()
+    )
+    columns = ("Student's answer", "Wrong (%)", "Wrong pairs", "Judged pairs", "Prompts")
+    return Table("Wrong pseudo-pairs", columns, rows)
+
+
 def funnel_table(facts: Facts) -> Table | None:
     """From the rows of the training file to the pairs the student learnt from."""
     data, pair, distill = facts.counts("data"), facts.counts("pair"), facts.counts("distill")
@@ -169,6 +205,7 @@ def funnel_table(facts: Facts) -> Table | None:
         dropped = {k.removeprefix("dropped_"): v for k, v in pair.items() if k.startswith("dropped_")}
         stages += [(f"Dropped: {_reason(k)}", v, candidates, WORSE) for k, v in dropped.items()]
         stages.append(("Pairs kept", pair.get("pairs", 0), candidates, BETTER))
+        stages.append(("Of them swapped: the student's answer is chosen", pair.get("swapped", 0), candidates, WORSE))
         if "too_long" in distill:
             stages.append(("Prompts left out of training: too long", distill["too_long"], candidates, WORSE))
     rows = tuple(
@@ -190,6 +227,11 @@ def _reason(key: str) -> str:
         "truncated": "an answer was cut off",
         "too_long": "the prompt doesn't fit the context",
         "repeated": "the pair was there already",
+        "not_selected": "other answers were selected",
+        "unjudged": "the scorer could not judge",
+        "tie": "the scorer finds both alike",
+        "unsure": "the scores differ too little",
+        "wrong": "the scorer prefers the student's answer",
     }
     return known.get(key, key.replace("_", " "))
 
@@ -200,7 +242,7 @@ def stages_table(facts: Facts) -> Table | None:
         (
             Cell(name),
             Cell(duration(stage.get("seconds", 0))),
-            Cell(", ".join(f"{k} {v}" for k, v in flatten(stage.get("counts") or {})) or DASH),
+            Cell(", ".join(f"{k} {v}" for k, v in flatten(_short(stage.get("counts") or {}))) or DASH),
         )
         for name, stage in facts.stages.items()
     ]
@@ -209,6 +251,11 @@ def stages_table(facts: Facts) -> Table | None:
     total = sum(stage.get("seconds", 0) for stage in facts.stages.values())
     rows.append((Cell("all"), Cell(duration(total)), Cell("")))
     return Table("Stages", ("Stage", "Time", "Counted"), tuple(rows), words=True)
+
+
+def _short(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts without those that have a table of their own."""
+    return {k: v for k, v in counts.items() if k not in ("scored", "wrong", "scorer")}
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, ModelSection, RewardJudge
+from plad.config import Config, ModelSection, VerifiableJudge
 from plad.paths import locate
 from plad.records import Example
 from plad.rundir import RunDir, verify_dir
@@ -20,6 +20,7 @@ class Context:
     run: RunDir
     base: Path  # relative model and data paths start here
     skip_invalid: bool = False
+    verify: str | None = None  # the command line's function for a verifiable judge
     depends: Mapping[str, Any] = field(default_factory=dict)  # all that the running stage depends on
 
     def policy_section(self, role: str) -> Any:
@@ -29,16 +30,28 @@ class Context:
 
     def judge_sections(self) -> list[Any]:
         """The config's judges, relative model paths resolved against the config's folder."""
-        return [
-            j.model_copy(update={"model": locate(j.model, self.base)}) if isinstance(j, RewardJudge) else j
-            for j in self.config.evaluate.judges
-        ]
+        return [self._judge(j) for j in self.config.evaluate.judges]
+
+    def scorer_section(self) -> Any | None:
+        """The scorer of pairs in the same way; None where it has nothing to do."""
+        pairs = self.config.pairs
+        return self._judge(pairs.scorer) if pairs.scorer is not None and pairs.scores else None
+
+    def _judge(self, section: Any) -> Any:
+        if isinstance(section, VerifiableJudge):
+            return section.verified_by(self.verify)
+        model = getattr(section, "model", None)
+        return section if model is None else section.model_copy(update={"model": locate(model, self.base)})
 
     def examples(self, split: str) -> list[Example]:
-        """The rows of a split, as the data stage wrote them."""
+        """The rows of a split, as the data stage wrote them; of the distillation half the share in use."""
         from plad.data.formats import read_examples_jsonl
+        from plad.data.split import nested_share
 
-        return read_examples_jsonl(self.run / f"data/{split}.jsonl")
+        rows = read_examples_jsonl(self.run / f"data/{split}.jsonl")
+        if split != "distill":
+            return rows
+        return nested_share(rows, self.config.generate.share, self.config.run.seed, "distill")
 
 
 def fine_tuned(ctx: Context, role: str) -> Any:

@@ -1,24 +1,36 @@
 """Pair the recorded answers."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plad.errors import DataError
+from plad.records import Generation, Pair
 from plad.stages.context import Context
 from plad.stages.generate import recorded_on_distill
 
+log = logging.getLogger("plad")
 
-def pair(ctx: Context) -> dict[str, Any]:
-    """Recorded answers -> pairs.parquet (Eq. 3)."""
-    from plad.data.formats import write_pairs_parquet
+Answers = Mapping[str, Sequence[Generation]]
+
+
+def paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+    """Pairs of answers to the distillation prompts by the config's rules, and counts.
+
+    Raises:
+        DataError: no pair is left.
+    """
+    from plad.judges import load_judge
     from plad.pairs import build_pairs
 
     cfg = ctx.config
-    pairs, counts = build_pairs(
-        ctx.examples("distill"),
-        recorded_on_distill(ctx, "teacher", cfg.generate.samples),
-        recorded_on_distill(ctx, "student_sft", cfg.student_samples),
-        cfg.pairs.drop,
-    )
+    section = ctx.scorer_section()
+    scorer = None if section is None else load_judge(section, stemmer=cfg.evaluate.stemmer)
+    pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
+    if scorer is not None:
+        counts["scorer"] = {"name": scorer.name, **scorer.describe()}
+    if "wrong" in counts:
+        _say(counts, scorer.name if scorer is not None else "")
     if not pairs:
         reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
         raise DataError(
@@ -28,5 +40,36 @@ def pair(ctx: Context) -> dict[str, Any]:
             "identical or empty: use another student or a higher generate.temperature\n"
             "plad show RUN generations shows the answers",
         )
+    return pairs, counts
+
+
+def _say(counts: Mapping[str, Any], scorer: str) -> None:
+    wrong, scored = counts["wrong"], counts["scored"]
+    if wrong["n"]:
+        log.info(
+            "%s prefers the student's answer in %d of %d judged pairs: %.1f %% [%.1f, %.1f] of them are wrong as "
+            "pseudo-pairs; %d ties, %d unjudged, %d swapped",
+            *(scorer, wrong["wrong"], wrong["pairs"], 100 * wrong["value"], 100 * wrong["low"], 100 * wrong["high"]),
+            *(scored["ties"], scored["unjudged"], counts.get("swapped", 0)),
+        )
+    if scored["unjudged"]:
+        log.warning(
+            "%s could not judge %d of %d pairs: they keep the order of their sources",
+            scorer,
+            scored["unjudged"],
+            scored["pairs"],
+        )
+
+
+def pair(ctx: Context) -> dict[str, Any]:
+    """Recorded answers -> pairs.parquet (Eq. 3)."""
+    from plad.data.formats import write_pairs_parquet
+
+    cfg = ctx.config
+    pairs, counts = paired(
+        ctx,
+        recorded_on_distill(ctx, "teacher", cfg.generate.samples),
+        recorded_on_distill(ctx, "student_sft", cfg.student_samples),
+    )
     write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
     return counts

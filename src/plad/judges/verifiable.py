@@ -1,0 +1,239 @@
+"""The verifiable judge: is the answer right? A rule compares it with the row's references, or a function says so."""
+
+import importlib
+import importlib.util
+import unicodedata
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import regex
+
+from plad.config import VerifiableJudge as VerifiableSection
+from plad.errors import ConfigError, DataError
+from plad.records import Example, Prompt
+from plad.rundir import file_sha256
+
+Verify = Callable[[Prompt, str, Sequence[str]], Any]
+"""A user's function: (prompt, answer, references) -> True or 1, False or 0, or None where it can't say."""
+
+PATTERN_S = 2.0  # seconds after which a pattern is taken for one that never ends
+_SPACES = regex.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # thin spaces between thousands
+_CURRENCY = regex.compile(r"(?<=-)\p{Sc}(?=[\d.])")  # -$3 is -3
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d{1,100}(?!\d))"
+_POINT = r"\.\d{1,100}(?!\d)"
+_EXPONENT = r"(?:[eE][-+]?\d{1,3}(?![\d.]))?"
+_NUMBER = regex.compile(
+    rf"(?<![\w.])-?(?:{_WHOLE}(?:/[1-9]\d{{0,99}}(?![\d./])|(?:{_POINT})?{_EXPONENT})|{_POINT}{_EXPONENT})"
+)
+
+
+def final_part(text: str, markers: Sequence[str]) -> tuple[str, bool]:
+    """What stands behind the last marker, and whether there is one; a marker doesn't start inside a word."""
+    found = [
+        m
+        for marker in markers
+        for m in regex.finditer(
+            rf"(?<!\w){regex.escape(marker)}" if marker[:1].isalnum() else regex.escape(marker), text
+        )
+    ]
+    if not found:
+        return text, False
+    last = max(found, key=lambda m: m.end())
+    return text[last.end() :], True
+
+
+def final_number(text: str, markers: Sequence[str]) -> Fraction | None:
+    """The number a text ends up with: the first one behind the last marker, or without a marker the last one.
+
+    Signs of currency and units around a number are passed over; thousands may be separated by commas or thin spaces;
+    3/4 is a number. None where there is none.
+    """
+    part, marked = final_part(_SPACES.sub("", text), markers)
+    plain = unicodedata.normalize("NFKC", part).replace("\u2212", "-")
+    numbers = _NUMBER.findall(_CURRENCY.sub("", plain))
+    if not numbers:
+        return None
+    return Fraction(numbers[0 if marked else -1].replace(",", ""))
+
+
+def _plain(text: str, ignore_case: bool) -> str:
+    words = " ".join(unicodedata.normalize("NFKC", text).split())
+    return words.casefold() if ignore_case else words
+
+
+def final_match(text: str, pattern: str, ignore_case: bool) -> str | None:
+    """What a pattern finds last in a text: its first group, or all of it.
+
+    Raises:
+        ConfigError: the pattern takes too long.
+    """
+    flags = regex.IGNORECASE if ignore_case else 0
+    try:
+        every = list(regex.finditer(pattern, text, flags=flags, timeout=PATTERN_S))
+    except TimeoutError:
+        raise ConfigError(
+            f"takes over {PATTERN_S:g} s on one text of {len(text):,} characters",
+            where=f"pattern {pattern}",
+            fix="write it without repeats inside repeats, such as (a+)+",
+        ) from None
+    if not every:
+        return None
+    group = every[-1].group(1 if every[-1].re.groups else 0)
+    return None if group is None else _plain(group, ignore_case)
+
+
+def load_function(spec: str) -> Verify:
+    """The function that `module:function` or `file.py:function` names.
+
+    Importing runs the module's code, so the name comes from the person at the command line and never from a file.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise ConfigError("is not module:function or file.py:function", where=f"--verify {spec}")
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as e:
+        raise ConfigError(
+            f"can't be imported ({type(e).__name__}: {e})",
+            where=f"--verify {spec}",
+            fix="name a file: checks.py:verify",
+        ) from e
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"{place} has no function {name}", where=f"--verify {spec}")
+    return function
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"plad_verify_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def function_fingerprint(spec: str) -> dict[str, str]:
+    """What a function is: its name and the hash of the file that holds it.
+
+    Raises:
+        ConfigError: there is no such file or module.
+    """
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        file: str | None = place
+    else:
+        try:
+            found = importlib.util.find_spec(place)
+        except (ImportError, ValueError):
+            found = None
+        file = found.origin if found else None
+    if file is None or not Path(file).is_file():
+        raise ConfigError("no such file or module", where=f"--verify {spec}", fix="name a file: checks.py:verify")
+    return {"function": name, "sha256": file_sha256(Path(file))}
+
+
+def needs_function(section: VerifiableSection) -> None:
+    """Check that a section that needs a function has one whose file exists.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if section.match != "function":
+        return
+    if section.function is None:
+        raise ConfigError(
+            "match: function needs a function, and a config never names code",
+            where="verifiable judge",
+            fix="--verify checks.py:function on the command line\nor --verify module:function",
+        )
+    function_fingerprint(section.function)
+
+
+def verifiable_rows(section: VerifiableSection, rows: Sequence[Example]) -> int:
+    """Rows whose references hold something to compare with."""
+    judge = VerifiableJudge(section)
+    return sum(score is not None for score in judge.score(rows, [""] * len(rows), []))
+
+
+class VerifiableJudge:
+    """Scores an answer 1 where it is right, 0 where it is wrong.
+
+    The truth is in the row's own references, the target among them: they are read from the examples. A row whose
+    references hold nothing to compare with is unjudged; an answer that holds nothing is wrong.
+
+    Raises:
+        ConfigError: `match: function` without a function.
+    """
+
+    name = "verifiable"
+
+    def __init__(self, section: VerifiableSection) -> None:
+        self._section = section
+        self._verify: Verify | None = None
+        needs_function(section)
+        if section.function is not None:
+            self._verify = load_function(section.function)
+
+    def score(
+        self, examples: Sequence[Example], texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float | None]:
+        """1.0 or 0.0 a text; None where the row can't be judged. `references` are not read: see the class.
+
+        Raises:
+            DataError: the user's function failed, or returned something else.
+        """
+        judge = self._by_rule if self._verify is None else self._by_function
+        return [judge(example, text) for example, text in zip(examples, texts, strict=True)]
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader must know to trust the scores."""
+        s = self._section
+        facts = {
+            "number": {"markers": list(s.markers), "tolerance": s.tolerance},
+            "exact": {"markers": list(s.markers), "ignore_case": s.ignore_case},
+            "regex": {"pattern": s.pattern, "ignore_case": s.ignore_case},
+            "function": {"function": s.function},
+        }[s.match]
+        rule = "1 where an answer agrees with a reference of its row, else 0; two right or two wrong answers tie"
+        return {"type": "verifiable", "match": s.match, **facts, "rule": rule}
+
+    def _by_rule(self, example: Example, text: str) -> float | None:
+        wanted = [w for r in example.references if (w := self._final(r)) is not None]
+        if not wanted:
+            return None
+        given = self._final(text)
+        return float(given is not None and any(self._agree(given, w) for w in wanted))
+
+    def _final(self, text: str) -> Any:
+        s = self._section
+        if s.match == "number":
+            return final_number(text, s.markers)
+        if s.match == "exact":
+            return _plain(final_part(text, s.markers)[0], s.ignore_case) or None
+        assert s.pattern is not None
+        return final_match(text, s.pattern, s.ignore_case)
+
+    def _agree(self, given: Any, wanted: Any) -> bool:
+        if self._section.match == "number":
+            return abs(given - wanted) <= Fraction(self._section.tolerance) * abs(wanted)
+        return given == wanted
+
+    def _by_function(self, example: Example, text: str) -> float | None:
+        assert self._verify is not None
+        where = f"--verify {self._section.function}, row {example.id}"
+        try:
+            said = self._verify(example.prompt, text, example.references)
+        except Exception as e:
+            raise DataError(f"the function failed ({type(e).__name__}: {e})", where=where) from e
+        if said is None:
+            return None
+        if not isinstance(said, bool | int | float) or said not in (0, 1):
+            raise DataError(f"the function returned {said!r}", where=where, fix="return True, False or None")
+        return float(said)

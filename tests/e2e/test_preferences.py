@@ -1,0 +1,147 @@
+"""Real preferences through the pair stage: on answers whose truth is known, and through the whole command."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plad.config import Config
+from plad.data.formats import read_pairs_parquet, write_examples_jsonl
+from plad.generate.engine import Sampling, _ask
+from plad.generate.ledger import Ledger
+from plad.inspect_run import examples_of, status
+from plad.records import Example, Generation, Outcome
+from plad.report.page import render_report
+from plad.rundir import open_run
+from plad.stages.context import Context, weights
+from plad.stages.pair import pair
+from tests.task import plad, write_task
+
+GSM8K = Path(__file__).parents[1] / "data/gsm8k_teacher_student.jsonl.gz"
+SCORER = {"type": "verifiable"}
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory as it is before the pair stage, with a real teacher's and a real student's recorded answers."""
+    path = tmp_path_factory.mktemp("gsm8k")
+    with gzip.open(GSM8K, "rt", encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    examples = [Example(r["id"], r["prompt"], (r["reference"],)) for r in rows]
+    write_examples_jsonl(path / "run/data/distill.jsonl", examples)
+    for role in ("teacher", "student"):
+        (path / f"run/sft/{role}").mkdir(parents=True)
+        (path / f"run/sft/{role}/config.json").write_text(f'{{"role": "{role}"}}')
+    (path / "run/manifest.json").write_text('{"schema": 1, "stages": {}}')
+    with open_run(path / "run") as run, Ledger(run / "generations.sqlite") as ledger:
+        ctx = Context(config(path / "run"), run, path)
+        for system, column in (("teacher", "teacher"), ("student_sft", "student")):
+            for example, row in zip(examples, rows, strict=True):
+                ask = _ask(example, 0, system, weights(ctx, system), Sampling(0.7, 64), 0)
+                answer = Generation(example.id, 0, row[column], (1, 2), Outcome.OK, 9)
+                ledger.put(f"{system} {example.id}", ask, system, answer, seconds=0.0, spec={})
+    return path / "run"
+
+
+def config(run: Path, **pairs: Any) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"dir": run},
+            "data": {"train": "x", "test": "y"},
+            "teacher": {"model": "t"},
+            "student": {"model": "s"},
+            "pairs": {"drop": {"identical": False}, **pairs},
+        }
+    )
+
+
+def paired(path: Path, **rules: Any) -> dict[str, Any]:
+    with open_run(path) as run:
+        counts = pair(Context(config(path, **rules), run, path.parent))
+        run.finish("pair", {}, counts, 1.0)
+    return counts
+
+
+def test_on_gsm8k_the_counts_are_the_truth_and_exactly_the_wrong_pairs_are_swapped(answered: Path) -> None:
+    counts = paired(answered, scorer=SCORER, real_share=1.0)
+    assert counts["scored"] == {
+        "pairs": 1319,
+        "teacher_better": 260,
+        "student_better": 88,
+        "ties": 971,
+        "both_right": 198,
+        "both_wrong": 773,
+        "unjudged": 0,
+    }
+    assert (counts["swapped"], counts["pairs"]) == (88, 1319)
+    wrong = counts["wrong"]
+    assert wrong["value"] == pytest.approx(88 / 1319)
+    assert wrong["low"] < wrong["value"] < wrong["high"]
+    assert sum(b["wrong"] for b in wrong["by_words"].values()) == 88
+    assert sum(b["pairs"] for b in wrong["by_words"].values()) == 1319
+    pairs = read_pairs_parquet(answered / "pairs.parquet")
+    swapped = [p for p in pairs if (p.chosen_source, p.rejected_source) == ("student_sft", "teacher")]
+    assert len(swapped) == 88
+    assert all(p.values["quality"] == (1.0, 0.0) and p.chosen_token_ids == (1, 2) for p in swapped)
+
+
+def test_the_same_counts_stand_in_status_show_and_report(answered: Path) -> None:
+    paired(answered, scorer=SCORER, real_share=1.0, ties="drop")
+    assert "wrong pseudo-pairs, by verifiable: 6.7 [" in plad("status", answered)
+    assert status(answered)["pairs"] == 260 + 88
+    assert "swapped by the scorer" in plad("show", answered, "pairs", "-n", "8")
+    qualities = {tuple(row["values"]["quality"]) for row in examples_of(answered, "pairs", 400)}
+    assert qualities == {(1.0, 0.0)}
+    render_report(answered)
+    text = (answered / "report/report.md").read_text()
+    for line in ("| Student's answer better | 88 |", "| of them both wrong | 773 |", "| All lengths | 6.7 ("):
+        assert line in text
+    assert "Real preferences, by verifiable" in (answered / "report/index.html").read_text()
+
+
+def test_a_share_of_gsm8k_is_real(answered: Path) -> None:
+    counts = paired(answered, scorer=SCORER, real_share=0.5)
+    assert counts["real_prompts"] == 660 == counts["scored"]["pairs"]
+    assert counts["swapped"] == counts["scored"]["student_better"]
+    assert 25 < counts["swapped"] < 65
+
+
+def test_dropping_what_the_scorer_calls_wrong_or_undecided_leaves_the_pairs_that_only_the_teacher_gets_right(
+    answered: Path,
+) -> None:
+    counts = paired(answered, scorer=SCORER, real_share=1.0, ties="drop", confidence={"wrong": "drop"})
+    assert (counts["pairs"], counts["dropped_wrong"], counts["dropped_tie"]) == (260, 88, 971)
+
+
+CHECKS = '''
+def longer(prompt, answer, references):
+    """Right where the answer has an even number of characters: some pairs of every run are swapped."""
+    return len(answer) % 2 == 0
+'''
+
+
+def test_a_run_with_a_persons_own_function_several_answers_and_a_share_of_the_prompts(tmp_path: Path) -> None:
+    task = write_task(
+        tmp_path,
+        pairs__scorer={"type": "verifiable", "match": "function"},
+        pairs__real_share=1.0,
+        generate__samples=2,
+        generate__share=0.5,
+        distill__batch_size=4,
+    )
+    (tmp_path / "checks.py").write_text(CHECKS)
+    verify = ("--verify", f"{tmp_path}/checks.py:longer")
+    assert "--verify checks.py:function" in plad("run", task, code=2)
+    assert not (tmp_path / "run/sft").exists()
+    assert "pairs.scorer: verifiable:" in plad("validate", task, *verify)
+    plad("run", task, "--to", "distill", *verify)
+    stages = json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
+    assert sum(stages["generate"]["counts"]["teacher"].values()) == 6 * 2
+    counts = stages["pair"]["counts"]
+    assert counts["scored"]["student_better"] == counts["swapped"] > 0
+    assert stages["distill"]["counts"]["groups"] <= 6
+    (tmp_path / "checks.py").write_text(CHECKS.replace("== 0", "== 1"))
+    printed = plad("run", task, "--to", "distill", *verify, code=2)
+    assert "stage pair was made with other settings: scorer.sha256" in printed
