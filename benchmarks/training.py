@@ -23,7 +23,7 @@ from benchmarks.data import Pair
 from benchmarks.measure import Meter
 from benchmarks.models import group, load
 from plad.config import LoraSection, RankObjective
-from plad.objectives.objective import make_objective
+from plad.objectives.make import make_objective
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import choose_route

@@ -1,6 +1,7 @@
 """The trainer gives one result, however a batch is split, and never hides a failure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import RankObjective, SftObjective, TrainSettings
+from plad.config import (
+    DpoObjective,
+    LipoObjective,
+    MarginObjective,
+    RankObjective,
+    RrhfObjective,
+    SftObjective,
+    SimpoObjective,
+    SlicObjective,
+    TrainSettings,
+)
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
 from plad.policy.load import Policy
@@ -19,7 +30,38 @@ from plad.train.run import train_policy
 from tests.faults.train_child import groups
 from tests.helpers import tiny_policy
 
-OBJECTIVES = [SftObjective(), RankObjective(), RankObjective(beta=0.3, length_normalization="sum", sft_weight=0.5)]
+OBJECTIVES = {
+    "sft": SftObjective(),
+    "rank": RankObjective(),
+    "rank+sft": RankObjective(beta=0.3, length_normalization="sum", sft_weight=0.5),
+    "rank+anchor": RankObjective(anchor_weight=0.5),
+    "margin": MarginObjective(),
+    "margin live": MarginObjective(scores="live", spans=(1, 3)),
+    "dpo": DpoObjective(),
+    "slic": SlicObjective(),
+    "rrhf": RrhfObjective(),
+    "lipo": LipoObjective(),
+    "simpo": SimpoObjective(),
+}
+each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+
+
+def measured(objective: Any) -> list[Group]:
+    """The groups with what the objective needs; the live score reads a reference beside the texts."""
+    live = isinstance(objective, MarginObjective) and objective.scores == "live"
+    return [
+        replace(
+            g,
+            completions=(*g.completions, g.completions[0][::-1]) if live else g.completions,
+            context=int(live),
+            values={
+                "reference_logp": tuple(-5.0 * len(c) for c in g.completions),
+                "similarity": (1.5, 0.5),
+                "quality": (2.0, 1.0),
+            },
+        )
+        for g in groups()
+    ]
 
 
 def train(folder: Path, objective: Any, rows: Sequence[Group] | None = None, **settings: Any) -> tuple[Policy, list]:
@@ -27,7 +69,7 @@ def train(folder: Path, objective: Any, rows: Sequence[Group] | None = None, **s
     emitted: list[dict[str, Any]] = []
     train_policy(
         policy,
-        groups() if rows is None else rows,
+        measured(objective) if rows is None else rows,
         TrainSettings(**{"learning_rate": 1e-2, "batch_size": 8, **settings}),
         objective,
         route=Route.SEGMENTS,
@@ -45,7 +87,7 @@ def weights(policy: Policy) -> Tensor:
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["sft", "rank", "rank+sft"])
+@each_objective
 def test_splitting_a_batch_never_changes_the_result(tmp_path: Path, objective: Any) -> None:
     whole, rows = train(tmp_path / "a", objective, max_tokens=10_000)
     for name, settings in {"groups": {"max_tokens": None}, "rows": {"max_tokens": 40}}.items():
@@ -54,7 +96,7 @@ def test_splitting_a_batch_never_changes_the_result(tmp_path: Path, objective: A
         assert [r["loss"] for r in split_rows] == pytest.approx([r["loss"] for r in rows], abs=1e-9)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["sft", "rank", "rank+sft"])
+@each_objective
 def test_batch_of_eight_equals_eight_accumulated_batches_of_one(tmp_path: Path, objective: Any) -> None:
     together, rows = train(tmp_path / "a", objective, batch_size=8)
     one_by_one, more = train(tmp_path / "b", objective, batch_size=1, gradient_accumulation_steps=8)
@@ -106,6 +148,7 @@ class _Poisoned:
 
     def __init__(self, inner: Any, row: str, tell: list[str]) -> None:
         self.inner, self.row, self.tell = inner, row, tell
+        self.states = inner.states
 
     def weight(self, group: Group) -> float:
         self.tell.append(group.id)

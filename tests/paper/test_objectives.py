@@ -11,7 +11,9 @@ from torch import Tensor
 from plad.config import RankObjective, SftObjective
 from plad.errors import DataError
 from plad.objectives.calibration import rank
-from plad.objectives.objective import ObjectiveOut, RankLoss, SftLoss, make_objective
+from plad.objectives.make import make_objective
+from plad.objectives.objective import ObjectiveOut, SftLoss
+from plad.objectives.pairwise import RankLoss
 from plad.objectives.sft import sft
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
@@ -34,6 +36,10 @@ def scores(texts: Texts, chosen: list[int] | None = None) -> Scores:
         for i, (group, n) in enumerate(zip(texts, chosen or [1] * len(texts), strict=True))
     ]
     return Scores(groups, logps)
+
+
+def ranking(beta: float, normalization: str, sft_weight: float) -> RankLoss:
+    return RankLoss(beta=beta, length_normalization=normalization, sft_weight=sft_weight)  # type: ignore[arg-type]
 
 
 def gradient(measured: Scores, out: ObjectiveOut) -> Tensor:
@@ -106,7 +112,7 @@ PAIR: Texts = [[[-1.0, -2.0], [-1.0, -1.0, -1.0, -2.0]]]
 
 def test_the_sum_of_a_text_worked_by_hand() -> None:
     """log P+ = -1 - 2 = -3, log P- = -1 - 1 - 1 - 2 = -5, beta = 3: max(0, 3 + 3 - 5) = 1."""
-    out = RankLoss(beta=3.0, length_normalization="sum", sft_weight=0.0)(scores(PAIR))
+    out = ranking(3.0, "sum", 0.0)(scores(PAIR))
     assert out.losses.tolist() == [1.0]
     assert out.active.tolist() == [True]
     assert out.metrics["margin"].tolist() == [2.0]
@@ -117,22 +123,22 @@ def test_the_mean_of_a_text_worked_by_hand() -> None:
 
     Length turns the order round: by the sum the chosen text is likelier, by the mean the rejected one.
     """
-    out = RankLoss(beta=1.0, length_normalization="mean", sft_weight=0.0)(scores(PAIR))
+    out = ranking(1.0, "mean", 0.0)(scores(PAIR))
     assert out.losses.tolist() == [1.25]
     assert out.metrics["chosen_logp"].tolist() == [-1.5]
     assert out.metrics["rejected_logp"].tolist() == [-1.25]
     assert out.metrics["margin"].tolist() == [-0.25]
     assert out.metrics["accuracy"].tolist() == [0.0]
     assert out.metrics["active"].tolist() == [1.0]
-    assert RankLoss(1.0, "sum", 0.0)(scores(PAIR)).metrics["accuracy"].tolist() == [1.0]
+    assert ranking(1.0, "sum", 0.0)(scores(PAIR)).metrics["accuracy"].tolist() == [1.0]
 
 
 def test_the_gradient_of_a_mean_is_shared_by_its_tokens() -> None:
     """-1/2 for each of the 2 chosen tokens, +1/4 for each of the 4 rejected ones; of the sum: -1 and +1."""
     measured = scores(PAIR)
-    mean = gradient(measured, RankLoss(1.0, "mean", 0.0)(measured))
+    mean = gradient(measured, ranking(1.0, "mean", 0.0)(measured))
     assert mean.tolist() == [-0.5, -0.5, 0.25, 0.25, 0.25, 0.25]
-    total = gradient(measured, RankLoss(3.0, "sum", 0.0)(measured))
+    total = gradient(measured, ranking(3.0, "sum", 0.0)(measured))
     assert total.tolist() == [-1.0, -1.0, 1.0, 1.0, 1.0, 1.0]
 
 
@@ -144,11 +150,11 @@ def test_the_cross_entropy_term_worked_by_hand() -> None:
     """
     cases = [(1.0, "mean", 1.55), (3.0, "sum", 1.3), (1.0, "sum", 0.3)]
     for beta, normalization, expected in cases:
-        out = RankLoss(beta, normalization, 0.2)(scores(PAIR))  # type: ignore[arg-type]
+        out = ranking(beta, normalization, 0.2)(scores(PAIR))
         assert out.losses.item() == pytest.approx(expected, abs=1e-12)
         assert out.active.tolist() == [True]
     measured = scores(PAIR)
-    out = RankLoss(1.0, "sum", 0.2)(measured)
+    out = ranking(1.0, "sum", 0.2)(measured)
     assert gradient(measured, out).tolist() == pytest.approx([-0.1, -0.1, 0, 0, 0, 0])
     assert out.metrics["active"].tolist() == [0.0], "the metric counts open hinges"
 
@@ -171,7 +177,7 @@ def slow_rank(texts: Texts, beta: float, normalization: str, sft_weight: float) 
 
 @given(pair_texts, margins, st.sampled_from(["sum", "mean"]), st.sampled_from([0.0, 0.3]))
 def test_pairs_cost_what_the_slow_reference_says(texts: Texts, beta: float, norm: str, sft_weight: float) -> None:
-    out = RankLoss(beta, norm, sft_weight)(scores(texts))  # type: ignore[arg-type]
+    out = ranking(beta, norm, sft_weight)(scores(texts))
     assert out.losses.tolist() == pytest.approx(slow_rank(texts, beta, norm, sft_weight), abs=1e-9)
     assert all(not value.requires_grad and value.shape == (len(texts),) for value in out.metrics.values())
 
@@ -181,7 +187,7 @@ def test_an_inactive_pair_has_no_loss_and_no_gradient_and_an_active_one_has_both
     texts: Texts, beta: float, norm: str
 ) -> None:
     measured = scores(texts)
-    out = RankLoss(beta, norm, 0.0)(measured)  # type: ignore[arg-type]
+    out = ranking(beta, norm, 0.0)(measured)
     per_text = gradient(measured, out).split(measured.lengths.tolist())
     for i, active in enumerate(out.active.tolist()):
         moved = bool(per_text[2 * i].any()) or bool(per_text[2 * i + 1].any())
@@ -190,14 +196,14 @@ def test_an_inactive_pair_has_no_loss_and_no_gradient_and_an_active_one_has_both
 
 @given(pair_texts)
 def test_with_cross_entropy_every_pair_is_active(texts: Texts) -> None:
-    assert RankLoss(1.0, "mean", 0.1)(scores(texts)).active.all()
+    assert ranking(1.0, "mean", 0.1)(scores(texts)).active.all()
 
 
 @pytest.mark.parametrize("norm", ["sum", "mean"])
 @pytest.mark.parametrize("texts", [[[[], [-1.0]]], [[[-1.0], []]], [[[], []]]], ids=["chosen", "rejected", "both"])
 def test_a_pair_with_an_empty_text_costs_nothing_and_is_never_nan(texts: Texts, norm: str) -> None:
     measured = scores(texts)
-    out = RankLoss(1.0, norm, 0.0)(measured)  # type: ignore[arg-type]
+    out = ranking(1.0, norm, 0.0)(measured)
     assert out.losses.tolist() == [0.0]
     assert out.active.tolist() == [False]
     assert not gradient(measured, out).any()
@@ -205,13 +211,13 @@ def test_a_pair_with_an_empty_text_costs_nothing_and_is_never_nan(texts: Texts, 
 
 
 def test_a_loss_that_is_not_a_number_is_active_so_that_the_trainer_sees_it() -> None:
-    assert RankLoss(1.0, "sum", 0.0)(scores([[[math.nan], [-1.0]]])).active.tolist() == [True]
+    assert ranking(1.0, "sum", 0.0)(scores([[[math.nan], [-1.0]]])).active.tolist() == [True]
 
 
 def test_several_rejected_texts_worked_by_hand() -> None:
     """Margin 1. The chosen text scores -2; against -4 the margin is met (1 + 2 - 4 < 0), against -2.5 it lacks 0.5,
     against -1 it lacks 2. The group costs their mean, 2.5 / 3; two of three pairs are active and in order."""
-    out = RankLoss(1.0, "sum", 0.0)(scores([[[-2.0], [-4.0], [-2.5], [-1.0]], [[-1.0], [-3.0]]]))
+    out = ranking(1.0, "sum", 0.0)(scores([[[-2.0], [-4.0], [-2.5], [-1.0]], [[-1.0], [-3.0]]]))
     assert out.losses.tolist() == pytest.approx([2.5 / 3, 0.0])
     assert out.active.tolist() == [True, False]
     assert out.metrics["active"].tolist() == pytest.approx([2 / 3, 0.0])
@@ -222,7 +228,7 @@ def test_several_rejected_texts_worked_by_hand() -> None:
 def test_a_group_costs_the_mean_of_all_its_pairs() -> None:
     chosen, rejected = [[-2.0, -1.0], [-0.3]], [[-1.0], [-0.5, -0.1, -0.2], [-3.0]]
     for norm in ("sum", "mean"):
-        loss = RankLoss(0.7, norm, 0.3)  # type: ignore[arg-type]
+        loss = ranking(0.7, norm, 0.3)
         together = loss(scores([[[-9.0], [-1.0]], [*chosen, *rejected], [[-1.0], [-9.0]]], [1, 2, 1]))
         alone = [loss(scores([[c, r]])) for c in chosen for r in rejected]
         assert together.losses[1].item() == pytest.approx(sum(out.losses.item() for out in alone) / 6)
@@ -233,11 +239,11 @@ def test_a_group_costs_the_mean_of_all_its_pairs() -> None:
 @pytest.mark.parametrize("chosen", [0, 2])
 def test_ranking_refuses_groups_with_nothing_to_rank(chosen: int) -> None:
     with pytest.raises(DataError, match="a chosen and a rejected text"):
-        RankLoss(1.0, "mean", 0.0)(scores([[[-1.0], [-2.0]]], [chosen]))
+        ranking(1.0, "mean", 0.0)(scores([[[-1.0], [-2.0]]], [chosen]))
 
 
 def test_every_prompt_weighs_the_same() -> None:
-    assert RankLoss(1.0, "sum", 0.0).weight(Group("g", (1,), ((1, 2, 3), (1,)))) == 1.0
+    assert ranking(1.0, "sum", 0.0).weight(Group("g", (1,), ((1, 2, 3), (1,)))) == 1.0
 
 
 # -- cross-entropy --------------------------------------------------------------------------------
@@ -274,10 +280,10 @@ def test_an_empty_completion_costs_nothing_and_is_never_nan() -> None:
 
 def test_the_configuration_names_the_objective() -> None:
     assert make_objective(SftObjective()) == SftLoss()
-    assert make_objective(RankObjective(beta=0.5, length_normalization="sum", sft_weight=0.1)) == RankLoss(
+    assert make_objective(RankObjective(beta=0.5, length_normalization="sum", sft_weight=0.1)) == ranking(
         0.5, "sum", 0.1
     )
 
 
 def test_the_papers_equation_is_the_default_up_to_its_length_normalisation() -> None:
-    assert make_objective(RankObjective.model_validate({})) == RankLoss(1.0, "mean", 0.0)
+    assert make_objective(RankObjective.model_validate({})) == ranking(1.0, "mean", 0.0)

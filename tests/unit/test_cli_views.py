@@ -1,6 +1,7 @@
 """status, show, compare and export over a finished run made by the real writers."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -232,8 +233,8 @@ def test_what_is_no_run_is_said_so(tmp_path, args):
 
 
 def test_pairs_are_exported_as_trl_takes_them(run, tmp_path):
-    data_utils = pytest.importorskip("trl.data_utils")
-    datasets = pytest.importorskip("datasets")
+    data_utils = import_module("trl.data_utils")
+    datasets = import_module("datasets")
     code, out, _ = call("export", run, "--to", "trl", "--out", tmp_path / "p.jsonl")
     assert (code, out) == (0, f"wrote {tmp_path / 'p.jsonl'}\n")
     table = datasets.load_dataset(
@@ -246,7 +247,7 @@ def test_pairs_are_exported_as_trl_takes_them(run, tmp_path):
 
 
 def test_conversations_stay_conversations(tmp_path):
-    data_utils = pytest.importorskip("trl.data_utils")
+    data_utils = import_module("trl.data_utils")
     chat = [Example("c0", ({"role": "user", "content": "Hi"},), ("r",))]
     path = make_run(tmp_path / "r", prompts=chat)
     assert call("export", path, "--to", "trl")[0] == 0

@@ -1,6 +1,7 @@
 """The data files of a run, and that TRL reads the pairs."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
@@ -67,8 +68,8 @@ def test_a_damaged_pairs_file_names_the_way_out(tmp_path):
 
 @pytest.mark.parametrize("pairs", [PLAIN, CHAT], ids=["plain", "conversational"])
 def test_trl_takes_the_pairs_as_a_preference_data_set(tmp_path, pairs):
-    datasets = pytest.importorskip("datasets")
-    data_utils = pytest.importorskip("trl.data_utils")
+    datasets = import_module("datasets")
+    data_utils = import_module("trl.data_utils")
     write_pairs_parquet(tmp_path / "pairs.parquet", pairs)
     table = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "pairs.parquet"), split="train", cache_dir=str(tmp_path / "cache")

@@ -20,7 +20,20 @@ from plad.config.models import (
     TeacherSection,
     TransformersEngine,
 )
-from plad.config.objectives import Objective, RankObjective, SftObjective
+from plad.config.objectives import (
+    AnchoredObjective,
+    DpoObjective,
+    LipoObjective,
+    MarginObjective,
+    Objective,
+    PairObjective,
+    RankObjective,
+    RrhfObjective,
+    SftObjective,
+    SimpoObjective,
+    SlicObjective,
+    named_objective,
+)
 from plad.config.pairs import (
     ConfidenceSection,
     DropRules,
@@ -34,19 +47,24 @@ from plad.config.training import DistillSection, SftOverride, SftSection, TrainS
 
 __all__ = [
     "ROLES",
+    "AnchoredObjective",
     "Columns",
     "ConfidenceSection",
     "Config",
     "DataSection",
     "DistillSection",
+    "DpoObjective",
     "DropRules",
     "Endpoint",
     "EvaluateSection",
     "GenerateSection",
     "Judge",
+    "LipoObjective",
     "LoraSection",
+    "MarginObjective",
     "ModelSection",
     "Objective",
+    "PairObjective",
     "PairsSection",
     "PositiveInt",
     "PretrainedInit",
@@ -57,6 +75,7 @@ __all__ = [
     "ReferenceJudge",
     "RewardJudge",
     "Role",
+    "RrhfObjective",
     "RunSection",
     "Section",
     "SelectAll",
@@ -66,12 +85,15 @@ __all__ = [
     "SftOverride",
     "SftSection",
     "Share",
+    "SimpoObjective",
+    "SlicObjective",
     "StudentSection",
     "TeacherSection",
     "TrainSettings",
     "TransformersEngine",
     "ValidationSection",
     "VerifiableJudge",
+    "named_objective",
 ]
 
 
@@ -92,6 +114,14 @@ class Config(Section):
     def _answers_fit_together(self) -> "Config":
         if self.generate.temperature == 0 and max(self.generate.samples, self.student_samples) > 1:
             raise ValueError("generate.temperature 0 gives every sample of a prompt the same text; use 1 sample")
+        return self
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "Config":
+        objective = self.distill.objective
+        wants = isinstance(objective, MarginObjective) and objective.reference == "teacher"
+        if wants and self.generate.samples == 1:
+            raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
         return self
 
     @property

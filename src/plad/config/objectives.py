@@ -1,25 +1,106 @@
 """The objectives a student can be trained with."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import Field
 
-from plad.config.base import Section
+from plad.config.base import PositiveInt, Section
+from plad.errors import ConfigError
+
+Normalization = Literal["sum", "mean"]
+_NORMALIZATION = "log P of a text: the sum over its tokens, or their mean."
+_SFT_WEIGHT = "Weight of the mean token cross-entropy of the chosen text beside the loss; 0 is the loss alone."
 
 
-class RankObjective(Section):
-    """Ranking calibration, Eq. 4, with an optional cross-entropy term."""
+class PairObjective(Section):
+    """What every objective on pairs shares."""
+
+    length_normalization: Normalization = Field(default="mean", description=_NORMALIZATION)
+    sft_weight: float = Field(default=0.0, ge=0, description=_SFT_WEIGHT)
+
+
+class AnchoredObjective(PairObjective):
+    """An objective that may be tied to the starting student."""
+
+    anchor_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of (log P - log P of the starting student)^2 / 2 of the rejected text, which keeps it from "
+        "being pushed down by more than about 1 / anchor_weight nats; 0 is the loss alone.",
+    )
+
+
+class RankObjective(AnchoredObjective):
+    """Ranking calibration, Eq. 4."""
 
     type: Literal["rank"] = "rank"
     beta: float = Field(
         default=1.0, ge=0, description="Margin in nats (of the whole text for sum, of a token for mean). Paper: 1.0."
     )
-    length_normalization: Literal["sum", "mean"] = Field(
-        default="mean", description="log P of a text: the sum over its tokens, or their mean."
+
+
+class MarginObjective(AnchoredObjective):
+    """Margin calibration, Eq. 5."""
+
+    type: Literal["margin"] = "margin"
+    beta: float = Field(
+        default=1.0,
+        ge=0,
+        description="Nats (of the whole text for sum, of a token for mean) a unit of similarity. Paper: 1.0.",
     )
-    sft_weight: float = Field(
-        default=0.0, ge=0, description="Weight of the mean token cross-entropy of the chosen text; 0 is Eq. 4 alone."
+    scores: Literal["frozen", "live"] = Field(
+        default="frozen",
+        description="Similarity to the reference by the starting student's states, measured once and kept with the "
+        "pairs, or by the student's as it is at every step.",
     )
+    spans: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4, 8), min_length=1, description="Lengths of the spans of states that are compared (Eq. 6-8)."
+    )
+    reference: Literal["target", "teacher"] = Field(
+        default="target",
+        description="What candidates are compared with. target: the prompt's target, or another answer of the teacher "
+        "where there is none; teacher: always another answer of the teacher (generate.samples above 1).",
+    )
+
+
+class DpoObjective(PairObjective):
+    """Direct preference optimisation; the starting student's log-probabilities are measured once and kept."""
+
+    type: Literal["dpo"] = "dpo"
+    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
+    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
+
+
+class SlicObjective(AnchoredObjective):
+    """Sequence likelihood calibration (SLiC-HF): a hinge and cross-entropy in its unit."""
+
+    type: Literal["slic"] = "slic"
+    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
+    beta: float = Field(default=1.0, ge=0, description="Margin in nats (of the whole text for sum, a token for mean).")
+    regularization: float = Field(default=1.0, ge=0, description="Weight of -log P of the chosen text (lambda).")
+
+
+class RrhfObjective(PairObjective):
+    """Ranking responses (RRHF): a hinge without margin over all ordered pairs, and cross-entropy of the best text."""
+
+    type: Literal["rrhf"] = "rrhf"
+    sft_weight: float = Field(default=1.0, ge=0, description="Weight of the best text's mean token cross-entropy.")
+
+
+class LipoObjective(PairObjective):
+    """Listwise preference optimisation (LiPO-lambda) over all candidates of a prompt."""
+
+    type: Literal["lipo"] = "lipo"
+    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
+    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
+
+
+class SimpoObjective(AnchoredObjective):
+    """Simple preference optimisation (SimPO): no reference, a margin in the reward."""
+
+    type: Literal["simpo"] = "simpo"
+    beta: float = Field(default=2.0, gt=0, description="Scale of the reward, which is log P of a text.")
+    gamma: float = Field(default=1.0, ge=0, description="Margin of the reward.")
 
 
 class SftObjective(Section):
@@ -28,4 +109,41 @@ class SftObjective(Section):
     type: Literal["sft"] = "sft"
 
 
-Objective = Annotated[RankObjective | SftObjective, Field(discriminator="type")]
+Objective = Annotated[
+    RankObjective
+    | MarginObjective
+    | DpoObjective
+    | SlicObjective
+    | RrhfObjective
+    | LipoObjective
+    | SimpoObjective
+    | SftObjective,
+    Field(discriminator="type"),
+]
+
+
+def named_objective(name: str, base: Objective | None = None) -> Objective:
+    """An objective by its type and, after dashes, by what is chosen in it: `rank`, `rank-sum`, `margin-live-sum`.
+
+    Args:
+        base: where its other settings come from, if it is of the same type; else they are the defaults.
+
+    Raises:
+        ConfigError: no such type, or a choice that it doesn't have.
+    """
+    kinds = {kind.model_fields["type"].default: kind for kind in get_args(get_args(Objective)[0])}
+    type_name, *wanted = name.split("-")
+    if type_name not in kinds:
+        raise ConfigError(f"no objective {type_name!r}", where=name, fix=f"one of {', '.join(kinds)}")
+    kind = kinds[type_name]
+    choices = {
+        choice: field
+        for field, about in kind.model_fields.items()
+        if field != "type" and get_origin(about.annotation) is Literal
+        for choice in get_args(about.annotation)
+    }
+    if unknown := [choice for choice in wanted if choice not in choices]:
+        fix = f"one of {', '.join(choices)}" if choices else f"plain {type_name}"
+        raise ConfigError(f"{type_name} has no choice {unknown[0]!r}", where=name, fix=fix)
+    settings: Section = base if isinstance(base, kind) else kind()  # type: ignore[assignment]
+    return settings.model_copy(update={choices[choice]: choice for choice in wanted})  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """The data files of a run: examples as JSONL, pairs as a parquet file with TRL's preference columns."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from plad.records import Example, Message, Pair, Prompt
 from plad.rundir import atomic_file
 
 SIDES = ("chosen", "rejected")
+_MEASURED_WITH = "plad.measured_with"
 
 
 def example_to_json(example: Example) -> dict[str, Any]:
@@ -53,8 +54,12 @@ def pair_to_trl(pair: Pair) -> dict[str, Any]:
     }
 
 
-def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write pairs, whole or not at all: TRL's columns, then id, sources, sampled tokens, and values."""
+def write_pairs_parquet(path: Path, pairs: Sequence[Pair], measured_with: Mapping[str, str] | None = None) -> None:
+    """Write pairs, whole or not at all: TRL's columns, then id, sources, sampled tokens, and values.
+
+    Args:
+        measured_with: for the name of a value a key of all it depends on, kept in the file's metadata.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -83,7 +88,16 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair]) -> None:
         for p in pairs
     ]
     with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        metadata = {_MEASURED_WITH: json.dumps(dict(measured_with or {}))}
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata)), temporary)
+
+
+def measured_with(path: Path) -> dict[str, str]:
+    """The keys that `write_pairs_parquet` kept with a file's values."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(_MEASURED_WITH.encode(), b"{}"))
 
 
 def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from plad.config import Config, PruneInit, RankObjective
+from plad.config import Config, PruneInit
 from plad.report.markdown import escape, table_text
+from plad.report.objectives import in_words
 from plad.report.tables import differences_table, results_table
 from plad.report.verdict import verdict
 from plad.rundir import redact
@@ -45,15 +46,6 @@ def _front_matter(config: Config) -> str:
 
 
 def _method(config: Config) -> str:
-    objective = config.distill.objective
-    if isinstance(objective, RankObjective):
-        weight = f", plus {objective.sft_weight:g} x cross-entropy of the chosen text" if objective.sft_weight else ""
-        loss = (
-            f"ranking calibration (Eq. 4): beta {objective.beta:g}, log-likelihood of a text as the "
-            f"{objective.length_normalization} over its tokens{weight}"
-        )
-    else:
-        loss = "cross-entropy on the teacher's answers (sequence-level knowledge distillation)"
     init = config.student.init
     start = f" cut down to {init.layers} layers" if isinstance(init, PruneInit) else ""
     lora = config.lora_for(config.distill, config.student)
@@ -67,7 +59,7 @@ def _method(config: Config) -> str:
             "Pairs: the teacher's answer is preferred to the fine-tuned student's, both sampled at temperature "
             f"{config.generate.temperature:g} with at most {config.generate.max_new_tokens} tokens (PLaD, "
             "arXiv 2406.02886).",
-            f"Objective: {loss}.",
+            f"Objective: {in_words(config.distill.objective)}.",
             f"Training: {trained}; {config.distill.epochs:g} epoch(s), learning rate "
             f"{config.distill.learning_rate:g}, batch {config.distill.batch_size}, seed {config.run.seed}.",
         )

@@ -7,6 +7,7 @@ from typing import Any
 from plad.config import DistillSection, SftObjective
 from plad.records import Pair
 from plad.stages.context import Context
+from plad.stages.measure import prepare_pairs
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
@@ -69,10 +70,11 @@ def train_student(
     cfg, run = ctx.config, ctx.run
     checkpoints = run / "checkpoints" / name.replace("/", "-")
     limit = settings.max_length or policy.context
-    ranked = keep_fitting(pair_groups(pairs, policy.prompt), limit)
+    prepared = prepare_pairs(ctx, settings, policy, pairs)
+    ranked = keep_fitting(pair_groups(prepared.pairs, policy.prompt, prepared.references), limit)
     require_groups(ranked.groups, ranked.counts(), name)
     is_sft = isinstance(settings.objective, SftObjective)
-    encoded = keep_fitting(chosen_groups(pairs, policy.prompt), limit) if is_sft else ranked
+    encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), limit) if is_sft else ranked
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
@@ -97,7 +99,7 @@ def train_student(
         seed=cfg.run.seed,
         callbacks=[keep] if validated else [],
     )
-    counts |= encoded.counts()
+    counts |= {**encoded.counts(), **prepared.counts}
     if validated:
         counts["best"] = keep.restore() if settings.validation.keep == "best" else keep.best()
     return merge_lora(policy), counts

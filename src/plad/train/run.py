@@ -12,9 +12,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config import RankObjective, SftObjective, TrainSettings
+from plad.config import Objective, TrainSettings
 from plad.errors import TrainingError
-from plad.objectives.objective import make_objective
+from plad.objectives.make import make_objective
 from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir import fingerprint, keep_metrics
@@ -123,7 +123,7 @@ def train_policy(
     policy: Policy,
     groups: Sequence[Group],
     settings: TrainSettings,
-    objective: RankObjective | SftObjective,
+    objective: Objective,
     *,
     route: Route,
     depends: Mapping[str, Any],
@@ -137,7 +137,7 @@ def train_policy(
     """Train `policy` in place.
 
     Args:
-        groups: one completion each for `sft`, (chosen, rejected...) for `rank`.
+        groups: one completion each for `sft`, (chosen, rejected...) for the others.
         route: how the policy scores groups, as `checked_route` found it.
         depends: what else the result depends on (weights, adapter, data): a checkpoint is resumed only under the same.
         stage: name in metrics rows.

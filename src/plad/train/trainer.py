@@ -104,7 +104,7 @@ class GroupTrainer(Trainer):
 
     def _row_step(self, model: nn.Module, row: Sequence[Group], scale: float) -> Tensor:
         with self.compute_loss_context_manager():
-            out = self.objective(score(model, row, route=self.route))
+            out = self.objective(score(model, row, route=self.route, states=self.objective.states))
             loss = out.losses.sum() * scale
         if bool(out.active.any()):
             self.accelerator.backward(loss)
