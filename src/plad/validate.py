@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config import Config, EmbeddingJudge, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
 from plad.errors import ConfigError, MissingExtraError, PladError, PolicyError
@@ -262,11 +262,11 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
             found.add("note", "pairs.scorer", "has nothing to do: pairs.real_share is 0 and pairs.select is all")
     for name, judge in named:
         rows = None if prepared is None else prepared.distill if name == "pairs.scorer" else prepared.test
-        if isinstance(judge, ReferenceJudge) and rows is not None:
-            found.findings += _reference_judge(name, rows, against_target=name != "pairs.scorer")
+        if isinstance(judge, ReferenceJudge | EmbeddingJudge) and rows is not None:
+            found.findings += _reference_judge(name, judge.type, rows, against_target=name != "pairs.scorer")
         if isinstance(judge, VerifiableJudge):
             _check_verifiable(found, name, judge.verified_by(verify), rows)
-        if isinstance(judge, RewardJudge):
+        if isinstance(judge, RewardJudge | EmbeddingJudge):
             model = locate(judge.model, base)
             try:
                 folder = _local_folder(model, judge.revision)
@@ -277,7 +277,8 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
                 found.not_checked.append(f"{name} {model}: whether the hub has it (it is not on this machine)")
             else:
                 found.add("ok", name, model)
-                found.not_checked.append(f"{name} {model}: that it has exactly one output")
+                if judge.type == "reward":
+                    found.not_checked.append(f"{name} {model}: that it has exactly one output")
 
 
 def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows: Sequence[Example] | None) -> None:
@@ -298,16 +299,16 @@ def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows
         found.fail(name, [e])
 
 
-def _reference_judge(name: str, test: Sequence[Example], *, against_target: bool) -> Iterator[Finding]:
+def _reference_judge(name: str, kind: str, test: Sequence[Example], *, against_target: bool) -> Iterator[Finding]:
     judged = sum(len(e.references) > against_target for e in test)
     if not against_target:
-        yield Finding("ok", name, f"reference: {judged} of {len(test)} distillation rows have a reference")
+        yield Finding("ok", name, f"{kind}: {judged} of {len(test)} distillation rows have a reference")
     elif judged == len(test):
-        yield Finding("ok", name, "reference: every test row has a reference beside its target")
+        yield Finding("ok", name, f"{kind}: every test row has a reference beside its target")
     else:
         yield Finding(
             "note",
             name,
-            f"reference: only {judged} of {len(test)} test rows have a reference beside their target; "
+            f"{kind}: only {judged} of {len(test)} test rows have a reference beside their target; "
             "the others are not judged",
         )

@@ -9,7 +9,7 @@ from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
 from plad.config.engines import Endpoint, PriceSection
 from plad.config.evaluation import EvaluateSection
-from plad.config.judges import Judge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -55,6 +55,7 @@ __all__ = [
     "DistillSection",
     "DpoObjective",
     "DropRules",
+    "EmbeddingJudge",
     "Endpoint",
     "EvaluateSection",
     "GenerateSection",
