@@ -75,6 +75,25 @@ def test_status_shows_stages_counts_seconds_and_versions(run):
     assert "pending" not in out
 
 
+def test_report_in_the_terminal_says_what_the_page_says_in_80_columns(run):
+    code, out, err = call("report", run, "--terminal")
+    assert (code, err) == (0, "")
+    assert lines_fit(out)
+    assert harmless(out)
+    assert out.splitlines()[1].startswith("NO DIFFERENCE THAT THIS TEST CAN TELL")
+    for part in ("Results on the test set", "Paired differences", "Stages", "Training", "Distilled student"):
+        assert part in out
+    assert "Distilling: loss" in out
+    assert not (run / "report").exists()
+
+
+def test_report_of_a_run_directory_needs_no_config(run):
+    code, out, _ = call("report", run)
+    assert (code, out) == (0, f"report: {run / 'report/index.html'}\n")
+    assert "No difference that this test can tell" in (run / "report/index.html").read_text()
+    assert call("report", run / "data")[0] == 2
+
+
 def test_status_shortens_nested_counts(tmp_path):
     counts = {"rows": 3, "skipped": {"train": 0, "test": 0}, "best": {"step": 4, "validation": {"words": 9}}}
     with open_run(tmp_path / "r") as run:
