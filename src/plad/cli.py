@@ -90,39 +90,7 @@ _stage_command("generate", "Only sample answers of both.")
 _stage_command("pair", "Only build the preference pairs.")
 _stage_command("distill", "Only train the student on the pairs.")
 _stage_command("evaluate", "Only compare the systems on the test rows.")
-
-
-@app.command()
-def report(
-    target: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG|RUN", help="YAML file of the run, or its directory.", show_default=False),
-    ],
-    overrides: Overrides = None,
-    terminal: Annotated[
-        bool, typer.Option("--terminal", help="Print the report as tables of 80 columns; write nothing.")
-    ] = False,
-    skip_invalid: SkipInvalid = False,
-    verify: Verify = None,
-) -> None:
-    """Only write the report; of a run directory from its files alone, also while it goes on."""
-    if not terminal and not target.is_dir():
-        _execute(target, overrides or [], only="report", skip_invalid=skip_invalid, verify=verify)
-        return
-    with guard():
-        from plad.config_file import load_config
-
-        run = target if target.is_dir() else load_config(target, overrides or []).run.dir
-        if terminal:
-            from plad.report.facts import read_facts
-            from plad.report.terminal import report_view
-
-            _print(read_facts(run), False, report_view)
-            return
-        from plad.report.page import render_report
-
-        render_report(run)
-        typer.echo(f"report: {run / 'report/index.html'}")
+_stage_command("report", "Only write the report.")
 
 
 def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: str | None) -> None:
@@ -141,7 +109,11 @@ def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: 
 
 @app.command()
 def validate(
-    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+    config: ConfigPath,
+    overrides: Overrides = None,
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
+    online: Annotated[bool, typer.Option("--online", help="Send one request to a teacher behind an endpoint.")] = False,
 ) -> None:
     """Find everything that is wrong before a model is loaded."""
     with guard():
@@ -149,7 +121,7 @@ def validate(
         from plad.validate import validate as examine
         from plad.views import validation_view
 
-        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify)
+        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify, online=online)
         for line in validation_view(found):
             typer.echo(line)
         if found.problems:

@@ -7,9 +7,17 @@ from pydantic import model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
-from plad.config.engines import Endpoint, PriceSection
+from plad.config.engines import (
+    AnswerColumns,
+    Endpoint,
+    Engine,
+    FileEngine,
+    OpenAIEngine,
+    PriceSection,
+    TransformersEngine,
+)
 from plad.config.evaluation import EvaluateSection
-from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -18,7 +26,6 @@ from plad.config.models import (
     PruneInit,
     StudentSection,
     TeacherSection,
-    TransformersEngine,
 )
 from plad.config.objectives import (
     AnchoredObjective,
@@ -48,6 +55,7 @@ from plad.config.training import DistillSection, SftOverride, SftSection, TrainS
 __all__ = [
     "ROLES",
     "AnchoredObjective",
+    "AnswerColumns",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -55,9 +63,10 @@ __all__ = [
     "DistillSection",
     "DpoObjective",
     "DropRules",
-    "EmbeddingJudge",
     "Endpoint",
+    "Engine",
     "EvaluateSection",
+    "FileEngine",
     "GenerateSection",
     "Judge",
     "LipoObjective",
@@ -65,6 +74,7 @@ __all__ = [
     "MarginObjective",
     "ModelSection",
     "Objective",
+    "OpenAIEngine",
     "PairObjective",
     "PairsSection",
     "PositiveInt",

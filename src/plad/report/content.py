@@ -5,23 +5,18 @@ from typing import Any
 
 from plad.evaluate.stats import SMALL
 from plad.report.facts import Facts
-from plad.report.run_tables import (
+from plad.report.tables import (
+    Table,
+    differences_table,
     flatten,
     funnel_table,
+    judged_table,
+    results_table,
     scored_table,
     settings_table,
     stages_table,
-    wrong_table,
-)
-from plad.report.tables import (
-    Table,
-    by_length_table,
-    differences_table,
-    judged_table,
-    power_table,
-    results_table,
     teacher_student_table,
-    texts_table,
+    wrong_table,
 )
 from plad.report.verdict import Verdict, verdict
 from plad.report.wording import harmless
@@ -38,9 +33,6 @@ class Report:
     results: Table | None
     differences: Table | None
     judged: Table | None
-    by_length: Table | None
-    power: Table | None
-    texts: Table | None
     teacher_student: Table | None
     funnel: Table | None
     scored: Table | None
@@ -65,9 +57,6 @@ def build_report(facts: Facts) -> Report:
         results=results_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
-        by_length=by_length_table(m) if m else None,
-        power=power_table(m) if m else None,
-        texts=texts_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
         funnel=funnel_table(facts),
         scored=scored_table(facts),
