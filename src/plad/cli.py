@@ -90,10 +90,42 @@ _stage_command("generate", "Only sample answers of both.")
 _stage_command("pair", "Only build the preference pairs.")
 _stage_command("distill", "Only train the student on the pairs.")
 _stage_command("evaluate", "Only compare the systems on the test rows.")
-_stage_command("report", "Only write the report.")
 
 
-def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: str | None) -> None:
+@app.command()
+def report(
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG|RUN", help="YAML file of the run, or its directory.", show_default=False),
+    ],
+    overrides: Overrides = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Print the report as tables of 80 columns; write nothing.")
+    ] = False,
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
+) -> None:
+    """Only write the report; of a run directory from its files alone, also while it goes on."""
+    if not terminal and not target.is_dir():
+        _execute(target, overrides or [], only="report", skip_invalid=skip_invalid, verify=verify)
+        return
+    with guard():
+        from plad.config_file import load_config
+
+        run = target if target.is_dir() else load_config(target, overrides or []).run.dir
+        if terminal:
+            from plad.report.facts import read_facts
+            from plad.report.terminal import report_view
+
+            _print(read_facts(run), False, report_view)
+            return
+        from plad.report.page import render_report
+
+        render_report(run)
+        typer.echo(f"report: {run / 'report/index.html'}")
+
+
+def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: Any) -> None:
     with guard(resume=resume_command()) as guarded:
         from plad import pipeline
         from plad.config_file import load_config, write_config
@@ -108,12 +140,31 @@ def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: 
 
 
 @app.command()
+def sweep(
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+) -> None:
+    """Search for the settings of the config's sweep section; the same command again continues."""
+    with guard(resume=resume_command()) as guarded:
+        from plad import views
+        from plad.sweep.report import found
+        from plad.sweep.run import open_sweep, run_sweep
+        from plad.sweep.space import open_space
+
+        space = open_space(config, overrides or [])
+        with (
+            open_sweep(space, skip_invalid=skip_invalid, verify=verify) as opened,
+            guarded.log_to(opened.folder / "sweep.log"),
+        ):
+            study = run_sweep(opened)
+            screen = console()
+            for part in views.sweep_view(found(opened.folder, study, space)):
+                screen.print(part)
+            typer.echo(f"report: {opened.folder / 'report/index.html'}")
+
+
+@app.command()
 def validate(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    skip_invalid: SkipInvalid = False,
-    verify: Verify = None,
-    online: Annotated[bool, typer.Option("--online", help="Send one request to a teacher behind an endpoint.")] = False,
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
 ) -> None:
     """Find everything that is wrong before a model is loaded."""
     with guard():
@@ -121,7 +172,7 @@ def validate(
         from plad.validate import validate as examine
         from plad.views import validation_view
 
-        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify, online=online)
+        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify)
         for line in validation_view(found):
             typer.echo(line)
         if found.problems:

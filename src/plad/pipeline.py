@@ -18,14 +18,14 @@ from plad import __version__
 from plad.config import ROLES, Config, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
-from plad.stages.context import Context, teacher_source
+from plad.stages.context import Context
 from plad.stages.data import data
 from plad.stages.distill import distill
 from plad.stages.evaluate import evaluate
 from plad.stages.generate import generate
 from plad.stages.pair import pair
 from plad.stages.report import report
-from plad.stages.sft import sft
+from plad.stages.sft import sft, signature
 
 log = logging.getLogger("plad")
 
@@ -81,20 +81,13 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     for role in ROLES:
         settings = cfg.sft.settings(role)
+        roles[role] = _source(ctx, role)
         if role == "teacher" and not cfg.teacher.sft:
             continue
-        roles[role] = _source(ctx, role) | {
+        roles[role] |= {
             "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
     return roles
-
-
-def _ready_teacher(ctx: Context) -> dict[str, Any]:
-    """A teacher that is not fine-tuned: what its answers depend on."""
-    teacher = ctx.config.teacher
-    if teacher.sft:
-        return {}
-    return {"teacher": _source(ctx, "teacher") if teacher.local else teacher_source(ctx)}
 
 
 def _judge(section: Any) -> dict[str, Any]:
@@ -135,11 +128,18 @@ def inputs(ctx: Context, stage: str) -> dict[str, Any]:
 
     Concurrency, memory bounds and checkpoint pace are left out: they never change a result.
     """
+    position = STAGES.index(stage)
+    before = {STAGES[position - 1]: ctx.run.fingerprint(STAGES[position - 1])} if position else {}
+    return before | own_inputs(ctx, stage)
+
+
+def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
+    """What a stage depends on beside the stages before it."""
     cfg = ctx.config
     own: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: _data_inputs(ctx),
         "sft": lambda: _sft_inputs(ctx),
-        "generate": lambda: {"generate": cfg.generate.relevant()} | _ready_teacher(ctx),
+        "generate": lambda: {"generate": cfg.generate.model_dump(mode="json", exclude={"slots"})},
         "pair": lambda: _pair_inputs(ctx),
         "distill": lambda: {
             "distill": cfg.distill.relevant(),
@@ -153,9 +153,7 @@ def inputs(ctx: Context, stage: str) -> dict[str, Any]:
         },
         "report": dict,
     }
-    position = STAGES.index(stage)
-    before = {STAGES[position - 1]: ctx.run.fingerprint(STAGES[position - 1])} if position else {}
-    return before | own[stage]()
+    return own[stage]()
 
 
 def _wanted(to: str | None, only: str | None) -> tuple[str, ...]:
@@ -163,6 +161,23 @@ def _wanted(to: str | None, only: str | None) -> tuple[str, ...]:
         if name is not None and name not in STAGES:
             raise ConfigError(f"no stage {name!r}", where="--to", fix=f"one of {', '.join(STAGES)}")
     return STAGES[: STAGES.index(only or to) + 1] if only or to else STAGES  # type: ignore[arg-type]
+
+
+def _adopted(ctx: Context, stage: str, donors: Sequence[Path]) -> bool:
+    """Whether another run had finished the stage with the same settings; of fine-tuning each policy by itself."""
+    if not donors:
+        return False
+    from plad.reuse import adopt, adopt_fine_tuned
+
+    donor = adopt(ctx.run, stage, ctx.depends, donors)
+    if donor is not None:
+        log.info("%s: taken from %s", stage, donor)
+        return True
+    for role in ROLES if stage == "sft" else ():
+        donor = adopt_fine_tuned(ctx.run, role, signature(ctx, role), donors)
+        if donor is not None:
+            log.info("sft/%s: taken from %s", role, donor)
+    return False
 
 
 def _check_functions(ctx: Context, stages: Sequence[str]) -> None:
@@ -187,6 +202,7 @@ def run(
     clean: str | None = None,
     skip_invalid: bool = False,
     verify: str | None = None,
+    donors: Sequence[Path] = (),
 ) -> None:
     """Run the stages that are not done yet.
 
@@ -196,6 +212,7 @@ def run(
         only: run this stage alone; those before it must be done (data is run where needed).
         clean: do this stage and all that depends on it again.
         verify: `module:function` or `file.py:function` of a verifiable judge.
+        donors: other runs; what they finished with the same settings is taken over.
 
     Raises:
         RunDirError: a finished stage was made with other settings, or an earlier stage is missing.
@@ -208,11 +225,9 @@ def run(
         _wanted(clean, None)
         inputs(ctx, "data")  # a wrong path or name is found before anything is deleted
         _sft_inputs(ctx)
-        _ready_teacher(ctx)
         gone = run_dir.forget(clean)
         log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
     run_dir.set_versions(versions())
-    run_dir.set_ledger(config.generate.ledger)
     _check_functions(ctx, _wanted(to, only))
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)
@@ -225,6 +240,8 @@ def run(
                 where=str(run_dir.path),
                 fix=f"plad {stage} CONFIG\nor plad run CONFIG",
             )
+        if _adopted(replace(ctx, depends=depends), stage, donors):
+            continue
         log.info("%s: started", stage)
         started = time.monotonic()
         counts = _RUN[stage](replace(ctx, depends=depends))

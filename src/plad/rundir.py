@@ -1,13 +1,11 @@
 """A run is a directory: created or resumed, locked, written atomically, every stage fingerprinted."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import secrets
+import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.errors import RunDirError
+from plad.lock import acquire
 
 SCHEMA = 1
 STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
@@ -30,6 +29,8 @@ OUTPUTS = {  # what --clean deletes; answers stay in the ledger
 }
 FULL = 2**26  # bytes; with less than this left, a failed write is a full disk
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
+_HIDDEN: set[str] = set()
+_SECRET = re.compile(r"(?i)(sk-[\w-]{8,}|hf_\w{8,}|(?<=bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))")
 
 
 def fingerprint(value: Any) -> str:
@@ -42,6 +43,18 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def hide(secret: str) -> None:
+    """Let `redact` take this very text out too, whatever it looks like."""
+    _HIDDEN.add(secret)
+
+
+def redact(text: str) -> str:
+    """`text` without hidden secrets, and without anything that looks like a key or a password."""
+    for secret in _HIDDEN:
+        text = text.replace(secret, "[redacted]")
+    return _SECRET.sub("[redacted]", text)
 
 
 def _fsync(path: Path) -> None:
@@ -170,24 +183,6 @@ class RunDir:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    @property
-    def id(self) -> str:
-        """The run's own name, by which a ledger that several share tells who got an answer."""
-        return self.manifest["id"]
-
-    @property
-    def ledger(self) -> Path:
-        """The file of its answers."""
-        return ledger_of(self.path, self.manifest)
-
-    def set_ledger(self, path: Path | None) -> None:
-        """Keep the answers in a file outside the run directory; None for its own."""
-        if path is None:
-            self.manifest.pop("ledger", None)
-        else:
-            self.manifest["ledger"] = str(path.expanduser().absolute())
-        self.save()
-
     def inputs(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage was made from, or None."""
         entry = self.manifest["stages"].get(stage)
@@ -213,7 +208,7 @@ class RunDir:
         now = json.loads(json.dumps(inputs, default=str))
         if entry["fingerprint"] == fingerprint(now):
             return True
-        changed = "; ".join(_differences(entry["inputs"], now))
+        changed = "; ".join(differences(entry["inputs"], now))
         raise RunDirError(
             f"stage {stage} was made with other settings: {changed}",
             where=str(self.path),
@@ -311,10 +306,11 @@ def keep_metrics(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
         write_text(file, "".join(f"{line}\n" for line in kept))
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """`a.b 1 -> 2` for everything in which two nested values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif old != new:
         yield f"{key} {json.dumps(old)} -> {json.dumps(new)}"
 
@@ -343,22 +339,6 @@ def check_place(path: Path) -> None:
             )
 
 
-def _acquire(path: Path) -> Any:
-    lock = (path / "run.lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        lock.close()
-        raise RunDirError(f"in use by {owner}", where=str(path), fix="wait for it, or name another run.dir") from None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
-    return lock
-
-
 def open_run(path: Path) -> RunDir:
     """Create or resume a run directory and lock it.
 
@@ -369,13 +349,12 @@ def open_run(path: Path) -> RunDir:
     """
     check_place(path)
     path.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(path)
+    lock = acquire(path)
     try:
         manifest = read_manifest(path) if (path / "manifest.json").is_file() else {"schema": SCHEMA, "stages": {}}
     except BaseException:
         lock.close()
         raise
-    manifest.setdefault("id", secrets.token_hex(8))
     run = RunDir(path, manifest, lock)
     run.save()
     return run
@@ -401,11 +380,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
             fix="use that version, or start a new run.dir",
         )
     return manifest
-
-
-def ledger_of(path: Path, manifest: Mapping[str, Any]) -> Path:
-    """The file of a run's answers."""
-    return Path(manifest.get("ledger") or path / "generations.sqlite")
 
 
 def stages_done(manifest: Mapping[str, Any]) -> Sequence[str]:

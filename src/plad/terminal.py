@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from plad.errors import PladError
 from plad.problems import ProblemsError
-from plad.redact import redact
+from plad.rundir import redact
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -45,7 +45,7 @@ def console() -> "Console":
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> "RenderableType":
-    """A table under its title: the first column is text, the others numbers unless said otherwise."""
+    """A table under its title, if it has one: the first column is text, the others numbers unless said otherwise."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -56,7 +56,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
         made.add_column(Text(clean(name)), justify="right" if i and numbers else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(cell)) for cell in row))
-    return Group(Text(clean(title), style="bold"), made)
+    return Group(Text(clean(title), style="bold"), made) if title else made
 
 
 def panel(title: str, parts: Sequence[tuple[str, str]]) -> "RenderableType":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad.config import Config, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config import Config, EmbeddingJudge, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
 from plad.errors import ConfigError, MissingExtraError, PladError, PolicyError
@@ -14,7 +14,6 @@ from plad.paths import locate
 from plad.problems import ProblemsError
 from plad.records import Example
 from plad.rundir import check_place
-from plad.validate_teacher import check_teacher
 
 if TYPE_CHECKING:
     from plad.policy.prompt import PromptFormat
@@ -59,20 +58,12 @@ class Validation:
 
 
 def validate(
-    path: Path,
-    overrides: Sequence[str] = (),
-    *,
-    skip_invalid: bool = False,
-    verify: str | None = None,
-    online: bool = False,
+    path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False, verify: str | None = None
 ) -> Validation:
     """Check a config with all it names: schema, run directory, data, tokenizers, lengths, extras.
 
     Only tokenizers and configurations of models are read, and only the file of a function is looked at. Nothing is
     downloaded.
-
-    Args:
-        online: send one request to a teacher behind an endpoint.
     """
     found = Validation()
     try:
@@ -85,7 +76,7 @@ def validate(
     base = path.parent
     _check_run_dir(found, config)
     prepared = _check_data(found, config, base, skip_invalid)
-    _check_policies(found, config, base, prepared, online=online)
+    _check_policies(found, config, base, prepared)
     _check_judges(found, config, base, prepared, verify)
     found.not_checked += NEVER_CHECKED
     return found
@@ -123,11 +114,8 @@ def _check_data(found: Validation, config: Config, base: Path, skip_invalid: boo
     return prepared
 
 
-def _check_policies(found: Validation, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
+def _check_policies(found: Validation, config: Config, base: Path, prepared: Prepared | None) -> None:
     for role in ("teacher", "student"):
-        if role == "teacher" and not config.teacher.local:
-            check_teacher(found, config, base, prepared, online=online)
-            continue
         section: ModelSection = getattr(config, role)
         section = section.model_copy(update={"model": locate(section.model, base)})
         try:
@@ -274,11 +262,11 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
             found.add("note", "pairs.scorer", "has nothing to do: pairs.real_share is 0 and pairs.select is all")
     for name, judge in named:
         rows = None if prepared is None else prepared.distill if name == "pairs.scorer" else prepared.test
-        if isinstance(judge, ReferenceJudge) and rows is not None:
-            found.findings += _reference_judge(name, rows, against_target=name != "pairs.scorer")
+        if isinstance(judge, ReferenceJudge | EmbeddingJudge) and rows is not None:
+            found.findings += _reference_judge(name, judge.type, rows, against_target=name != "pairs.scorer")
         if isinstance(judge, VerifiableJudge):
             _check_verifiable(found, name, judge.verified_by(verify), rows)
-        if isinstance(judge, RewardJudge):
+        if isinstance(judge, RewardJudge | EmbeddingJudge):
             model = locate(judge.model, base)
             try:
                 folder = _local_folder(model, judge.revision)
@@ -289,7 +277,8 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
                 found.not_checked.append(f"{name} {model}: whether the hub has it (it is not on this machine)")
             else:
                 found.add("ok", name, model)
-                found.not_checked.append(f"{name} {model}: that it has exactly one output")
+                if judge.type == "reward":
+                    found.not_checked.append(f"{name} {model}: that it has exactly one output")
 
 
 def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows: Sequence[Example] | None) -> None:
@@ -310,16 +299,16 @@ def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows
         found.fail(name, [e])
 
 
-def _reference_judge(name: str, test: Sequence[Example], *, against_target: bool) -> Iterator[Finding]:
+def _reference_judge(name: str, kind: str, test: Sequence[Example], *, against_target: bool) -> Iterator[Finding]:
     judged = sum(len(e.references) > against_target for e in test)
     if not against_target:
-        yield Finding("ok", name, f"reference: {judged} of {len(test)} distillation rows have a reference")
+        yield Finding("ok", name, f"{kind}: {judged} of {len(test)} distillation rows have a reference")
     elif judged == len(test):
-        yield Finding("ok", name, "reference: every test row has a reference beside its target")
+        yield Finding("ok", name, f"{kind}: every test row has a reference beside its target")
     else:
         yield Finding(
             "note",
             name,
-            f"reference: only {judged} of {len(test)} test rows have a reference beside their target; "
+            f"{kind}: only {judged} of {len(test)} test rows have a reference beside their target; "
             "the others are not judged",
         )

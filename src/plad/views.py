@@ -8,6 +8,7 @@ from plad.terminal import clean, fold, panel, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from plad.sweep.report import Found
     from plad.validate import Validation
 
 Metrics = Mapping[str, Any]
@@ -155,6 +156,16 @@ def _words(system: Mapping[str, Any]) -> str:
 def _share(system: Mapping[str, Any]) -> str:
     value = system.get("truncated")
     return "-" if value is None else f"{value:.1%}"
+
+
+def sweep_view(found: "Found") -> Iterator["RenderableType | str"]:
+    """The trials of a sweep, the best, and how to go on with it."""
+    rows = [[f"{c.text} [{c.detail}]" if c.detail else c.text for c in row] for row in found.trials.rows]
+    yield table(found.trials.title, found.trials.columns, rows)
+    yield clean(found.headline)
+    yield from (clean(note) for note in found.notes)
+    if found.command:
+        yield clean(found.command)
 
 
 def validation_view(found: "Validation") -> Iterator[str]:

@@ -31,10 +31,11 @@ def pages(path: Path, texts: Sequence[str], config: dict[str, Any] = CONFIG) -> 
 PLAIN = [f"plain words {i}" for i in range(len(NASTY))]
 
 
-def tags(page: str) -> list[str]:
-    """Every tag with its attributes, but for figures (their numbers differ), the legend and the words of labels."""
+def tags(page: str) -> set[str]:
+    """Every kind of tag with its attributes, but for what numbers change (figures, tones) and labels."""
     page = re.sub(r'<svg.*?</svg>|(?<=<script>).*?(?=</script>)|<p id="legend-points">.*?</p>', "", page, flags=re.S)
-    return [re.sub(r' aria-label="[^"]*"', "", t) for t in re.findall(r"<[a-zA-Z/!][^>]*>", page)]
+    changing = r' aria-label="[^"]*"|(?<=<td) class="tone \w+"'
+    return {re.sub(changing, "", t) for t in re.findall(r"<[a-zA-Z/!][^>]*>", page)}
 
 
 @pytest.fixture(scope="module")

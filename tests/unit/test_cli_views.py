@@ -10,7 +10,6 @@ from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
 from plad.generate.ledger import Ledger
-from plad.generate.reply import Reply
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir import STAGES, atomic_dir, open_run, verify_dir, write_json
@@ -25,9 +24,7 @@ def answer(example: Example, text: str) -> Generation:
 
 
 def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
-    g = generation
-    reply = Reply(g.outcome, g.text, g.token_ids, g.prompt_tokens, len(g.token_ids), seconds=0.5)
-    ledger.put(key, key, system, g.example_id, g.sample, reply, spec={"key": key})
+    ledger.put(key, key, system, generation, seconds=0.5, spec={"key": key})
 
 
 def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:
@@ -76,6 +73,25 @@ def test_status_shows_stages_counts_seconds_and_versions(run):
         assert part in out
     assert "torch 2.13.0" in out
     assert "pending" not in out
+
+
+def test_report_in_the_terminal_says_what_the_page_says_in_80_columns(run):
+    code, out, err = call("report", run, "--terminal")
+    assert (code, err) == (0, "")
+    assert lines_fit(out)
+    assert harmless(out)
+    assert out.splitlines()[1].startswith("NO DIFFERENCE THAT THIS TEST CAN TELL")
+    for part in ("Results on the test set", "Paired differences", "Stages", "Training", "Distilled student"):
+        assert part in out
+    assert "Distilling: loss" in out
+    assert not (run / "report").exists()
+
+
+def test_report_of_a_run_directory_needs_no_config(run):
+    code, out, _ = call("report", run)
+    assert (code, out) == (0, f"report: {run / 'report/index.html'}\n")
+    assert "No difference that this test can tell" in (run / "report/index.html").read_text()
+    assert call("report", run / "data")[0] == 2
 
 
 def test_status_shortens_nested_counts(tmp_path):

@@ -1,9 +1,11 @@
 """The reward-model judge on tiny models, and the loading of judges."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -15,8 +17,11 @@ from transformers import (
     LlamaConfig,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5Model,
 )
 
+from plad.config import EmbeddingJudge as EmbeddingSection
 from plad.config import ReferenceJudge as ReferenceSection
 from plad.config import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
@@ -46,7 +51,9 @@ TEXTS = ["good", "a long long long answer", "bad bad", ""]
 NONE: list[tuple[str, ...]] = [()] * 4
 
 
-def tokenizer(**special: str) -> PreTrainedTokenizerFast:
+def tokenizer(
+    *, model_inputs: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask"), **special: str
+) -> PreTrainedTokenizerFast:
     core = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
     core.pre_tokenizer = WhitespaceSplit()
     core.post_processor = TemplateProcessing(
@@ -57,7 +64,7 @@ def tokenizer(**special: str) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=list(model_inputs),
         **special,
     )
 
@@ -198,7 +205,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="can't load the reward model"):
+    with pytest.raises(PolicyError, match=r"reward model .*nothing: can't load the model"):
         load_judge(section(tmp_path / "nothing"))
 
 
@@ -206,6 +213,90 @@ def test_chat_without_a_template_is_refused(tmp_path: Path) -> None:
     bert(tmp_path / "rm")
     with pytest.raises(ConfigError, match="no chat template"):
         load_judge(section(tmp_path / "rm", input="chat"))
+
+
+def test_a_bfloat16_models_scores_are_not_rounded_to_ties(tmp_path: Path) -> None:
+    """bfloat16 keeps 8 bits: the head's output is computed in float32, so near scores stay apart."""
+    model = bert(tmp_path / "rm")
+    with torch.no_grad():
+        model.classifier.weight /= 1000
+        model.classifier.bias.fill_(1.0)  # scores near 1, where bfloat16 has steps of 1/128
+    model.save_pretrained(tmp_path / "rm")
+    rounded = load_judge(section(tmp_path / "rm", dtype="bfloat16")).score(EXAMPLES, TEXTS, NONE)
+    exact = load_judge(section(tmp_path / "rm", dtype="float32")).score(EXAMPLES, TEXTS, NONE)
+    assert len(set(rounded)) == len(rounded)
+    assert rounded == pytest.approx(exact, abs=2e-3)
+
+
+def embedding(folder: Path, **fields: object) -> EmbeddingSection:
+    return EmbeddingSection.model_validate({"model": str(folder), **fields})
+
+
+def encoder(folder: Path) -> BertModel:
+    torch.manual_seed(0)
+    model = BertModel(bert_config(), add_pooling_layer=False)
+    model.save_pretrained(folder)
+    tokenizer(pad_token="[PAD]").save_pretrained(folder)
+    return model.eval()
+
+
+def test_embedding_scores_are_cosines_of_mean_states_with_the_nearest_reference(tmp_path: Path) -> None:
+    model = encoder(tmp_path / "enc")
+
+    def unit(ids: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            mean = model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0)
+        return mean / mean.norm()
+
+    judge = load_judge(embedding(tmp_path / "enc"))
+    references = [("good", "bad bad bad"), ("good",), (), ("a",)]
+    scores = judge.score(EXAMPLES, ["bad", "good", "good", ""], references)
+    bad, good = unit([1, 5, 2]), unit([1, 4, 2])
+    assert scores[0] == pytest.approx(max(float(bad @ good), float(bad @ unit([1, 5, 5, 5, 2]))), abs=1e-5)
+    assert scores[1] == pytest.approx(1.0, abs=1e-6)
+    assert scores[2] is None
+    assert scores[3] is not None
+    assert judge.name == "enc"
+    assert judge.describe()["scored"] == 3
+
+
+def test_batches_and_cuts_of_the_embedding_judge(tmp_path: Path) -> None:
+    encoder(tmp_path / "enc")
+    references = [("good", "what is a long answer")] * 4
+    one = load_judge(embedding(tmp_path / "enc", batch_size=1)).score(EXAMPLES, TEXTS, references)
+    four = load_judge(embedding(tmp_path / "enc", batch_size=4)).score(EXAMPLES, TEXTS, references)
+    assert four == pytest.approx(one, abs=1e-5)
+    short = load_judge(embedding(tmp_path / "enc", max_length=4))
+    assert short.score(EXAMPLES[:1], ["good bad good good"], [("good bad",)]) == pytest.approx([1.0], abs=1e-6)
+    assert (short.describe()["truncated"], short.describe()["max_length"]) == (1, 4)
+    prefixed = load_judge(embedding(tmp_path / "enc", prefix="what is "))
+    assert prefixed.score(EXAMPLES[:1], ["good"], [("bad",)]) != pytest.approx(one[:1], abs=1e-6)
+
+
+def test_an_encoder_decoder_embeds_with_its_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(WORDS)}
+    T5Model(T5Config(**shape, decoder_start_token_id=0, pad_token_id=0)).save_pretrained(tmp_path / "t5")
+    tokenizer(pad_token="[PAD]", model_inputs=["input_ids", "attention_mask"]).save_pretrained(tmp_path / "t5")
+    judge = load_judge(embedding(tmp_path / "t5"))
+    assert judge.score(EXAMPLES[:2], ["good", "bad"], [("good",), ("good",)])[0] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_states_that_are_not_finite_name_the_row(tmp_path: Path) -> None:
+    model = encoder(tmp_path / "enc")
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[5] = float("nan")  # the word "bad"
+    model.save_pretrained(tmp_path / "enc")
+    with pytest.raises(PolicyError, match="row row-2: the states of enc are not finite"):
+        load_judge(embedding(tmp_path / "enc", batch_size=1)).score(EXAMPLES, TEXTS, [("good",)] * 4)
+
+
+def test_weights_missing_from_an_encoder_are_named(tmp_path: Path) -> None:
+    encoder(tmp_path / "enc")
+    weights = load_file(tmp_path / "enc" / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layer.1" not in k}, tmp_path / "enc" / "model.safetensors")
+    with pytest.raises(PolicyError, match=r"no trained weights for encoder\.layer\.1"):
+        load_judge(embedding(tmp_path / "enc"))
 
 
 def test_conversations_become_one_text_for_a_pair() -> None:

@@ -11,10 +11,12 @@ from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
 from plad.report.card import card_text, hub_name, shown_name
+from plad.report.curves import training_plots
 from plad.report.facts import Facts
-from plad.report.figures import length_plot, training_plots, win_rate_plots
+from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.markdown import escape, table_text
-from plad.report.tables import differences_table, funnel_table, results_table, stages_table
+from plad.report.run_tables import funnel_table, stages_table
+from plad.report.tables import by_length_table, differences_table, judged_table, power_table, results_table, texts_table
 from plad.report.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
 from plad.report.wording import duration, harmless, interval, number, p_value
 from tests.report_run import MANIFEST, curves, generations
@@ -130,6 +132,26 @@ def test_verdict_says_what_the_numbers_say() -> None:
     assert (worse.tone, verdict(metrics(change(0.01, -0.1, 0.1, 0.8))).tone) == (WORSE, SAME)
 
 
+def test_a_test_too_small_says_how_large_it_should_be() -> None:
+    power = {"effect": 0.02, "sd": 0.4, "prompts_needed": 3140, "detectable": 0.112}
+    found = verdict(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power}))
+    assert found.notes[0] == (
+        "So many prompts see differences from about 11.2 points up; "
+        "to see one of this size would take about 3,140 prompts."
+    )
+
+
+def test_a_win_that_length_explains_is_doubted() -> None:
+    equal = {"value": 0.03, "low": -0.04, "high": 0.1, "n": 100}
+    found = verdict(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": equal}))
+    assert (
+        found.notes[0]
+        == "At equal length the difference is +3.0 points (−4.0 to +10.0): it may come from length alone."
+    )
+    kept = verdict(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": {**equal, "low": 0.01}}))
+    assert not any("equal length" in note for note in kept.notes)
+
+
 def test_few_prompts_are_said_to_be_few() -> None:
     assert "Only 12 prompts were compared" in verdict(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12)).notes[-1]
 
@@ -196,6 +218,55 @@ def test_differences_table_colours_only_what_the_numbers_bear() -> None:
     tones = {row[0].text: row[1].tone for row in table.rows}
     assert tones["ROUGE-1"] == BETTER
     assert tones["Words"] == ""  # longer is neither better nor worse
+
+
+def test_what_the_judges_and_the_lengths_say_has_its_tables() -> None:
+    m = measured()
+    judged = judged_table(m)
+    assert judged.columns[-2:] == ("At equal length", "Sign test p")
+    assert (judged.rows[0][-2].text, judged.rows[0][-1].text) == ("100.0", "0.002")  # 2 / 2^10
+    assert power_table(m) is None  # every prompt moved alike: no spread to plan with
+    power = {"effect": 0.02, "sd": 0.4, "prompts_needed": 3140, "detectable": 0.112}
+    table = power_table(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power}))
+    assert table is not None
+    assert [c.text for c in table.rows[0]] == [
+        "Distilled student − SFT student",
+        "reference",
+        "+2.0",
+        "100",
+        "3,140",
+        "11.2",
+    ]
+    texts = texts_table(m)
+    assert texts is not None
+    assert texts.rows[0][0].text == "Human target"
+
+
+def test_gains_by_length_are_drawn_bin_by_bin() -> None:
+    bins = [
+        {"words_above": None, "words_to": 20, **change(0.2, 0.1, 0.3, 0.01, 40)},
+        {"words_above": 20, "words_to": 30, **change(-0.1, -0.3, 0.1, 0.3, 12)},
+        {"words_above": 30, "words_to": None, "value": None, "low": None, "high": None, "p": None, "n": 0},
+    ]
+    m = metrics({**change(0.12, 0.05, 0.19, 0.001), "by_length": bins})
+    (plot,) = gain_plots(m)
+    assert plot.alt == (
+        "up to 20 words (n = 40) +20.0 points (10.0 to 30.0); 21 to 30 words (n = 12) −10.0 points (−30.0 to 10.0)"
+    )
+    table = by_length_table(m)
+    assert table is not None
+    assert [[c.text for c in row] for row in table.rows] == [
+        ["reference", "up to 20 words", "40", "+20.0"],
+        ["reference", "21 to 30 words", "12", "−10.0"],
+        ["reference", "over 30 words", "0", "–"],
+    ]
+
+
+def test_time_is_drawn_where_there_was_any() -> None:
+    plot = time_plot(MANIFEST["stages"])
+    assert plot is not None
+    assert plot.alt == "sft 30 min 34 s; generate 15 min 12 s; distill 25 min 1 s"
+    assert time_plot({"data": {"seconds": 0.1}}) is None
 
 
 def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:

@@ -3,21 +3,13 @@
 Unknown keys are refused, numbers must be finite, and nothing here imports code named in a file.
 """
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
-from plad.config.engines import (
-    AnswerColumns,
-    Endpoint,
-    Engine,
-    FileEngine,
-    OpenAIEngine,
-    PriceSection,
-    TransformersEngine,
-)
+from plad.config.engines import Endpoint, PriceSection
 from plad.config.evaluation import EvaluateSection
-from plad.config.judges import Judge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -26,6 +18,7 @@ from plad.config.models import (
     PruneInit,
     StudentSection,
     TeacherSection,
+    TransformersEngine,
 )
 from plad.config.objectives import (
     AnchoredObjective,
@@ -50,12 +43,12 @@ from plad.config.pairs import (
     SelectBestWorst,
     SelectRso,
 )
+from plad.config.sweep import SweepRange, SweepSection
 from plad.config.training import DistillSection, SftOverride, SftSection, TrainSettings, ValidationSection
 
 __all__ = [
     "ROLES",
     "AnchoredObjective",
-    "AnswerColumns",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -63,10 +56,9 @@ __all__ = [
     "DistillSection",
     "DpoObjective",
     "DropRules",
+    "EmbeddingJudge",
     "Endpoint",
-    "Engine",
     "EvaluateSection",
-    "FileEngine",
     "GenerateSection",
     "Judge",
     "LipoObjective",
@@ -74,7 +66,6 @@ __all__ = [
     "MarginObjective",
     "ModelSection",
     "Objective",
-    "OpenAIEngine",
     "PairObjective",
     "PairsSection",
     "PositiveInt",
@@ -99,6 +90,8 @@ __all__ = [
     "SimpoObjective",
     "SlicObjective",
     "StudentSection",
+    "SweepRange",
+    "SweepSection",
     "TeacherSection",
     "TrainSettings",
     "TransformersEngine",
@@ -120,6 +113,7 @@ class Config(Section):
     pairs: PairsSection = PairsSection()
     distill: DistillSection = DistillSection()
     evaluate: EvaluateSection = EvaluateSection()
+    sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
 
     @model_validator(mode="after")
     def _answers_fit_together(self) -> "Config":

@@ -14,19 +14,34 @@ class ReferenceJudge(Section):
     type: Literal["reference"] = "reference"
 
 
-class RewardJudge(Section):
+class JudgeModel(Section):
+    """A model that a judge runs."""
+
+    model: str = Field(description="Folder or hub name.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 on a GPU that has it, else float32; scores are float32 either way."
+    )
+    batch_size: PositiveInt = Field(default=8, description="Texts a forward pass; of no influence on a score.")
+    max_length: PositiveInt | None = Field(
+        default=None, description="Most tokens of a text. Default: the model's context; what is cut off is counted."
+    )
+
+
+class RewardJudge(JudgeModel):
     """Scores an answer with a reward model: any sequence classifier with one output."""
 
     type: Literal["reward"] = "reward"
-    model: str = Field(description="Folder or hub name.")
-    revision: str | None = None
     input: Literal["pair", "chat"] = Field(
         default="pair", description="pair: prompt and answer as a text pair; chat: through the chat template."
     )
-    batch_size: PositiveInt = 8
-    max_length: PositiveInt | None = Field(
-        default=None, description="Default: the model's context; truncation is counted."
-    )
+
+
+class EmbeddingJudge(JudgeModel):
+    """Scores an answer by its nearness in meaning to the references other than the target."""
+
+    type: Literal["embedding"] = "embedding"
+    prefix: str = Field(default="", description="Text that the model wants before every text, such as `query: `.")
 
 
 class VerifiableJudge(Section):
@@ -74,4 +89,4 @@ class VerifiableJudge(Section):
         return made
 
 
-Judge = Annotated[ReferenceJudge | RewardJudge | VerifiableJudge, Field(discriminator="type")]
+Judge = Annotated[ReferenceJudge | RewardJudge | EmbeddingJudge | VerifiableJudge, Field(discriminator="type")]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad.errors import DataError
-from plad.evaluate import lengths, ngrams
+from plad.evaluate import agreement, lengths, ngrams
 from plad.evaluate.stats import METHOD, SMALL, estimate, paired_difference, power, sign_test_p
 from plad.evaluate.text import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
@@ -87,8 +87,10 @@ def evaluate_systems(
             f"{a} - {b}": _differences(a, b, values, points, by_length, **options) for a, b in _pairs(texts)
         },
         "teacher_student_win_rate": {},
+        "agreement": agreement.agreements(kept, **options),
         "method": {
             **METHOD,
+            **(agreement.METHOD if len(judges) > 1 else {}),
             **lengths.METHOD,
             **ngrams.METHOD,
             **RULES,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plad.evaluate.stats import Estimate, estimate, power, sign_test_p
-from plad.judges import Judge
+from plad.judges import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Judgement, Verdict
 
@@ -44,40 +44,14 @@ class WinRate:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def verdict(score: float, opponent_score: float) -> Verdict:
-    """The higher score wins."""
-    if score == opponent_score:
-        return Verdict.TIE
-    return Verdict.WIN if score > opponent_score else Verdict.LOSS
-
-
-def compare(
-    judge: str,
-    system: str,
-    opponent: str,
-    examples: Sequence[Example],
-    texts: tuple[Sequence[str], Sequence[str]],
-    scores: tuple[Sequence[float | None], Sequence[float | None]],
+def judgements_of(
+    judge: str, system: str, opponent: str, examples: Sequence[Example], compared: Sequence[Comparison | None]
 ) -> list[Judgement | None]:
-    """Judge two answers to each prompt by their scores.
-
-    Args:
-        judge, system, opponent: names.
-        examples: N prompts.
-        texts: N answers of the system, and of its opponent.
-        scores: N scores of the system, and of its opponent.
-
-    Returns:
-        N judgements; None where a score is missing. Equal texts tie, whatever rounding did to their scores.
-    """
-    judgements: list[Judgement | None] = []
-    for example, ours, theirs, a, b in zip(examples, *texts, *scores, strict=True):
-        if a is None or b is None:
-            judgements.append(None)
-            continue
-        result = Verdict.TIE if ours == theirs else verdict(a, b)
-        judgements.append(Judgement(example.id, judge, system, opponent, result, a, b))
-    return judgements
+    """Comparisons with the names of who was compared."""
+    return [
+        None if c is None else Judgement(e.id, judge, system, opponent, c.verdict, c.score, c.opponent_score)
+        for e, c in zip(examples, compared, strict=True)
+    ]
 
 
 def points_by_prompt(judgements: Sequence[Judgement | None]) -> dict[str, float]:
@@ -115,28 +89,33 @@ def others(examples: Sequence[Example]) -> list[tuple[str, ...]]:
 
 
 class Judged:
-    """One judge's view of a test set: the targets are scored once, however many systems meet them."""
+    """One judge's view of a test set: a scoring judge scores the targets once, however many systems meet them."""
 
     def __init__(self, judge: Judge, examples: Sequence[Example]) -> None:
         self.judge = judge
-        self.examples = list(examples)
-        self._rows = [i for i, e in enumerate(self.examples) if e.target is not None]
-        with_target = [self.examples[i] for i in self._rows]
-        self._targets = [e.references[0] for e in with_target]
-        self._target_scores = judge.score(with_target, self._targets, others(with_target))
+        self._rows = [i for i, e in enumerate(examples) if e.target is not None]
+        self._total = len(examples)
+        self._examples = [examples[i] for i in self._rows]
+        self._targets = [e.references[0] for e in self._examples]
+        self._others = others(self._examples)
+        self._target_scores = (
+            judge.score(self._examples, self._targets, self._others) if isinstance(judge, ScoringJudge) else None
+        )
 
     def against_target(self, system: str, texts: Sequence[str]) -> list[Judgement | None]:
         """One judgement an example; None where it has no target or the judge can't judge."""
-        rows = [self.examples[i] for i in self._rows]
-        answers = [texts[i] for i in self._rows]
-        scores = self.judge.score(rows, answers, others(rows))
-        found = compare(
-            self.judge.name, system, "target", rows, (answers, self._targets), (scores, self._target_scores)
-        )
-        out: list[Judgement | None] = [None] * len(self.examples)
+        compared = self._compare([texts[i] for i in self._rows])
+        out: list[Judgement | None] = [None] * self._total
+        found = judgements_of(self.judge.name, system, "target", self._examples, compared)
         for i, judgement in zip(self._rows, found, strict=True):
             out[i] = judgement
         return out
+
+    def _compare(self, answers: Sequence[str]) -> list[Comparison | None]:
+        if isinstance(self.judge, ScoringJudge) and self._target_scores is not None:
+            scores = self.judge.score(self._examples, answers, self._others)
+            return compare_scores(answers, self._targets, scores, self._target_scores)
+        return compare(self.judge, self._examples, answers, self._targets, self._others)
 
 
 def reference_win_rate(
@@ -178,8 +157,7 @@ def judge_pairs(
     rates: dict[str, dict[str, Any]] = {}
     kept: list[Judgement] = []
     for judge in judges:
-        scores = (judge.score(examples, teacher, references), judge.score(examples, student, references))
-        found = compare(judge.name, *systems, examples, (teacher, student), scores)
+        found = judgements_of(judge.name, *systems, examples, compare(judge, examples, teacher, student, references))
         rates[judge.name] = win_rate(found, resamples=bootstrap, seed=seed).to_json()
         kept += [j for j in found if j is not None]
     return rates, kept

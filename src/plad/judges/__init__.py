@@ -1,6 +1,10 @@
-"""Judges: which of two answers is better? A judge scores each answer; the higher score wins.
+"""Judges: which of two answers is better? There are two kinds.
 
-    judge.score(examples, texts, references) -> one score a text, or None where it can't judge
+    judge.score(examples, texts, references)            -> one score a text; the higher score wins
+    judge.compare(examples, ours, theirs, references)   -> one comparison a row
+
+each with None where it can't judge. A *scoring* judge looks at one answer at a time and is compared by its scores; a
+*pairwise* judge sees both answers. `compare` below asks either.
 
 Scores are compared only within a judge and a prompt. `references` are the texts an answer may be held against: the
 evaluation leaves the target out of them when the target is the opponent. A judge that reads only prompt and answer
@@ -8,17 +12,34 @@ ignores them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+from plad.config import EmbeddingJudge as EmbeddingSection
 from plad.config import ReferenceJudge as ReferenceSection
 from plad.config import RewardJudge as RewardSection
 from plad.config import VerifiableJudge as VerifiableSection
-from plad.records import Example
+from plad.records import Example, Verdict
 
-JudgeSection = ReferenceSection | RewardSection | VerifiableSection
+JudgeSection = ReferenceSection | RewardSection | EmbeddingSection | VerifiableSection
 
 
-class Judge(Protocol):
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a judge says of two answers.
+
+    Attributes:
+        verdict: of the first one.
+        score, opponent_score: in the judge's own unit.
+    """
+
+    verdict: Verdict
+    score: float
+    opponent_score: float
+
+
+@runtime_checkable
+class ScoringJudge(Protocol):
     """Scores answers."""
 
     name: str
@@ -34,11 +55,68 @@ class Judge(Protocol):
         ...
 
 
-def load_judge(section: JudgeSection, *, stemmer: bool = False) -> Judge:
+@runtime_checkable
+class PairwiseJudge(Protocol):
+    """Compares answers."""
+
+    name: str
+
+    def compare(
+        self,
+        examples: Sequence[Example],
+        ours: Sequence[str],
+        theirs: Sequence[str],
+        references: Sequence[Sequence[str]],
+    ) -> list[Comparison | None]:
+        """One comparison a row; None where the judge can't judge."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader must know to trust the verdicts: rule, model, how often order decided."""
+        ...
+
+
+Judge = ScoringJudge | PairwiseJudge
+
+
+def compare(
+    judge: Judge,
+    examples: Sequence[Example],
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> list[Comparison | None]:
+    """Compare N answers with N others to the same prompts, by whatever kind of judge."""
+    if isinstance(judge, ScoringJudge):
+        scores = (judge.score(examples, ours, references), judge.score(examples, theirs, references))
+        return compare_scores(ours, theirs, *scores)
+    return judge.compare(examples, ours, theirs, references)
+
+
+def compare_scores(
+    ours: Sequence[str], theirs: Sequence[str], scores: Sequence[float | None], opponent_scores: Sequence[float | None]
+) -> list[Comparison | None]:
+    """Compare N answers with N others by their scores: the higher one wins.
+
+    Returns:
+        None where a score is missing. Equal texts tie, whatever rounding did to their scores.
+    """
+    found: list[Comparison | None] = []
+    for text, other, a, b in zip(ours, theirs, scores, opponent_scores, strict=True):
+        if a is None or b is None:
+            found.append(None)
+        elif text == other or a == b:
+            found.append(Comparison(Verdict.TIE, a, b))
+        else:
+            found.append(Comparison(Verdict.WIN if a > b else Verdict.LOSS, a, b))
+    return found
+
+
+def load_judge(section: JudgeSection, *, stemmer: bool = False) -> ScoringJudge:
     """The judge that a config section names.
 
     Raises:
-        PolicyError: a reward model can't be used.
+        PolicyError: a judge's model can't be used.
         ConfigError: a verifiable judge lacks its function.
     """
     if isinstance(section, VerifiableSection):
@@ -49,6 +127,10 @@ def load_judge(section: JudgeSection, *, stemmer: bool = False) -> Judge:
         from plad.judges.reward import RewardJudge
 
         return RewardJudge.load(section)
+    if isinstance(section, EmbeddingSection):
+        from plad.judges.embedding import EmbeddingJudge
+
+        return EmbeddingJudge.load(section)
     from plad.judges.reference import ReferenceJudge
 
     return ReferenceJudge(stemmer=stemmer)

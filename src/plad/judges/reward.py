@@ -1,16 +1,16 @@
 """The reward-model judge: a sequence classifier with one output scores prompt and answer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from plad.config import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
-from plad.policy.device import choose_device, choose_dtype
+from plad.judges.models import batches, load_config_and_tokenizer, load_weights, longest_input
 from plad.records import Example, Message, Prompt
 
 
@@ -61,13 +61,8 @@ class RewardJudge:
             PolicyError: it has other than one output, no trained output, or no safetensors.
             ConfigError: `input: chat` without a chat template.
         """
-        where = f"evaluate.judges: {section.model}"
-        options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": False}
-        try:
-            config = AutoConfig.from_pretrained(section.model, **options)
-            tokenizer = AutoTokenizer.from_pretrained(section.model, **options)
-        except (OSError, ValueError) as e:
-            raise PolicyError(f"can't load the reward model: {e}", where=where, fix="name a folder or hub model") from e
+        where = f"reward model {section.model}"
+        config, tokenizer = load_config_and_tokenizer(section, where)
         if config.num_labels != 1:
             raise PolicyError(
                 f"a reward model has one output, this one has {config.num_labels}",
@@ -76,16 +71,14 @@ class RewardJudge:
             )
         if section.input == "chat" and not tokenizer.chat_template:
             raise ConfigError("input: chat, but the tokenizer has no chat template", where=where, fix="input: pair")
-        model = _load_weights(section, options, where)
-        limits = [section.max_length, getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
-        known = [n for n in limits if n is not None and 0 < n < 10**9]
+        model = _head_in_float32(load_weights(AutoModelForSequenceClassification, section, where))
         return cls(
             Path(section.model).name,
             model,
             tokenizer,
             input=section.input,
             batch_size=section.batch_size,
-            max_length=min(known, default=None),
+            max_length=longest_input(section, config, tokenizer),
         )
 
     def score(
@@ -98,7 +91,7 @@ class RewardJudge:
         """
         rows = [self._encode(example.prompt, text) for example, text in zip(examples, texts, strict=True)]
         scores: list[float | None] = [None] * len(rows)
-        for batch in self._batches([len(row["input_ids"]) for row in rows]):
+        for batch in batches([len(row["input_ids"]) for row in rows], self._padded()):
             for i, score in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
                 if not math.isfinite(score):
                     raise PolicyError(
@@ -139,14 +132,10 @@ class RewardJudge:
         self._truncated += too_long
         return row
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Row numbers of batches of like length, longest first, so that a batch too big fails at once."""
+    def _padded(self) -> int:
+        """Rows a forward pass: a decoder finds its last token by the pad id of its config, without one it takes one."""
         pad = self._tokenizer.pad_token_id
-        # A decoder finds its last token by the pad id of its config: without one of its own it can't be padded.
-        size = self._batch_size if pad is not None and pad == self._model.config.pad_token_id else 1
-        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        return self._batch_size if pad is not None and pad == self._model.config.pad_token_id else 1
 
     @torch.inference_mode()
     def _forward(self, rows: list[dict[str, list[int]]]) -> list[float]:
@@ -158,23 +147,10 @@ class RewardJudge:
         return self._model(**batch).logits.float().squeeze(-1).tolist()
 
 
-def _load_weights(section: RewardSection, options: dict[str, Any], where: str) -> Any:
-    device, _ = choose_device()
-    dtype, _ = choose_dtype("auto", device)
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            section.model, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-        )
-    except (OSError, ValueError) as e:
-        raise PolicyError(
-            f"can't load the reward model's weights: {e}",
-            where=where,
-            fix="only safetensors are read: convert pickled weights on a machine you trust, or name another model",
-        ) from e
-    if info["missing_keys"]:
-        raise PolicyError(
-            f"the folder holds no trained weights for {', '.join(sorted(info['missing_keys'])[:3])}",
-            where=where,
-            fix="name a trained reward model, not its base model",
-        )
-    return model.to(device).eval()
+def _head_in_float32(model: Any) -> Any:
+    """Let the head of a bfloat16 model compute in float32: its outputs would be rounded to 8 bits, and tie."""
+    head = getattr(model, "score", None) or getattr(model, "classifier", None)
+    if head is not None and model.dtype is not torch.float32:
+        head.float()
+        head.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+    return model

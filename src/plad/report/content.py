@@ -5,18 +5,23 @@ from typing import Any
 
 from plad.evaluate.stats import SMALL
 from plad.report.facts import Facts
-from plad.report.tables import (
-    Table,
-    differences_table,
+from plad.report.run_tables import (
     flatten,
     funnel_table,
-    judged_table,
-    results_table,
     scored_table,
     settings_table,
     stages_table,
-    teacher_student_table,
     wrong_table,
+)
+from plad.report.tables import (
+    Table,
+    by_length_table,
+    differences_table,
+    judged_table,
+    power_table,
+    results_table,
+    teacher_student_table,
+    texts_table,
 )
 from plad.report.verdict import Verdict, verdict
 from plad.report.wording import harmless
@@ -33,6 +38,9 @@ class Report:
     results: Table | None
     differences: Table | None
     judged: Table | None
+    by_length: Table | None
+    power: Table | None
+    texts: Table | None
     teacher_student: Table | None
     funnel: Table | None
     scored: Table | None
@@ -57,6 +65,9 @@ def build_report(facts: Facts) -> Report:
         results=results_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
+        by_length=by_length_table(m) if m else None,
+        power=power_table(m) if m else None,
+        texts=texts_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
         funnel=funnel_table(facts),
         scored=scored_table(facts),

@@ -10,8 +10,7 @@ from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
 from plad.records import Example, Judgement
-from plad.redact import redact
-from plad.rundir import read_manifest
+from plad.rundir import read_manifest, redact
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,16 @@ from plad.report.wording import harmless
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
+EQUAL = "At equal length: the win rate in % that is left when answers are as long as their target."
+POWER = (
+    "Prompts needed: so many show a difference of this size in 80 % of test sets, were it the true one. The last "
+    "column is the difference that this many prompts show as often."
+)
+TEXTS = (
+    "In %. Distinct-n: different n-grams of all. Repeated: 4-grams said before in the answer. Copied: words in runs of "
+    "four or more taken from the prompt. Novel: bigrams the prompt has not. Ended: answers that came to their end."
+)
+
 
 def escape(text: str) -> str:
     """`text` on one line, in which nothing is Markdown or HTML."""
@@ -26,11 +36,14 @@ def table_text(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
+def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     values = "Win rates and ROUGE in %, in brackets the 95 % interval."
     yield "Results on the test set", r.results, values
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
-    yield "Comparisons with the human target", r.judged, ""
+    yield "Comparisons with the human target", r.judged, EQUAL
+    yield "Gain by length", r.by_length, "Points of win rate, by the words of the distilled student's answer."
+    yield "How many prompts it takes", r.power, POWER
+    yield "What the answers are made of", r.texts, TEXTS
     yield "Teacher against SFT student, on the distillation prompts", r.teacher_student, "95 % interval."
     yield "From rows to pairs", r.funnel, ""
     yield (r.scored.title if r.scored else ""), r.scored, ""
@@ -45,7 +58,7 @@ def markdown(r: Report) -> str:
     parts = [f"# {escape(r.name)}", f"**{escape(r.verdict.headline)}.** {escape(r.verdict.sentence)}"]
     parts += [escape(n) for n in r.verdict.notes]
     parts += [f"- {escape(w)}" for w in r.warnings]
-    for title, table, note in _sections(r):
+    for title, table, note in sections(r):
         if table is not None:
             parts += [f"## {title}", *([note] if note else []), table_text(table)]
     if r.method:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from plad.redact import redact
 from plad.report.cases import run_cases
 from plad.report.content import Report, build_report
+from plad.report.curves import training_plots
 from plad.report.facts import Facts, read_facts
-from plad.report.figures import length_plot, training_plots, win_rate_plots
+from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
-from plad.report.markdown import markdown
+from plad.report.markdown import EQUAL, POWER, TEXTS, markdown
 from plad.report.wording import NAMES
-from plad.rundir import write_text
+from plad.rundir import redact, write_text
 
 
 def page_html(facts: Facts, report: Report) -> str:
@@ -21,9 +21,14 @@ def page_html(facts: Facts, report: Report) -> str:
         run_cases(facts),
         r=report,
         wins=win_rate_plots(m) if m else [],
+        gains=gain_plots(m) if m else [],
         length=length_plot(m) if m else None,
+        time=time_plot(facts.stages),
         curves=training_plots(facts.curves),
         names=NAMES,
+        equal=EQUAL,
+        power=POWER,
+        texts=TEXTS,
     )
 
 

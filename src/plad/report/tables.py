@@ -1,16 +1,16 @@
-"""The tables of a report: one shape that the page and its Markdown twin both print, so that their numbers agree."""
+"""The tables of an evaluation: one shape that page, Markdown and terminal print, so that their numbers agree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plad.evaluate.run import SFT, STUDENT
 from plad.evaluate.stats import SMALL
-from plad.report.facts import Facts
 from plad.report.verdict import BETTER, WORSE, tone_of
 from plad.report.wording import (
     DASH,
     METRICS,
-    duration,
+    bin_name,
     interval,
     number,
     order_systems,
@@ -48,7 +48,8 @@ class Table:
     words: bool = False
 
 
-def _estimate(e: Mapping[str, Any] | None, *, scale: float = 1.0, digits: int = 1) -> Cell:
+def estimate_cell(e: Mapping[str, Any] | None, *, scale: float = 1.0, digits: int = 1) -> Cell:
+    """A figure with its interval, and with its n where that is small."""
     if not e or e.get("value") is None:
         return Cell(DASH)
     small = f" n = {e['n']}" if e["n"] < SMALL else ""
@@ -75,9 +76,9 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
         rows.append(
             (
                 Cell(system_name(system)),
-                *(_estimate(s["win_rate"].get(j), scale=100) for j in judges),
-                *(_estimate(s.get(m), scale=100) for m in rouge),
-                _estimate(s.get("words")),
+                *(estimate_cell(s["win_rate"].get(j), scale=100) for j in judges),
+                *(estimate_cell(s.get(m), scale=100) for m in rouge),
+                estimate_cell(s.get("words")),
                 _share(s.get("truncated")),
                 _share(s.get("empty")),
             )
@@ -93,12 +94,96 @@ def judged_table(metrics: Mapping[str, Any]) -> Table:
             Cell(system_name(system)),
             Cell(judge),
             *(Cell(f"{rate[k]:,}") for k in ("n", "wins", "ties", "losses", "unjudged")),
+            estimate_cell(rate.get("length_controlled"), scale=100),
+            Cell(p_value(rate.get("sign_test_p")).removeprefix("p = ").removeprefix("p ") or DASH),
         )
         for system in order_systems(metrics["systems"])
         for judge, rate in metrics["systems"][system]["win_rate"].items()
     ]
-    columns = ("System", "Judge", "Judged prompts", "Wins", "Ties", "Losses", "Unjudged")
+    columns = (
+        "System",
+        "Judge",
+        "Judged prompts",
+        "Wins",
+        "Ties",
+        "Losses",
+        "Unjudged",
+        "At equal length",
+        "Sign test p",
+    )
     return Table("Comparisons with the human target", columns, tuple(rows))
+
+
+def by_length_table(metrics: Mapping[str, Any]) -> Table | None:
+    """What distillation gained, by the words of the distilled student's answer.
+
+    Source: PLaD, Figure 3.
+    """
+    gains = metrics["differences"].get(f"{STUDENT} - {SFT}", {}).get("win_rate", {})
+    rows = tuple(
+        (Cell(judge), Cell(bin_name(b)), Cell(f"{b['n']:,}"), _difference(b, 100))
+        for judge, gain in gains.items()
+        if len(gain.get("by_length", ())) > 1
+        for b in gain["by_length"]
+    )
+    return (
+        Table("Gain by length", ("Judge", "The student's answer", "Prompts", "Points gained"), rows) if rows else None
+    )
+
+
+def power_table(metrics: Mapping[str, Any]) -> Table | None:
+    """How many prompts would show each difference, and which difference these prompts show."""
+    rows = []
+    for pair, by_metric in metrics["differences"].items():
+        for judge, e in by_metric.get("win_rate", {}).items():
+            power = e.get("power") or {}
+            if power.get("detectable") is None:
+                continue
+            needed = power.get("prompts_needed")
+            rows.append(
+                (
+                    Cell(_pair_name(pair)),
+                    Cell(judge),
+                    _difference(e, 100),
+                    Cell(f"{e['n']:,}"),
+                    Cell(DASH if needed is None else f"{needed:,}"),
+                    Cell(number(power["detectable"], scale=100)),
+                )
+            )
+    columns = ("Comparison", "Judge", "Difference", "Prompts", "Prompts needed", "Points these prompts show")
+    return Table("How many prompts it takes", columns, tuple(rows)) if rows else None
+
+
+def texts_table(metrics: Mapping[str, Any]) -> Table | None:
+    """What the answers are made of: variety, repetition, copying, endings."""
+    systems = metrics["systems"]
+    if not any("distinct" in s for s in systems.values()):
+        return None
+    rows = []
+    for system in order_systems(systems):
+        s = systems[system]
+        distinct = s.get("distinct") or {}
+        rows.append(
+            (
+                Cell(system_name(system)),
+                *(_share(distinct.get(n)) for n in ("1", "2", "3")),
+                *(estimate_cell(s.get(k), scale=100) for k in ("repetition", "copied", "novel")),
+                _share(s.get("ended")),
+                _share(s.get("same_as_sft")),
+            )
+        )
+    columns = (
+        "System",
+        "Distinct-1",
+        "Distinct-2",
+        "Distinct-3",
+        "Repeated",
+        "Copied",
+        "Novel",
+        "Ended",
+        "Same as SFT",
+    )
+    return Table("What the answers are made of", columns, tuple(rows))
 
 
 def differences_table(metrics: Mapping[str, Any]) -> Table:
@@ -110,6 +195,8 @@ def differences_table(metrics: Mapping[str, Any]) -> Table:
             if metric == "win_rate":
                 for judge, rate in e.items():
                     rows.setdefault(f"Win rate, {judge}", {})[pair] = _difference(rate, 100)
+                    equal = rate.get("length_controlled") or {}
+                    rows.setdefault(f"Win rate at equal length, {judge}", {})[pair] = _difference(equal, 100)
             else:
                 scale = 1.0 if metric == "words" else 100.0
                 rows.setdefault(METRICS[metric], {})[pair] = _difference(e, scale, judged=metric != "words")
@@ -144,138 +231,10 @@ def teacher_student_table(metrics: Mapping[str, Any]) -> Table | None:
     rows = tuple(
         (
             Cell(judge),
-            _estimate(r, scale=100),
+            estimate_cell(r, scale=100),
             *(Cell(f"{r[k]:,}") for k in ("n", "wins", "ties", "losses", "unjudged")),
         )
         for judge, r in rates.items()
     )
     columns = ("Judge", "Teacher wins (%)", "Prompts", "Wins", "Ties", "Losses", "Unjudged")
     return Table("Teacher against SFT student, on the distillation prompts", columns, rows) if rows else None
-
-
-_ORDERS = {
-    "teacher_better": "Teacher's answer better",
-    "student_better": "Student's answer better",
-    "ties": "Ties",
-    "both_right": "of them both right",
-    "both_wrong": "of them both wrong",
-    "unjudged": "Unjudged",
-}
-
-
-def scored_table(facts: Facts) -> Table | None:
-    """How the scorer of pairs ordered those it looked at."""
-    pair = facts.counts("pair")
-    scored = pair.get("scored")
-    if not scored:
-        return None
-    rows = [(Cell("Pairs looked at"), Cell(f"{scored['pairs']:,}"))]
-    rows += [(Cell(name), Cell(f"{scored[key]:,}")) for key, name in _ORDERS.items() if key in scored]
-    rows.append((Cell("Swapped"), Cell(f"{pair.get('swapped', 0):,}")))
-    return Table(f"Real preferences, by {pair['scorer']['name']}", ("Order", "Pairs"), tuple(rows))
-
-
-def wrong_table(facts: Facts) -> Table | None:
-    """Share of pseudo-pairs whose student's answer the scorer prefers, by the length of that answer."""
-    wrong = facts.counts("pair").get("wrong")
-    if not wrong or not wrong["n"]:
-        return None
-    shares = {"All lengths": wrong, **{f"{words} words": share for words, share in wrong["by_words"].items()}}
-    rows = tuple(
-        (Cell(name), _estimate(s, scale=100), *(Cell(f"{s[k]:,}") for k in ("wrong", "pairs", "n")))
-        for name, s in shares.items()
-    )
-    columns = ("Student's answer", "Wrong (%)", "Wrong pairs", "Judged pairs", "Prompts")
-    return Table("Wrong pseudo-pairs", columns, rows)
-
-
-def funnel_table(facts: Facts) -> Table | None:
-    """From the rows of the training file to the pairs the student learnt from."""
-    data, pair, distill = facts.counts("data"), facts.counts("pair"), facts.counts("distill")
-    read = data.get("sft", 0) + data.get("distill", 0) + _train(data, "skipped")
-    stages: list[tuple[str, int, int, str]] = []  # name, rows, of, tone
-    if read:
-        stages.append(("Training rows in the file", read, read, ""))
-        stages.append(("Skipped as invalid", _train(data, "skipped"), read, WORSE))
-        stages.append(("For fine-tuning", data["sft"], read, ""))
-        stages.append(("For distillation", data["distill"], read, ""))
-    candidates = pair.get("candidates", 0)
-    if candidates:
-        stages.append(("Pairs sampled", candidates, candidates, ""))
-        dropped = {k.removeprefix("dropped_"): v for k, v in pair.items() if k.startswith("dropped_")}
-        stages += [(f"Dropped: {_reason(k)}", v, candidates, WORSE) for k, v in dropped.items()]
-        stages.append(("Pairs kept", pair.get("pairs", 0), candidates, BETTER))
-        stages.append(("Of them swapped: the student's answer is chosen", pair.get("swapped", 0), candidates, WORSE))
-        if "too_long" in distill:
-            stages.append(("Prompts left out of training: too long", distill["too_long"], candidates, WORSE))
-    rows = tuple(
-        (Cell(name), Cell(f"{n:,}", f"{number(n / of, scale=100)} %", tone, n / of))
-        for name, n, of, tone in stages
-        if n or tone != WORSE
-    )
-    return Table("From rows to pairs", ("Step", "Number"), rows) if rows else None
-
-
-def _train(data: Mapping[str, Any], key: str) -> int:
-    return (data.get(key) or {}).get("train", 0)
-
-
-def _reason(key: str) -> str:
-    known = {
-        "identical": "both answers are the same",
-        "empty": "an answer is empty",
-        "truncated": "an answer was cut off",
-        "too_long": "the prompt doesn't fit the context",
-        "repeated": "the pair was there already",
-        "not_selected": "other answers were selected",
-        "unjudged": "the scorer could not judge",
-        "tie": "the scorer finds both alike",
-        "unsure": "the scores differ too little",
-        "wrong": "the scorer prefers the student's answer",
-    }
-    return known.get(key, key.replace("_", " "))
-
-
-def stages_table(facts: Facts) -> Table | None:
-    """Time and counts of every finished stage."""
-    rows = [
-        (
-            Cell(name),
-            Cell(duration(stage.get("seconds", 0))),
-            Cell(", ".join(f"{k} {v}" for k, v in flatten(_short(stage.get("counts") or {}))) or DASH),
-        )
-        for name, stage in facts.stages.items()
-    ]
-    if not rows:
-        return None
-    total = sum(stage.get("seconds", 0) for stage in facts.stages.values())
-    rows.append((Cell("all"), Cell(duration(total)), Cell("")))
-    return Table("Stages", ("Stage", "Time", "Counted"), tuple(rows), words=True)
-
-
-def _short(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts without those that have a table of their own."""
-    return {k: v for k, v in counts.items() if k not in ("scored", "wrong", "scorer")}
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Leaves of nested settings as (`a.b`, value)."""
-    found: list[tuple[str, str]] = []
-    for key, v in value.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(v, Mapping) and v:
-            found += flatten(v, name)
-        elif isinstance(v, float):
-            found.append((name, f"{v:.6g}"))
-        elif isinstance(v, Sequence) and not isinstance(v, str):
-            for i, item in enumerate(v):
-                found += flatten(item, f"{name}.{i}") if isinstance(item, Mapping) else [(f"{name}.{i}", str(item))]
-        else:
-            found.append((name, "none" if v is None else str(v)))
-    return found
-
-
-def settings_table(title: str, settings: Mapping[str, Any] | None) -> Table | None:
-    """Key and value of nested settings."""
-    rows = tuple((Cell(k), Cell(v)) for k, v in flatten(settings or {}))
-    return Table(title, ("Key", "Value"), rows, words=True) if rows else None

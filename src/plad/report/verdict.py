@@ -73,7 +73,22 @@ def verdict(metrics: Mapping[str, Any] | None) -> Verdict:
         f"The distilled student {has}, {_points(change)} than before distillation "
         f"({_evidence(change)}; {m.basis(change)})."
     )
-    return Verdict(tone, HEADLINES[tone], sentence, m.notes(), m.name, m.scores())
+    return Verdict(tone, HEADLINES[tone], sentence, (*_doubts(tone, change), *m.notes()), m.name, m.scores())
+
+
+def _doubts(tone: str, change: Mapping[str, Any]) -> list[str]:
+    """What a reader has to hold against the headline: a test too small to see, a win bought with length."""
+    power, equal = change.get("power") or {}, change.get("length_controlled") or {}
+    if tone == SAME and power.get("detectable") is not None:
+        points = number(power["detectable"], scale=100)
+        needed = power.get("prompts_needed")
+        more = f"; to see one of this size would take about {needed:,} prompts" if needed else ""
+        return [f"So many prompts see differences from about {points} points up{more}."]
+    if tone in (BETTER, WORSE) and equal.get("value") is not None and equal.get("low") is not None:
+        band, points = interval(equal, scale=100, sign=True), number(equal["value"], scale=100, sign=True)
+        if equal["low"] <= 0 <= equal["high"]:
+            return [f"At equal length the difference is {points} points ({band}): it may come from length alone."]
+    return []
 
 
 def _points(change: Mapping[str, Any]) -> str:

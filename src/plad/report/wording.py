@@ -56,6 +56,14 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
+def bin_name(found: Mapping[str, Any]) -> str:
+    """`up to 20 words`, `21 to 30 words`, `over 40 words`: a bin of metrics.json's `by_length`."""
+    above, to = found["words_above"], found["words_to"]
+    if above is None:
+        return "any length" if to is None else f"up to {to:,} words"
+    return f"over {above:,} words" if to is None else f"{above + 1:,} to {to:,} words"
+
+
 def duration(seconds: float) -> str:
     """Seconds as `2 h 5 min`, `3 min 20 s` or `4.2 s`."""
     if seconds < 60:

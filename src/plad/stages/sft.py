@@ -10,19 +10,19 @@ from plad.config import ROLES, PruneInit, Role, SftObjective
 from plad.records import Example
 from plad.rundir import atomic_dir, fingerprint, is_complete, verify_dir, write_json
 from plad.stages.context import Context
-from plad.stages.engines import check_teacher
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
 
 
-def _signature(ctx: Context, role: str) -> str:
+def signature(ctx: Context, role: str) -> str:
+    """What a fine-tuned policy is made from, as a hash."""
     return fingerprint([ctx.depends["data"], ctx.depends[role]])
 
 
 def _sign(ctx: Context, folder: Path, role: str, counts: dict[str, Any]) -> None:
     """Leave in a folder what it was made from, for a stage that is interrupted between its two halves."""
-    write_json(folder / "made_from.json", {"inputs": _signature(ctx, role), "counts": counts})
+    write_json(folder / "made_from.json", {"inputs": signature(ctx, role), "counts": counts})
 
 
 def _made_already(ctx: Context, folder: Path, role: str) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def _made_already(ctx: Context, folder: Path, role: str) -> dict[str, Any] | Non
         return None
     verify_dir(folder)
     made = json.loads((folder / "made_from.json").read_text())
-    if made["inputs"] == _signature(ctx, role):
+    if made["inputs"] == signature(ctx, role):
         return made["counts"]
     log.info("%s was made with other settings: making it again", folder)
     return None
@@ -102,10 +102,8 @@ def sft(ctx: Context) -> dict[str, Any]:
     """D0 -> sft/teacher and sft/student (Algorithm 1, step 1)."""
     from plad.policy.load import check_prompt
 
-    check_teacher(ctx)
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
-        if role == "student" or ctx.config.teacher.local:
-            check_prompt(ctx.policy_section(role), role)
+        check_prompt(ctx.policy_section(role), role)
     counts: dict[str, Any] = {}
     for role in ROLES:
         if role == "teacher" and not ctx.config.teacher.sft:

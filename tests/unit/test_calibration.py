@@ -1,0 +1,107 @@
+"""Calibration of likelihoods, by hand where a hand can do it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from plad.evaluate.calibration import (
+    Candidates,
+    calibration,
+    calibration_difference,
+    kendall,
+    pairwise_accuracy,
+    reliability,
+    spearman,
+)
+
+OPTIONS = {"resamples": 300, "seed": 0}
+
+
+def prompt(likelihood: list[float], quality: list[float]) -> Candidates:
+    return Candidates(np.array(likelihood), np.array(quality))
+
+
+def test_correlations_by_hand() -> None:
+    """Ranks 1 2 3 against 1 3 2: two of three pairs agree, tau = 1/3; 1 - 6 (0 + 1 + 1) / (3 x 8) = 1/2."""
+    p = prompt([-3, -2, -1], [0, 5, 2])
+    assert kendall(p) == pytest.approx(1 / 3)
+    assert spearman(p) == pytest.approx(1 / 2)
+    assert pairwise_accuracy(p) == pytest.approx(2 / 3)
+
+
+def test_reversed_and_flat_likelihoods() -> None:
+    assert [f(prompt([-1, -2, -3], [1, 2, 3])) for f in (kendall, spearman)] == [pytest.approx(-1)] * 2
+    assert pairwise_accuracy(prompt([-1, -2, -3], [1, 2, 3])) == 0.0
+    flat = prompt([-1, -1], [0, 1])
+    assert (kendall(flat), spearman(flat), pairwise_accuracy(flat)) == (0.0, 0.0, 0.5)
+
+
+def test_pairs_of_equal_quality_say_nothing() -> None:
+    """Qualities 0 0 1: the pairs (0, 2) and (1, 2) count, in the one of which the order is right."""
+    assert pairwise_accuracy(prompt([-5, -1, -3], [0, 0, 1])) == 0.5
+
+
+def test_calibration_over_prompts() -> None:
+    found = calibration(
+        [prompt([-2, -1], [0, 1]), prompt([-1, -2], [0, 1]), prompt([-1, -2], [3, 3]), prompt([-1], [1])], **OPTIONS
+    )
+    assert (found["kendall"]["value"], found["kendall"]["n"]) == (0.0, 2)
+    assert found["pairwise_accuracy"]["value"] == 0.5
+    assert (found["pairs"], found["no_order"]) == (2, 2)
+
+
+def test_reliability_by_hand() -> None:
+    """sigmoid(1) = 0.731 right, sigmoid(1.2) = 0.769 wrong, sigmoid(0) = 0.5 half: error (0.5 + 0 over 3 pairs)."""
+    prompts = [prompt([-1, -2], [1, 0]), prompt([-1, -2.2], [0, 1]), prompt([-1, -1], [0, 1])]
+    curve, error = reliability(prompts, **OPTIONS)
+    assert [row["pairs"] for row in curve] == [1, 0, 2, 0, 0]
+    sure = [1 / (1 + math.exp(-g)) for g in (1, 1.2)]
+    assert curve[2]["confidence"] == pytest.approx(sum(sure) / 2)
+    assert curve[2]["value"] == 0.5
+    assert (curve[0]["confidence"], curve[0]["value"]) == (0.5, 0.5)
+    assert error["value"] == pytest.approx(abs(1 - sum(sure)) / 3)
+    assert error["low"] <= error["value"] <= error["high"]
+
+
+def test_a_gap_without_end_stands_in_the_last_bin() -> None:
+    curve, _ = reliability([prompt([0, -500], [1, 0])], **OPTIONS)
+    assert (curve[-1]["pairs"], curve[-1]["value"], curve[-1]["confidence"]) == (1, 1.0, 1.0)
+
+
+def test_likelihoods_that_say_how_sure_they_are_have_no_error() -> None:
+    """Quality is drawn so that the likelier text is the better one with probability sigmoid(gap)."""
+    rng = np.random.default_rng(1)
+    prompts = []
+    for gap in rng.uniform(0, 4, size=3000):
+        right = rng.random() < 1 / (1 + math.exp(-gap))
+        prompts.append(prompt([0, -gap], [1, 0] if right else [0, 1]))
+    curve, error = reliability(prompts, **OPTIONS)
+    assert error["value"] < 0.03
+    for row in curve:
+        assert row["low"] - 0.02 <= row["confidence"] <= row["high"] + 0.02
+    overconfident = [Candidates(p.likelihood * 10, p.quality) for p in prompts]
+    assert reliability(overconfident, **OPTIONS)[1]["value"] > 0.1
+
+
+def test_what_distillation_changed_is_paired() -> None:
+    rng = np.random.default_rng(3)
+    quality = rng.normal(size=(60, 4))
+    before = [Candidates(rng.normal(size=4), q) for q in quality]
+    after = [Candidates(p.likelihood + 2 * p.quality, p.quality) for p in before]
+    found = calibration_difference(after, before, **OPTIONS)
+    for name in ("kendall", "spearman", "pairwise_accuracy"):
+        assert found[name]["low"] > 0
+        assert found[name]["p"] < 0.01
+        assert found[name]["n"] == 60
+    same = calibration_difference(before, before, **OPTIONS)
+    assert (same["kendall"]["value"], same["kendall"]["p"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("prompts", [[], [prompt([-1], [1])], [prompt([], [])], [prompt([-1, -2], [4, 4])]])
+def test_nothing_to_order_gives_no_nan(prompts: list[Candidates]) -> None:
+    found = calibration(prompts, **OPTIONS) | calibration_difference(prompts, prompts, **OPTIONS)
+    json.dumps(found, allow_nan=False)
+    assert found["ece"]["value"] is None
+    assert found["pairs"] == 0

@@ -1,0 +1,40 @@
+"""Tables that fit a terminal, and curves as one line."""
+
+import pytest
+
+from plad.report.tables import Cell, Table
+from plad.report.terminal import fit, sparkline
+
+
+def table(columns: int, width: int) -> Table:
+    names = ("System", *(f"c{i}" for i in range(columns)))
+    return Table("t", names, (tuple(Cell("x" * width) for _ in names),))
+
+
+def test_a_wide_table_becomes_several_that_share_their_first_column() -> None:
+    """Columns of 20 with gaps of 3: 20 + 2 * 23 = 66 fit into 78, a third would need 89."""
+    parts = fit(table(5, 20), 80)
+    assert [p.columns for p in parts] == [("System", "c0", "c1"), ("System", "c2", "c3"), ("System", "c4")]
+    assert all(len(row) == len(p.columns) for p in parts for row in p.rows)
+
+
+def test_a_column_wider_than_all_stands_alone() -> None:
+    assert [p.columns for p in fit(table(2, 90), 80)] == [("System", "c0"), ("System", "c1")]
+
+
+def test_tables_of_words_stay_whole() -> None:
+    words = Table("t", ("a", "b"), ((Cell("x" * 90), Cell("y" * 90)),), words=True)
+    assert fit(words, 80) == [words]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0.0, 1.0], "▁█"), ([3.0, 2.0, 1.0], "█▅▁"), ([5.0, 5.0], "▁▁"), ([1.0], "▁")],
+)
+def test_sparklines(values: list[float], shown: str) -> None:
+    assert sparkline(values) == shown
+
+
+def test_long_curves_are_averaged() -> None:
+    assert sparkline([0.0, 2.0, 3.0, 5.0], width=2) == "▁█"
+    assert len(sparkline([float(i) for i in range(83)])) == 20
