@@ -70,6 +70,9 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # many connect at once
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that was killed has left
+
 
 Script = Callable[[Call], Response]
 

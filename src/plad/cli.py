@@ -164,7 +164,11 @@ def sweep(
 
 @app.command()
 def validate(
-    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+    config: ConfigPath,
+    overrides: Overrides = None,
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
+    online: Annotated[bool, typer.Option("--online", help="Send one request to a teacher behind an endpoint.")] = False,
 ) -> None:
     """Find everything that is wrong before a model is loaded."""
     with guard():
@@ -172,7 +176,7 @@ def validate(
         from plad.validate import validate as examine
         from plad.views import validation_view
 
-        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify)
+        found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify, online=online)
         for line in validation_view(found):
             typer.echo(line)
         if found.problems:

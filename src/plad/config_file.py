@@ -15,7 +15,8 @@ from plad.config import Config
 from plad.config_errors import explain, fill_types
 from plad.errors import ConfigError, RunDirError
 from plad.problems import join
-from plad.rundir import RunDir, redact, write_text
+from plad.redact import redact
+from plad.rundir import RunDir, write_text
 
 MAX_BYTES = 2**20
 MAX_NODES, MAX_DEPTH = 10_000, 20  # stops a file whose aliases multiply

@@ -17,7 +17,7 @@ from types import FrameType
 import typer
 
 from plad.errors import Interrupted, PladError
-from plad.rundir import redact
+from plad.redact import redact
 from plad.terminal import clean, print_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

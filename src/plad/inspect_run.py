@@ -4,7 +4,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from plad.errors import RunDirError
 from plad.records import Prompt
-from plad.rundir import STAGES, read_manifest
+from plad.rundir import STAGES, ledger_of, read_manifest
 
 Kind = Literal["pairs", "generations", "judgements"]
 
@@ -34,7 +34,7 @@ def status(run: Path) -> dict[str, Any]:
             for s in STAGES
         ],
         "pairs": _count_pairs(run),
-        "generations": _count_generations(run),
+        "generations": _count_generations(run, manifest),
         "latest": _latest_metrics(run),
         "versions": manifest.get("versions", {}),
     }
@@ -66,13 +66,15 @@ def _count_pairs(run: Path) -> int | None:
     return pq.read_metadata(run / "pairs.parquet").num_rows
 
 
-def _count_generations(run: Path) -> dict[str, dict[str, int]]:
-    if not (run / "generations.sqlite").is_file():
+def _count_generations(run: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Answers in the run's own ledger; those that it got itself, where it shares one."""
+    path = ledger_of(run, manifest)
+    if not path.is_file():
         return {}
     from plad.generate.ledger import Ledger
 
-    with Ledger(run / "generations.sqlite", readonly=True) as ledger:
-        return ledger.counts()
+    with Ledger(path, readonly=True) as ledger:
+        return ledger.counts(manifest["id"] if "ledger" in manifest else None)
 
 
 def _latest_metrics(run: Path) -> dict[str, Any] | None:
@@ -119,7 +121,7 @@ def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
     from plad.generate.ledger import Ledger
 
     prompts = _prompts(run)
-    with Ledger(run / "generations.sqlite", readonly=True) as ledger:
+    with Ledger(ledger_of(run, read_manifest(run)), readonly=True) as ledger:
         for row in ledger.rows(limit=n):
             answer = asdict(row.generation)
             tokens = len(answer.pop("token_ids"))
@@ -128,6 +130,8 @@ def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
                 **answer,
                 "tokens": tokens,
                 "seconds": row.seconds,
+                **({"model": row.model} if row.model else {}),
+                **({"message": row.message} if row.message else {}),
                 "prompt": prompts.get(row.generation.example_id),
             }
 

@@ -18,7 +18,7 @@ from plad import __version__
 from plad.config import ROLES, Config, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
-from plad.stages.context import Context
+from plad.stages.context import Context, teacher_source
 from plad.stages.data import data
 from plad.stages.distill import distill
 from plad.stages.evaluate import evaluate
@@ -81,13 +81,20 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     for role in ROLES:
         settings = cfg.sft.settings(role)
-        roles[role] = _source(ctx, role)
         if role == "teacher" and not cfg.teacher.sft:
             continue
-        roles[role] |= {
+        roles[role] = _source(ctx, role) | {
             "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
     return roles
+
+
+def _ready_teacher(ctx: Context) -> dict[str, Any]:
+    """A teacher that is not fine-tuned: what its answers depend on."""
+    teacher = ctx.config.teacher
+    if teacher.sft:
+        return {}
+    return {"teacher": _source(ctx, "teacher") if teacher.local else teacher_source(ctx)}
 
 
 def _judge(section: Any) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
     own: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: _data_inputs(ctx),
         "sft": lambda: _sft_inputs(ctx),
-        "generate": lambda: {"generate": cfg.generate.model_dump(mode="json", exclude={"slots"})},
+        "generate": lambda: {"generate": cfg.generate.relevant()} | _ready_teacher(ctx),
         "pair": lambda: _pair_inputs(ctx),
         "distill": lambda: {
             "distill": cfg.distill.relevant(),
@@ -225,9 +232,11 @@ def run(
         _wanted(clean, None)
         inputs(ctx, "data")  # a wrong path or name is found before anything is deleted
         _sft_inputs(ctx)
+        _ready_teacher(ctx)
         gone = run_dir.forget(clean)
         log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
     run_dir.set_versions(versions())
+    run_dir.set_ledger(config.generate.ledger)
     _check_functions(ctx, _wanted(to, only))
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -29,8 +29,6 @@ OUTPUTS = {  # what --clean deletes; answers stay in the ledger
 }
 FULL = 2**26  # bytes; with less than this left, a failed write is a full disk
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
-_HIDDEN: set[str] = set()
-_SECRET = re.compile(r"(?i)(sk-[\w-]{8,}|hf_\w{8,}|(?<=bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))")
 
 
 def fingerprint(value: Any) -> str:
@@ -43,18 +41,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def hide(secret: str) -> None:
-    """Let `redact` take this very text out too, whatever it looks like."""
-    _HIDDEN.add(secret)
-
-
-def redact(text: str) -> str:
-    """`text` without hidden secrets, and without anything that looks like a key or a password."""
-    for secret in _HIDDEN:
-        text = text.replace(secret, "[redacted]")
-    return _SECRET.sub("[redacted]", text)
 
 
 def _fsync(path: Path) -> None:
@@ -182,6 +168,24 @@ class RunDir:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def id(self) -> str:
+        """The run's own name, by which a ledger that several share tells who got an answer."""
+        return self.manifest["id"]
+
+    @property
+    def ledger(self) -> Path:
+        """The file of its answers."""
+        return ledger_of(self.path, self.manifest)
+
+    def set_ledger(self, path: Path | None) -> None:
+        """Keep the answers in a file outside the run directory; None for its own."""
+        if path is None:
+            self.manifest.pop("ledger", None)
+        else:
+            self.manifest["ledger"] = str(path.expanduser().absolute())
+        self.save()
 
     def inputs(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage was made from, or None."""
@@ -355,6 +359,7 @@ def open_run(path: Path) -> RunDir:
     except BaseException:
         lock.close()
         raise
+    manifest.setdefault("id", secrets.token_hex(8))
     run = RunDir(path, manifest, lock)
     run.save()
     return run
@@ -380,6 +385,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             fix="use that version, or start a new run.dir",
         )
     return manifest
+
+
+def ledger_of(path: Path, manifest: Mapping[str, Any]) -> Path:
+    """The file of a run's answers."""
+    return Path(manifest.get("ledger") or path / "generations.sqlite")
 
 
 def stages_done(manifest: Mapping[str, Any]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from plad.errors import PladError
 from plad.problems import ProblemsError
-from plad.rundir import redact
+from plad.redact import redact
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -14,6 +14,7 @@ from plad.paths import locate
 from plad.problems import ProblemsError
 from plad.records import Example
 from plad.rundir import check_place
+from plad.validate_teacher import check_teacher
 
 if TYPE_CHECKING:
     from plad.policy.prompt import PromptFormat
@@ -58,12 +59,20 @@ class Validation:
 
 
 def validate(
-    path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False, verify: str | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    skip_invalid: bool = False,
+    verify: str | None = None,
+    online: bool = False,
 ) -> Validation:
     """Check a config with all it names: schema, run directory, data, tokenizers, lengths, extras.
 
     Only tokenizers and configurations of models are read, and only the file of a function is looked at. Nothing is
     downloaded.
+
+    Args:
+        online: send one request to a teacher behind an endpoint.
     """
     found = Validation()
     try:
@@ -76,7 +85,7 @@ def validate(
     base = path.parent
     _check_run_dir(found, config)
     prepared = _check_data(found, config, base, skip_invalid)
-    _check_policies(found, config, base, prepared)
+    _check_policies(found, config, base, prepared, online=online)
     _check_judges(found, config, base, prepared, verify)
     found.not_checked += NEVER_CHECKED
     return found
@@ -114,8 +123,11 @@ def _check_data(found: Validation, config: Config, base: Path, skip_invalid: boo
     return prepared
 
 
-def _check_policies(found: Validation, config: Config, base: Path, prepared: Prepared | None) -> None:
+def _check_policies(found: Validation, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
     for role in ("teacher", "student"):
+        if role == "teacher" and not config.teacher.local:
+            check_teacher(found, config, base, prepared, online=online)
+            continue
         section: ModelSection = getattr(config, role)
         section = section.model_copy(update={"model": locate(section.model, base)})
         try:

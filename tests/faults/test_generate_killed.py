@@ -16,6 +16,7 @@ import pytest
 from plad.errors import Interrupted, RunDirError
 from plad.generate.engine import Sampling, answer
 from plad.generate.ledger import Ledger
+from plad.generate.local import Transformers
 from plad.progress import Progress
 from plad.records import Example, Generation
 from tests.helpers import tiny_policy
@@ -34,13 +35,12 @@ def generate(path: Path, on_change: Callable[[Progress], None] = lambda _: None)
     bar = Progress("teacher", TOTAL, "answers", on_change=on_change)
     with Ledger(path) as ledger:
         answers = answer(
-            POLICY,
+            Transformers(POLICY, "w", slots=4),
             EXAMPLES,
             system="teacher",
             weights="w",
             sampling=Sampling(0.9, 8, samples=2),
             seed=0,
-            slots=4,
             ledger=ledger,
             progress=bar,
         )

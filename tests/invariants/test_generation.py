@@ -15,6 +15,7 @@ from plad.config import PromptSection
 from plad.errors import PolicyError, RunDirError
 from plad.generate.engine import Sampling, answer, recorded, request_seed
 from plad.generate.ledger import Ledger
+from plad.generate.local import Transformers
 from plad.generate.sample import sample, slots_agree
 from plad.generate.sampling import Request
 from plad.policy.load import Policy
@@ -100,7 +101,8 @@ def ask(
 ) -> tuple[list[Generation], Progress]:
     bar = Progress("teacher", 0, "answers")
     settings_ = {"system": "teacher", "weights": "w", "sampling": SAMPLING, "seed": 0, "slots": 3, **changes}
-    return answer(policy, examples, ledger=ledger, progress=bar, **settings_), bar
+    engine = Transformers(policy, settings_["weights"], settings_.pop("slots"))
+    return answer(engine, examples, ledger=ledger, progress=bar, **settings_), bar
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
 from plad.generate.ledger import Ledger
+from plad.generate.reply import Reply
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir import STAGES, atomic_dir, open_run, verify_dir, write_json
@@ -24,7 +25,9 @@ def answer(example: Example, text: str) -> Generation:
 
 
 def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
-    ledger.put(key, key, system, generation, seconds=0.5, spec={"key": key})
+    g = generation
+    reply = Reply(g.outcome, g.text, g.token_ids, g.prompt_tokens, len(g.token_ids), seconds=0.5)
+    ledger.put(key, key, system, g.example_id, g.sample, reply, spec={"key": key})
 
 
 def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:

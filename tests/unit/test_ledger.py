@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.errors import RunDirError
-from plad.generate.ledger import Ledger, canonical_json, request_key
+from plad.generate.ledger import _FIRST, Ledger, canonical_json, request_key
+from plad.generate.reply import Reply
 from plad.records import Generation, Outcome
 
 SPEC = {"weights": "w", "temperature": 0.7, "seed": 3, "eos": [2]}
@@ -24,7 +25,8 @@ def generation(example_id: str = "a", sample: int = 0, **fields: Any) -> Generat
 
 def put(ledger: Ledger, key: str, system: str = "teacher", ask: str | None = None, **fields: Any) -> Generation:
     made = generation(**fields)
-    ledger.put(key, ask or f"ask {key}", system, made, seconds=1.5, spec=SPEC)
+    reply = Reply(made.outcome, made.text, made.token_ids, made.prompt_tokens, len(made.token_ids), seconds=1.5)
+    ledger.put(key, ask or f"ask {key}", system, made.example_id, made.sample, reply, spec=SPEC)
     return made
 
 
@@ -67,7 +69,7 @@ def test_the_first_answer_under_a_key_stays(ledger: Ledger) -> None:
 def test_an_ask_points_to_the_key_it_was_last_answered_with(ledger: Ledger) -> None:
     old, new = put(ledger, "old", ask="x", text="old"), put(ledger, "new", ask="x", text="new")
     assert ledger.asked(["x"]) == {"x": new}
-    ledger.point({"x": "old"})
+    ledger.begin("batch", {"x": "old"})
     assert ledger.asked(["x"]) == {"x": old}
 
 
@@ -136,6 +138,48 @@ def test_reopened_it_still_holds_everything(path: Path) -> None:
         assert second.get_many(["k"]) == {"k": made}
 
 
+def test_a_failed_answer_is_replaced_and_no_other_is(ledger: Ledger) -> None:
+    put(ledger, "k", outcome=Outcome.FAILED, text="")
+    assert ledger.outcomes(["k", "unknown"]) == {"k": Outcome.FAILED}
+    second = put(ledger, "k", text="second")
+    put(ledger, "k", text="third")
+    put(ledger, "k", outcome=Outcome.FAILED, text="")
+    assert ledger.get_many(["k"]) == {"k": second}
+
+
+def test_what_a_provider_told_is_kept(path: Path) -> None:
+    path.parent.mkdir()
+    reply = Reply(Outcome.BAD_REQUEST, model="big-1", cost=0.25, estimated=True, attempts=3, lost=2, message="no")
+    with Ledger(path, run="r1") as ledger:
+        ledger.put("k", "a", "teacher", "e", 0, reply, spec={"engine": "openai"})
+        assert ledger.messages("teacher") == ["no"]
+        assert [(r.model, r.message) for r in ledger.rows()] == [("big-1", "no")]
+    with sqlite3.connect(path) as db:
+        columns = "engine, run, model, cost, estimated, attempts, lost, message"
+        assert db.execute(f"SELECT {columns} FROM generations").fetchall() == [
+            ("openai", "r1", "big-1", 0.25, 1, 3, 2, "no")
+        ]
+
+
+def test_answers_of_a_run_are_told_from_those_of_others(path: Path) -> None:
+    path.parent.mkdir()
+    for run in ("r1", "r2", "r2"):
+        with Ledger(path, run=run) as ledger:
+            put(ledger, f"{run} {len(list(ledger.rows()))}")
+    with Ledger(path, readonly=True) as ledger:
+        assert ledger.counts("r2") == {"teacher": {"ok": 2}}
+        assert ledger.counts() == {"teacher": {"ok": 3}}
+
+
+def test_a_finished_batch_is_remembered_for_its_key_until_it_begins_anew(ledger: Ledger) -> None:
+    assert ledger.finished("b", "k") is None
+    ledger.finish("b", "k", {"ok": 2})
+    assert ledger.finished("b", "k") == {"ok": 2}
+    assert ledger.finished("b", "other weights") is None
+    ledger.begin("b", {})
+    assert ledger.finished("b", "k") is None
+
+
 # -- files that are no ledger ---------------------------------------------------------------------------
 
 
@@ -153,12 +197,32 @@ def test_several_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
                 made.result()
 
 
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:
+        for statement in _FIRST:
+            db.execute(statement)
+        row = ("k", "teacher", "e", 0, "ok", "yes", "[7, 2]", 5, 2, 1.5, "2026-01-01T00:00:00Z", "{}")
+        db.execute(f"INSERT INTO generations VALUES ({','.join('?' * len(row))})", row)
+        db.execute("INSERT INTO asked VALUES ('a', 'k')")
+        db.execute("PRAGMA user_version=1")
+    with pytest.raises(RunDirError, match="older version") as caught:
+        Ledger(path, readonly=True)
+    assert "every recorded answer is kept" in str(caught.value)
+    with Ledger(path) as ledger:
+        assert ledger.asked(["a"]) == {"a": generation("e", token_ids=(7, 2))}
+        put(ledger, "new")
+        assert ledger.counts() == {"teacher": {"ok": 2}}
+    with Ledger(path, readonly=True) as ledger:
+        assert len(list(ledger.rows())) == 2
+
+
 def test_another_schema_is_refused(path: Path, ledger: Ledger) -> None:
     ledger.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
     for readonly in (False, True):
-        with pytest.raises(RunDirError, match="schema 99, this one reads 1") as caught:
+        with pytest.raises(RunDirError, match="schema 99, this one reads 2") as caught:
             Ledger(path, readonly=readonly)
         assert "start a new run.dir" in str(caught.value)
 

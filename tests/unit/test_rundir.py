@@ -6,6 +6,7 @@ import json
 import pytest
 
 from plad.errors import RunDirError
+from plad.redact import redact
 from plad.rundir import (
     STAGES,
     atomic_dir,
@@ -15,7 +16,6 @@ from plad.rundir import (
     keep_metrics,
     open_run,
     read_manifest,
-    redact,
     stages_done,
     sweep_staging,
     verify_dir,

@@ -7,7 +7,15 @@ from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
-from plad.config.engines import Endpoint, PriceSection
+from plad.config.engines import (
+    AnswerColumns,
+    Endpoint,
+    Engine,
+    FileEngine,
+    OpenAIEngine,
+    PriceSection,
+    TransformersEngine,
+)
 from plad.config.evaluation import EvaluateSection
 from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
@@ -18,7 +26,6 @@ from plad.config.models import (
     PruneInit,
     StudentSection,
     TeacherSection,
-    TransformersEngine,
 )
 from plad.config.objectives import (
     AnchoredObjective,
@@ -49,6 +56,7 @@ from plad.config.training import DistillSection, SftOverride, SftSection, TrainS
 __all__ = [
     "ROLES",
     "AnchoredObjective",
+    "AnswerColumns",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -58,7 +66,9 @@ __all__ = [
     "DropRules",
     "EmbeddingJudge",
     "Endpoint",
+    "Engine",
     "EvaluateSection",
+    "FileEngine",
     "GenerateSection",
     "Judge",
     "LipoObjective",
@@ -66,6 +76,7 @@ __all__ = [
     "MarginObjective",
     "ModelSection",
     "Objective",
+    "OpenAIEngine",
     "PairObjective",
     "PairsSection",
     "PositiveInt",

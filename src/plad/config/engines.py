@@ -1,10 +1,10 @@
 """Where a teacher's answers come from when no model is loaded here: endpoints, files, and what they may cost."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from plad.config.base import PositiveInt, Section
 
@@ -83,3 +83,57 @@ class Endpoint(Section):
     def shaping(self) -> dict[str, Any]:
         """The settings that shape an answer; the others pace requests, pay for them or unlock the door."""
         return self.model_dump(mode="json", include={"base_url", "body", "max_tokens_field", "seed_field"})
+
+
+class TransformersEngine(Section):
+    """A model in this process."""
+
+    type: Literal["transformers"] = "transformers"
+
+
+class AnswerColumns(Section):
+    """Names of the columns of a file of answers."""
+
+    id: str = Field(default="id", description="The example's id; joins where a row has one.")
+    prompt: str = Field(default="prompt", description="The example's prompt; joins where a row has no id.")
+    text: str = Field(default="text", description="The answer.")
+
+
+class OpenAIEngine(Endpoint):
+    """Any server that speaks OpenAI's protocol; `teacher.model` is the model's name there."""
+
+    type: Literal["openai"] = "openai"
+    api: Literal["chat", "completions"] = Field(
+        default="chat", description="chat: messages, the server applies its chat template; completions: plain text."
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="Folder or hub name of the model's tokenizer: with `context`, prompts that are too long are found "
+        "before they are sent.",
+    )
+    context: PositiveInt | None = Field(
+        default=None, description="Most tokens of prompt and answer together; needs `tokenizer`."
+    )
+
+    @model_validator(mode="after")
+    def _lengths_need_both(self) -> "OpenAIEngine":
+        if (self.tokenizer is None) != (self.context is None):
+            raise ValueError("tokenizer and context go together: the one counts what the other limits")
+        return self
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape an answer."""
+        return {**super().shaping(), "type": self.type, "api": self.api}
+
+
+class FileEngine(Section):
+    """Answers that exist already; `teacher.model` says who wrote them."""
+
+    type: Literal["file"] = "file"
+    path: str = Field(
+        description='JSONL (also .gz) or parquet of {"prompt" or "id", "text"}; several rows, several answers.'
+    )
+    columns: AnswerColumns = AnswerColumns()
+
+
+Engine = Annotated[TransformersEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from plad.config.base import PositiveInt, Section
+from plad.config.engines import Engine, TransformersEngine
 
 
 class PromptSection(Section):
@@ -38,10 +39,6 @@ class LoraSection(Section):
     )
 
 
-class TransformersEngine(Section):
-    type: Literal["transformers"] = "transformers"
-
-
 class PretrainedInit(Section):
     type: Literal["pretrained"] = "pretrained"
 
@@ -55,7 +52,7 @@ class PruneInit(Section):
 class ModelSection(Section):
     """What both policies share."""
 
-    model: str = Field(description="Folder, hub name, or .gguf file.")
+    model: str = Field(description="Folder, hub name, or .gguf file; a provider's name of it behind an engine.")
     revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 on a GPU that has it, else float32."
@@ -65,8 +62,36 @@ class ModelSection(Section):
 
 
 class TeacherSection(ModelSection):
-    engine: TransformersEngine = TransformersEngine()
-    sft: bool = Field(default=True, description="Fine-tune the teacher on D0 (Algorithm 1, step 1).")
+    engine: Engine = Field(default=TransformersEngine(), description="Who answers for the teacher.")
+    sft: bool = Field(
+        default=True,
+        description="Fine-tune the teacher on D0 (Algorithm 1, step 1). Default: where its weights are here.",
+    )
+
+    @model_validator(mode="after")
+    def _without_weights_nothing_is_trained(self) -> "TeacherSection":
+        if self.local:
+            return self
+        for name, value in (("sft", False), ("lora", None)):
+            if name not in self.model_fields_set:
+                object.__setattr__(self, name, value)  # the default where there are no weights
+        kind = self.engine.type
+        if self.sft:
+            raise ValueError(f"a teacher behind engine {kind} has no weights here to fine-tune: sft must be false")
+        if self.lora is not None:
+            raise ValueError(f"a teacher behind engine {kind} isn't trained: remove lora")
+        if self.dtype != "auto":
+            raise ValueError(f"a teacher behind engine {kind} isn't loaded: remove dtype")
+        used = {"template", "system"} if kind == "openai" else set[str]()
+        idle = sorted(self.prompt.model_fields_set - used)
+        if idle:
+            raise ValueError(f"prompt.{idle[0]} has no effect on a teacher behind engine {kind}: remove it")
+        return self
+
+    @property
+    def local(self) -> bool:
+        """Whether the teacher's weights are loaded in this process."""
+        return isinstance(self.engine, TransformersEngine)
 
 
 class StudentSection(ModelSection):

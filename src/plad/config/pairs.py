@@ -1,5 +1,6 @@
 """Sampling answers, and making pairs of them."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -25,6 +26,20 @@ class GenerateSection(Section):
         "every larger one. Paper, section 5.5: 0.05 to 1.",
     )
     slots: PositiveInt = Field(default=8, description="Answers sampled at once; bounds the cache.")
+    ledger: Path | None = Field(
+        default=None,
+        description="File of the answers, which several runs may share. Default: generations.sqlite in run.dir.",
+    )
+    max_failed: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Largest share of a system's answers that may be missing: failed, or not accepted as a request.",
+    )
+
+    def relevant(self) -> dict[str, Any]:
+        """The settings that shape the answers."""
+        return self.model_dump(mode="json", exclude={"slots", "ledger", "max_failed"})
 
 
 class DropRules(Section):

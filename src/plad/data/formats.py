@@ -1,7 +1,7 @@
 """The data files of a run: examples as JSONL, pairs as a parquet file with TRL's preference columns."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ def write_examples_jsonl(path: Path, examples: Iterable[Example]) -> None:
 
 
 def read_examples_jsonl(path: Path) -> list[Example]:
-    """Read what `write_examples_jsonl` wrote.
+    """Read what `write_examples_jsonl` wrote; see `iter_examples_jsonl`."""
+    return list(iter_examples_jsonl(path))
+
+
+def iter_examples_jsonl(path: Path) -> Iterator[Example]:
+    """Read what `write_examples_jsonl` wrote, row by row.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -35,8 +40,8 @@ def read_examples_jsonl(path: Path) -> list[Example]:
         raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean data writes it again")
     try:
         with path.open(encoding="utf-8") as f:
-            rows = [json.loads(line) for line in f]
-        return [Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"])) for r in rows]
+            for r in map(json.loads, f):
+                yield Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"]))
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(
             f"is damaged ({e})", where=str(path), fix="plad run CONFIG --clean data writes it again"

@@ -125,7 +125,7 @@ class _Reader:
     def _example(self, value: Any) -> Example:
         if not isinstance(value, dict):
             raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
-        prompt = _prompt(_column(value, self.columns.prompt), self.columns.prompt)
+        prompt = parse_prompt(_column(value, self.columns.prompt), self.columns.prompt)
         if self.examples and isinstance(prompt, str) != isinstance(self.examples[0].prompt, str):
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
@@ -192,7 +192,12 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def _prompt(value: Any, name: str) -> Prompt:
+def parse_prompt(value: Any, name: str) -> Prompt:
+    """A prompt as data has it: text, or messages that end with the user.
+
+    Raises:
+        ValueError: it is neither; starts with `name`.
+    """
     if isinstance(value, str):
         return _text(value, name)
     if not isinstance(value, list):

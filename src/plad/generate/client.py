@@ -20,10 +20,10 @@ from plad.config.engines import Endpoint
 from plad.errors import ProviderError
 from plad.generate.http_request import HttpRequest
 from plad.generate.limits import Clock, Gate, RealClock
-from plad.generate.reply import Kind, Reply, Verdict
+from plad.generate.reply import Kind, Reply, Verdict, is_other_model
 from plad.generate.transport import api_key, connect, post, require_client
 from plad.records import Outcome
-from plad.rundir import redact
+from plad.redact import redact
 
 log = logging.getLogger("plad")
 
@@ -232,7 +232,7 @@ class _Session:
         asked = str(request.body.get("model"))
         if reply.model is not None and reply.model not in self.models:
             self.models.add(reply.model)
-            if asked not in reply.model and reply.model not in asked:
+            if is_other_model(asked, reply.model):
                 log.warning("asked for model %s, served by %s", redact(asked), redact(reply.model))
         return replace(reply, prompt_tokens=prompt, cost=cost, seconds=seconds, attempts=attempts, lost=lost)
 

@@ -1,18 +1,22 @@
-"""Answers of a policy to examples, through the ledger: only what is missing is sampled."""
+"""Answers to examples, through the ledger: only what is missing is asked, whoever answers.
+
+An engine turns prompts into replies: a model in this process, a server, a file. It says what shapes its answers
+(`spec`), how it sees a prompt (`encode`), and answers questions in whatever order and number suit it (`answer`).
+"""
 
 import contextlib
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
-from plad.errors import Interrupted, PolicyError, RunDirError
+from plad.errors import Interrupted, RunDirError
 from plad.generate.ledger import Ledger, canonical_json, request_key
-from plad.generate.sample import sample
-from plad.generate.sampling import Request
-from plad.policy.load import Policy
+from plad.generate.reply import Reply
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
 
@@ -36,16 +40,44 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One answer to look up or sample."""
+class Question:
+    """One answer to get.
+
+    Attributes:
+        key: made of all that shapes the answer, `spec`.
+        ask: made of what is known without a model.
+        sample: number of the answer among those to this prompt, from 0.
+        seed: of its own random stream.
+        prompt: as the engine encoded it.
+    """
 
     key: str
     ask: str
     example: Example
     sample: int
     seed: int
-    prompt: tuple[int, ...]
+    prompt: Any
     spec: dict[str, Any]
+
+
+Record = Callable[[Question, Reply], None]
+"""Receives a question and how it ended; the reply is committed when it returns."""
+
+
+class Engine(Protocol):
+    """Who answers."""
+
+    def spec(self) -> dict[str, Any]:
+        """What shapes every answer, apart from prompt, sampling and seed; never a secret."""
+        ...
+
+    def encode(self, example: Example) -> Any:
+        """A prompt as it is sent, as JSON has it: token ids, messages or text."""
+        ...
+
+    def answer(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> None:
+        """Settle every question, in any order; questions are read as they are needed."""
+        ...
 
 
 def request_seed(seed: int, example_id: str, sample: int) -> int:
@@ -62,92 +94,128 @@ def _ask(example: Example, number: int, system: str, weights: str, sampling: Sam
             "example": example.id,
             "prompt": example.prompt,
             "sample": number,
-            "temperature": float(sampling.temperature),
-            "max_new_tokens": sampling.max_new_tokens,
             "seed": seed,
         }
+        | _settings(sampling)
     )
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Examples looked up together; a whole one is remembered."""
+
+    name: str
+    key: str
+    counts: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+
+    def close(self, ledger: Ledger) -> None:
+        """Remember a batch that is answered; failed answers are asked again, so they keep it open."""
+        if not self.missing and not self.counts[Outcome.FAILED]:
+            ledger.finish(self.name, self.key, self.counts)
+
+
+def fill(
+    engine: Engine,
+    examples: Iterable[Example],
+    *,
+    system: str,
+    weights: str,
+    sampling: Sampling,
+    seed: int,
+    ledger: Ledger,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Let an engine answer every example, `sampling.samples` times each, into the ledger.
+
+    Each answer is committed as it arrives, and what the ledger holds is not asked again; answers that failed are. An
+    answer depends on its example, its number and the settings; never on the other examples, their number or order.
+    Memory doesn't grow with their number either.
+
+    Args:
+        system: name of the role, under which its answers are shown.
+        weights: fingerprint of who answers; with it `recorded` finds the answers without the engine.
+        seed: the run's seed.
+        progress: counts answers and tokens.
+
+    Returns:
+        Number of answers by outcome, those that were there before included.
+
+    Raises:
+        Interrupted: stopped by Ctrl-C or SIGTERM; all finished answers are recorded.
+        RunDirError: the ledger can't be written.
+        PladError: whatever the engine raises; all finished answers are recorded.
+    """
+    bar = progress or Progress(system, 0, "answers")
+    total: Counter[str] = Counter()
+    asked: dict[str, _Batch] = {}  # by key, those under way
+
+    def missing() -> Iterator[Question]:
+        shared = engine.spec() | _settings(sampling)
+        for chunk in _batches(examples):
+            batch = _Batch(*_batch_names(chunk, shared, system, weights, sampling, seed))
+            known = ledger.finished(batch.name, batch.key)
+            if known is not None:
+                total.update(known)
+                bar.skip(sum(known.values()))
+                continue
+            questions = list(_questions(engine, chunk, shared, system, weights, sampling, seed))
+            found = ledger.outcomes([q.key for q in questions])
+            settled = {key: outcome for key, outcome in found.items() if outcome is not Outcome.FAILED}
+            ledger.begin(batch.name, {q.ask: q.key for q in questions if q.key in settled})
+            for outcome in settled.values():
+                batch.counts[outcome] += 1
+                total[outcome] += 1
+            new = {q.key: q for q in questions if q.key not in settled and q.key not in asked}
+            bar.skip(len(questions) - len(new))
+            batch.missing = len(new)
+            batch.close(ledger)
+            asked.update(dict.fromkeys(new, batch))
+            yield from new.values()
+
+    def record(q: Question, reply: Reply) -> None:
+        ledger.put(q.key, q.ask, system, q.example.id, q.sample, reply, spec=q.spec)
+        batch = asked.pop(q.key)
+        batch.missing -= 1
+        batch.counts[reply.outcome] += 1
+        total[reply.outcome] += 1
+        batch.close(ledger)
+        bar.advance(1, tokens=reply.completion_tokens)
+
+    try:
+        with _sigterm_interrupts():
+            engine.answer(missing(), sampling, record)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{system}: stopped; {bar.done:,} of {bar.total:,} answers are recorded",
+            fix="the same command continues with the rest",
+        ) from None
+    return {str(outcome): n for outcome, n in total.items()}
+
+
 def answer(
-    policy: Policy,
+    engine: Engine,
     examples: Sequence[Example],
     *,
     system: str,
     weights: str,
     sampling: Sampling,
     seed: int,
-    slots: int,
     ledger: Ledger,
     progress: Progress | None = None,
 ) -> list[Generation]:
-    """Answer every example, `sampling.samples` times each.
-
-    Each answer is committed to the ledger as it finishes, and what the ledger holds is not sampled again. An answer
-    depends on its example, its number and the settings; never on `slots`, or on the other examples and their order.
-
-    Args:
-        system: name of the policy's role, under which its answers are shown.
-        weights: fingerprint of the policy's weights and tokenizer.
-        seed: the run's seed.
-        slots: answers sampled at once.
-        progress: counts answers and tokens.
-
-    Returns:
-        Answers in order of examples, then sample numbers.
-
-    Raises:
-        Interrupted: stopped by Ctrl-C or SIGTERM; all finished answers are recorded.
-        RunDirError: the ledger can't be written.
-        PolicyError: a prompt can't be encoded, or the model's logits are not finite.
-    """
+    """`fill` the ledger, and read the answers: in order of examples, then sample numbers."""
     bar = progress or Progress(system, len(examples) * sampling.samples, "answers")
-    keys: list[str] = []
-    pending: dict[str, _Asked] = {}
-
-    def missing() -> Iterator[Request]:
-        for batch in _batches(examples):
-            asked = list(_asked(policy, batch, system, weights, sampling, seed))
-            found = ledger.get_many([a.key for a in asked])
-            ledger.point({a.ask: a.key for a in asked if a.key in found})
-            for a in asked:
-                keys.append(a.key)
-                if a.key in found or a.key in pending:
-                    bar.skip()
-                elif len(a.prompt) + sampling.max_new_tokens > policy.context:
-                    record(a, (), 0.0, Outcome.TOO_LONG)
-                else:
-                    pending[a.key] = a
-                    yield Request(a.key, a.prompt, sampling.max_new_tokens, sampling.temperature, a.seed)
-
-    def record(a: _Asked, tokens: tuple[int, ...], seconds: float, outcome: Outcome | None = None) -> None:
-        text = policy.prompt.decode(tokens) if tokens else ""
-        ended = _outcome(text, tokens, policy.eos_ids) if outcome is None else outcome
-        generation = Generation(a.example.id, a.sample, text, tokens, ended, len(a.prompt))
-        ledger.put(a.key, a.ask, system, generation, seconds=seconds, spec=a.spec)
-        bar.advance(1, tokens=len(tokens))
-
-    try:
-        with _sigterm_interrupts():
-            sample(
-                policy.model,
-                missing(),
-                slots=slots,
-                eos_ids=policy.eos_ids,
-                on_finish=lambda request, tokens, seconds: record(pending.pop(request.key), tokens, seconds),
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"{system}: stopped; {bar.done:,} of {bar.total:,} answers are recorded",
-            fix="the same command continues with the rest",
-        ) from None
-    return _collect(ledger, keys)
+    same: dict[str, Any] = {"system": system, "weights": weights, "sampling": sampling, "seed": seed, "ledger": ledger}
+    fill(engine, examples, **same, progress=bar)
+    answers = recorded(examples, **same)
+    return [generation for example in examples for generation in answers[example.id]]
 
 
 def recorded(
     examples: Sequence[Example], *, system: str, weights: str, sampling: Sampling, seed: int, ledger: Ledger
 ) -> dict[str, list[Generation]]:
-    """The answers that `answer` gave when it was last called with the same arguments, by example; needs no model.
+    """The answers that `fill` got when it was last called with the same arguments, by example; needs no engine.
 
     Raises:
         RunDirError: some are missing.
@@ -169,52 +237,43 @@ def recorded(
     return answers
 
 
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
 
 
-def _asked(
-    policy: Policy, examples: Sequence[Example], system: str, weights: str, sampling: Sampling, seed: int
-) -> Iterator[_Asked]:
-    """What to look up or sample for `examples`: each prompt encoded once, each sample with key and seed."""
-    shared = {
-        "engine": "transformers",
-        "weights": weights,
-        "format": policy.prompt.describe(),
-        "eos": list(policy.eos_ids),
-        "context": policy.context,
-        "dtype": str(policy.dtype).removeprefix("torch."),
-        "temperature": float(sampling.temperature),
-        "max_new_tokens": sampling.max_new_tokens,
-    }
+def _batch_names(
+    examples: Sequence[Example], shared: dict[str, Any], system: str, weights: str, sampling: Sampling, seed: int
+) -> tuple[str, str]:
+    """A batch by what is asked, and by all that shapes the answers."""
+    content = [[e.id, e.prompt] for e in examples]
+    name = request_key({"asks": [system, weights, sampling.samples, seed], "content": content} | _settings(sampling))
+    return name, request_key({"shared": shared, "batch": name})
+
+
+def _settings(sampling: Sampling) -> dict[str, Any]:
+    return {"temperature": float(sampling.temperature), "max_new_tokens": sampling.max_new_tokens}
+
+
+def _questions(
+    engine: Engine,
+    examples: Sequence[Example],
+    shared: dict[str, Any],
+    system: str,
+    weights: str,
+    sampling: Sampling,
+    seed: int,
+) -> Iterator[Question]:
+    """What to look up or ask: each prompt encoded once, each sample with key and seed."""
     for example in examples:
-        prompt = tuple(policy.prompt.encode_prompt(example.prompt))
-        if not prompt:
-            raise PolicyError(
-                "the prompt has no tokens",
-                where=f"example {example.id}",
-                fix="remove the row\nor give `prompt.template` some text around {prompt}",
-            )
-        digest = hashlib.sha256(canonical_json(prompt).encode()).hexdigest()
+        prompt = engine.encode(example)
+        digest = hashlib.sha256(canonical_json(prompt).encode("utf-8", "surrogatepass")).hexdigest()
         for number in range(sampling.samples):
             own_seed = request_seed(seed, example.id, number)
             spec = {**shared, "prompt": digest, "sample": number, "seed": own_seed}
             ask = _ask(example, number, system, weights, sampling, seed)
-            yield _Asked(request_key(spec), ask, example, number, own_seed, prompt, spec)
-
-
-def _outcome(text: str, tokens: Sequence[int], eos_ids: Sequence[int]) -> Outcome:
-    if not text.strip():
-        return Outcome.EMPTY
-    return Outcome.OK if tokens[-1] in eos_ids else Outcome.TRUNCATED
-
-
-def _collect(ledger: Ledger, keys: Sequence[str]) -> list[Generation]:
-    answers: list[Generation] = []
-    for batch in _batches(keys):
-        found = ledger.get_many(batch)
-        answers.extend(found[key] for key in batch)
-    return answers
+            yield Question(request_key(spec), ask, example, number, own_seed, prompt, spec)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 A row's *key* is made of what shaped the answer, token ids of the prompt included. An *ask* is made of what is
 known without a model (system, weights, prompt text, settings) and points to the key it was last answered with.
+Answers that a run finds whole are remembered by the *batch*, so that a million of them are passed over quickly.
 
-SQLite in WAL mode: a killed process loses no committed row, and a second process can read while a run writes.
+SQLite in WAL mode: a killed process loses no committed row, a second process can read while a run writes, and several
+runs can share one ledger.
 """
 
 import contextlib
@@ -19,12 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plad.errors import RunDirError
+from plad.generate.reply import Reply
 from plad.records import Generation, Outcome
 
-SCHEMA = 1
+SCHEMA = 2
 _TIMEOUT = 30.0  # seconds to wait for another process
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
-_TABLES = (
+_FIRST = (
     """
 CREATE TABLE generations (
     key TEXT PRIMARY KEY,
@@ -43,7 +46,27 @@ CREATE TABLE generations (
 """,
     "CREATE TABLE asked (ask TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
 )
+_SECOND = (
+    "ALTER TABLE generations ADD COLUMN engine TEXT NOT NULL DEFAULT 'transformers'",
+    "ALTER TABLE generations ADD COLUMN run TEXT",  # the run that got it
+    "ALTER TABLE generations ADD COLUMN model TEXT",  # as the provider names what served it
+    "ALTER TABLE generations ADD COLUMN cost REAL",  # US dollars; null where no price is known
+    "ALTER TABLE generations ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",  # token counts are a guess
+    "ALTER TABLE generations ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE generations ADD COLUMN lost INTEGER NOT NULL DEFAULT 0",  # attempts that may be billed for nothing
+    "ALTER TABLE generations ADD COLUMN message TEXT",  # what the provider said
+    "CREATE TABLE batches (batch TEXT PRIMARY KEY, key TEXT NOT NULL, counts TEXT NOT NULL) WITHOUT ROWID",
+)
+_STEPS = (_FIRST, _SECOND)  # from each schema to the next
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
+_PUT = (
+    "key, system, example_id, sample, outcome, text, token_ids, prompt_tokens, completion_tokens, seconds, created, "
+    "spec, engine, run, model, cost, estimated, attempts, lost, message"
+)
+_KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in _PUT.split(", ")[1:]
+)
+_KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
 
 
 def canonical_json(value: Any) -> str:
@@ -64,6 +87,12 @@ class Recorded:
     generation: Generation
     seconds: float
     created: str
+    model: str | None
+    message: str | None
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _generation(row: tuple[Any, ...]) -> Generation:
@@ -77,13 +106,14 @@ class Ledger:
     Args:
         path: the database, made if it doesn't exist; ":memory:" for one that is never written.
         readonly: only read, also while another process writes.
+        run: name of the run that writes; its rows carry it.
 
     Raises:
         RunDirError: the file is missing (readonly), damaged, no ledger, or of another schema version.
     """
 
-    def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False, run: str | None = None) -> None:
+        self.path, self.run = Path(path), run
         if readonly and not self.path.is_file():
             raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
         mode = "ro" if readonly else "rwc"
@@ -102,7 +132,14 @@ class Ledger:
         version, tables = self._db.execute(
             "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
         ).fetchone()
-        if version != SCHEMA and (version or tables or readonly):
+        older = 0 < version < SCHEMA
+        if older and readonly:
+            raise RunDirError(
+                f"a ledger of an older version (schema {version}, this one reads {SCHEMA})",
+                where=str(self.path),
+                fix="plad run CONFIG brings it up to date; every recorded answer is kept",
+            )
+        if version != SCHEMA and not older and (version or tables or readonly):
             raise RunDirError(
                 f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
                 where=str(self.path),
@@ -113,11 +150,10 @@ class Ledger:
         self._write_ahead()
         self._db.execute("PRAGMA synchronous=NORMAL")
         if version != SCHEMA:
-            with self._transaction():
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
-                    return  # another process made the tables since we looked
-                for table in _TABLES:
-                    self._db.execute(table)
+            with self._transaction():  # another process may have made the tables since we looked
+                for step in _STEPS[self._db.execute("PRAGMA user_version").fetchone()[0] :]:
+                    for statement in step:
+                        self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
     def _write_ahead(self) -> None:
@@ -168,39 +204,59 @@ class Ledger:
             ) from e
 
     def put(
-        self, key: str, ask: str, system: str, generation: Generation, *, seconds: float, spec: Mapping[str, Any]
+        self,
+        key: str,
+        ask: str,
+        system: str,
+        example_id: str,
+        sample: int,
+        reply: Reply,
+        *,
+        spec: Mapping[str, Any],
     ) -> None:
-        """Record one answer; it is committed when this returns. A key that is there already keeps its row.
+        """Record how one request ended; it is committed when this returns.
+
+        A key that is there already keeps its row, unless that one failed.
 
         Args:
             spec: what `key` was made of.
-            seconds: time from taking up the prompt to the last token.
 
         Raises:
             RunDirError: the disk is full or the file damaged; all earlier rows stay.
         """
-        g = generation
+        r = reply
         row = (
-            key,
-            system,
-            g.example_id,
-            g.sample,
-            g.outcome.value,
-            g.text,
-            json.dumps(g.token_ids, separators=(",", ":")),
-            g.prompt_tokens,
-            len(g.token_ids),
-            seconds,
+            *(key, system, example_id, sample, r.outcome.value, r.text),
+            json.dumps(r.token_ids, separators=(",", ":")),
+            *(r.prompt_tokens, r.completion_tokens, r.seconds),
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            canonical_json(spec),
+            *(canonical_json(spec), spec.get("engine", "transformers"), self.run),
+            *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
         )
         with self._errors(), self._transaction():
-            self._db.execute(f"INSERT OR IGNORE INTO generations VALUES ({','.join('?' * len(row))})", row)
+            self._db.execute(f"INSERT INTO generations ({_PUT}) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
             self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (ask, key))
 
-    def point(self, keys: Mapping[str, str]) -> None:
-        """Let asks point to keys that are recorded already: {ask: key}."""
+    def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """How the requests recorded under `keys` ended; missing ones are left out."""
+        return {k: Outcome(v) for k, v in self._select("SELECT key, outcome FROM generations WHERE key IN", keys)}
+
+    def finished(self, batch: str, key: str) -> dict[str, int] | None:
+        """The number of answers by outcome of a batch that `finish` was last told of with this key; else None."""
+        with self._errors():
+            query = "SELECT counts FROM batches WHERE batch = ? AND key = ?"
+            found = self._db.execute(query, (batch, key)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def finish(self, batch: str, key: str, counts: Mapping[str, int]) -> None:
+        """Remember that every ask of a batch points to an answer, each made with what `key` stands for."""
         with self._errors(), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", (batch, key, json.dumps(dict(counts))))
+
+    def begin(self, batch: str, keys: Mapping[str, str]) -> None:
+        """Forget that a batch was finished, and let its asks point to keys that are recorded already: {ask: key}."""
+        with self._errors(), self._transaction():
+            self._db.execute("DELETE FROM batches WHERE batch = ?", (batch,))
             self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", keys.items())
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
@@ -212,23 +268,45 @@ class Ledger:
         return self._lookup(f"SELECT ask, {_COLUMNS} FROM asked JOIN generations USING (key) WHERE ask IN", asks)
 
     def _lookup(self, query: str, names: Sequence[str]) -> dict[str, Generation]:
-        found: dict[str, Generation] = {}
+        return {row[0]: _generation(row[1:]) for row in self._select(query, names)}
+
+    def _select(self, query: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(names), _LOOKUP):
             part = names[start : start + _LOOKUP]
             with self._errors():
-                rows = self._db.execute(f"{query} ({','.join('?' * len(part))})", part)
-                found.update((row[0], _generation(row[1:])) for row in rows)
-        return found
+                yield from self._db.execute(f"{query} ({_marks(part)})", part)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Number of recorded answers by system and outcome, of all settings ever used in this run directory."""
+    def counts(self, run: str | None = None) -> dict[str, dict[str, int]]:
+        """Number of recorded answers by system and outcome, of all settings ever used.
+
+        Args:
+            run: only those that this run got.
+        """
         counts: dict[str, dict[str, int]] = defaultdict(dict)
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        query = f"SELECT system, outcome, COUNT(*) FROM generations {where} GROUP BY 1, 2 ORDER BY 1, 2"
         with self._errors():
-            for system, outcome, n in self._db.execute(
-                "SELECT system, outcome, COUNT(*) FROM generations GROUP BY system, outcome ORDER BY system, outcome"
-            ):
+            for system, outcome, n in self._db.execute(query, values):
                 counts[system][outcome] = n
         return dict(counts)
+
+    def served(self, system: str, run: str) -> dict[str, int]:
+        """Number of answers of a system that a run got, by the model that served them."""
+        query = (
+            "SELECT model, COUNT(*) FROM generations WHERE system = ? AND run = ? AND model IS NOT NULL "
+            "GROUP BY model ORDER BY 2 DESC"
+        )
+        with self._errors():
+            return dict(self._db.execute(query, (system, run)).fetchall())
+
+    def messages(self, system: str, limit: int = 1) -> list[str]:
+        """What was said about answers of a system that are missing, the latest first."""
+        query = (
+            "SELECT message FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
+            "AND message IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+        )
+        with self._errors():
+            return [row[0] for row in self._db.execute(query, (system, limit))]
 
     def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Recorded]:
         """Recorded answers, the latest first.
@@ -238,10 +316,11 @@ class Ledger:
             limit: at most so many.
         """
         where, values = ("WHERE system = ?", [system]) if system is not None else ("", [])
-        query = f"SELECT system, seconds, created, {_COLUMNS} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
+        columns = f"system, seconds, created, model, message, {_COLUMNS}"
+        query = f"SELECT {columns} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
         with self._errors():
             for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
-                yield Recorded(row[0], _generation(row[3:]), row[1], row[2])
+                yield Recorded(row[0], _generation(row[5:]), *row[1:5])
 
     def close(self) -> None:
         """Close the file; what is recorded stays."""

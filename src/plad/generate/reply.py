@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from plad.records import Outcome
-from plad.rundir import redact
+from plad.redact import redact
 
 _SHOWN = 500  # characters kept of what a provider says
 _NO_CREDIT = {
@@ -246,6 +246,11 @@ def _text(content: Any) -> str:
         parts = content if isinstance(content, list) else []
         content = "".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))
     return content.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate can't be stored
+
+
+def is_other_model(asked: str, served: str) -> bool:
+    """Whether a server answered with another model than asked for; a longer name of the same is no other."""
+    return asked not in served and served not in asked
 
 
 def _count(value: Any) -> int | None:

@@ -9,14 +9,14 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plad import __version__
 from plad.config.engines import Endpoint
 from plad.errors import ConfigError, MissingExtraError
 from plad.generate.http_request import HttpRequest
 from plad.generate.reply import Kind, Verdict, read_response
-from plad.rundir import hide, redact
+from plad.redact import hide, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -62,7 +62,7 @@ def connect(key: str | None) -> "aiohttp.ClientSession":
     import aiohttp
     import truststore
 
-    headers = {"Content-Type": "application/json", "User-Agent": f"plad/{__version__}"}
+    headers = {"User-Agent": f"plad/{__version__}"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     return aiohttp.ClientSession(
@@ -75,19 +75,36 @@ def connect(key: str | None) -> "aiohttp.ClientSession":
 
 
 async def post(http: "aiohttp.ClientSession", endpoint: Endpoint, request: HttpRequest) -> Verdict:
-    """Send a request once; whatever happens has a meaning."""
+    """Ask for a completion once; whatever happens has a meaning."""
+    response = await send(http, endpoint, "POST", request.path, json.dumps(request.body))
+    return response if isinstance(response, Verdict) else read_response(*response)
+
+
+async def send(
+    http: "aiohttp.ClientSession", endpoint: Endpoint, method: str, path: str, data: Any = None
+) -> tuple[int, dict[str, str], bytes] | Verdict:
+    """Send anything once.
+
+    Args:
+        data: a body of text or bytes, or a form.
+
+    Returns:
+        Status, headers with names in lower case, and body; or why there are none.
+    """
     import aiohttp
 
-    url = endpoint.base_url + request.path
+    headers = {"Content-Type": "application/json"} if isinstance(data, str) else {}
     connected = False
     try:
         async with (
             asyncio.timeout(endpoint.timeout_s),
-            http.post(url, data=json.dumps(request.body), allow_redirects=False) as response,
+            http.request(
+                method, endpoint.base_url + path, data=data, headers=headers, allow_redirects=False
+            ) as response,
         ):
             connected = True
             body = await _read(response)
-            return read_response(response.status, _lower(response.headers), body)
+            return response.status, _lower(response.headers), body
     except TimeoutError:
         return Verdict(Kind.PASSING, message=f"no answer within {endpoint.timeout_s:g} s", lost=True)
     except aiohttp.InvalidURL:

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from plad.config import Config, PruneInit
+from plad.redact import redact
 from plad.report.markdown import escape, table_text
 from plad.report.objectives import in_words
 from plad.report.tables import differences_table, results_table
 from plad.report.verdict import verdict
-from plad.rundir import redact
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -9,10 +9,10 @@ from typing import Any
 from plad.evaluate.run import SFT, STUDENT, TARGET
 from plad.evaluate.text import count_words
 from plad.records import Example, Judgement, Outcome, Prompt
+from plad.redact import redact
 from plad.report.facts import Facts
 from plad.report.keypoints import GROUNDED, Marked, counts, mark_answer, mark_shared, share_in
 from plad.report.wording import harmless, order_systems, system_name
-from plad.rundir import redact
 
 CASES = 1000  # examples a page holds at most
 BUDGET = 2_300_000  # bytes of their data; with figures and tables the page stays below 3 MB

@@ -10,7 +10,8 @@ from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
 from plad.records import Example, Judgement
-from plad.rundir import read_manifest, redact
+from plad.redact import redact
+from plad.rundir import read_manifest
 
 
 @dataclass(frozen=True)

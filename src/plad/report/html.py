@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from plad.redact import redact
 from plad.report.cases import Cases
 from plad.report.keypoints import GROUNDED, LIMITS, RULE
 from plad.report.wording import harmless
-from plad.rundir import redact
 
 _POLICY = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from plad.redact import redact
 from plad.report.cases import run_cases
 from plad.report.content import Report, build_report
 from plad.report.curves import training_plots
@@ -10,7 +11,7 @@ from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plo
 from plad.report.html import render
 from plad.report.markdown import EQUAL, POWER, TEXTS, markdown
 from plad.report.wording import NAMES
-from plad.rundir import redact, write_text
+from plad.rundir import write_text
 
 
 def page_html(facts: Facts, report: Report) -> str:

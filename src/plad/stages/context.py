@@ -1,15 +1,15 @@
 """What every stage gets, and what several of them ask for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, ModelSection, VerifiableJudge
+from plad.config import Config, FileEngine, ModelSection, OpenAIEngine, VerifiableJudge
 from plad.paths import locate
 from plad.records import Example
-from plad.rundir import RunDir, verify_dir
+from plad.rundir import RunDir, fingerprint, verify_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,14 @@ class Context:
             return rows
         return nested_share(rows, self.config.generate.share, self.config.run.seed, "distill")
 
+    def stream(self, split: str) -> Iterator[Example]:
+        """`examples` one by one, without holding them all where every row is in use."""
+        from plad.data.formats import iter_examples_jsonl
+
+        if split == "distill" and self.config.generate.share < 1:
+            return iter(self.examples(split))
+        return iter_examples_jsonl(self.run / f"data/{split}.jsonl")
+
 
 def fine_tuned(ctx: Context, role: str) -> Any:
     """The fine-tuned policy, its adapter merged."""
@@ -69,11 +77,26 @@ def weights(ctx: Context, system: str) -> str:
     """Fingerprint of the weights behind a system's answers."""
     from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 
+    if system == "teacher" and not ctx.config.teacher.local:
+        return fingerprint(teacher_source(ctx))
     if system == "teacher" and not ctx.config.teacher.sft:
         section = ctx.policy_section("teacher")
         return model_fingerprint(section.model, section.revision)
     place = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}[system]
     return folder_fingerprint(ctx.run / place)
+
+
+def teacher_source(ctx: Context) -> dict[str, Any]:
+    """What a teacher is whose weights are not here: a model behind an endpoint, or a file of answers."""
+    from plad.data.sources import source_fingerprint
+
+    teacher = ctx.config.teacher
+    if isinstance(teacher.engine, FileEngine):
+        columns = teacher.engine.columns.model_dump()
+        return {"type": "file", "file": source_fingerprint(teacher.engine.path, ctx.base), "columns": columns}
+    assert isinstance(teacher.engine, OpenAIEngine)
+    prompt = teacher.prompt.model_dump(include={"template", "system"})
+    return {**teacher.engine.shaping(), "model": teacher.model, "revision": teacher.revision, "prompt": prompt}
 
 
 def student_card(ctx: Context) -> str:

@@ -5,34 +5,36 @@ import logging
 from typing import Any
 
 from plad.records import ANSWERED, Example, Generation
-from plad.rundir import verify_dir, write_json
-from plad.stages.context import Context, fine_tuned
-from plad.stages.generate import recorded_on_distill, sampled
+from plad.rundir import write_json
+from plad.stages.context import Context
+from plad.stages.engines import answered, engine_for, fill, missing_answers, open_ledger, served_by_others
+from plad.stages.generate import recorded_on_distill
 
 log = logging.getLogger("plad")
 
 
-def _test_answers(ctx: Context, rows: list[Example]) -> dict[str, dict[str, Generation]]:
-    """The answers of teacher, SFT student and distilled student on the test rows, through the ledger."""
+def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
+    """The answers of teacher, SFT student and student on the test rows, and what a reader must know of them."""
     from plad.generate.engine import Sampling
-    from plad.generate.ledger import Ledger
-    from plad.policy.load import load_policy
 
     cfg = ctx.config
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
     answers: dict[str, dict[str, Generation]] = {}
-    with Ledger(ctx.run / "generations.sqlite") as ledger:
+    notes: list[str] = []
+    with open_ledger(ctx) as ledger:
         for system in ("teacher", "student_sft", "student"):
-            if system == "student":
-                verify_dir(ctx.run / "student")
-                policy = load_policy(cfg.student, folder=ctx.run / "student")
-            else:
-                policy = fine_tuned(ctx, "teacher" if system == "teacher" else "student")
-            given = sampled(ctx, policy, rows, system, sampling, ledger)
-            answers[system] = {g.example_id: g for g in given}
-            del policy
+            engine = engine_for(ctx, system)
+            lacking = missing_answers(engine, rows)
+            if lacking:
+                notes.append(f"{system} is left out: {lacking}")
+                log.warning(notes[-1])
+                continue
+            fill(ctx, engine, rows, len(rows), system, sampling, ledger)
+            answers[system] = {i: given[0] for i, given in answered(ctx, rows, system, sampling, ledger).items()}
+            del engine
             gc.collect()
-    return answers
+        notes += served_by_others(ctx, ledger)
+    return answers, notes
 
 
 def evaluate(ctx: Context) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def evaluate(ctx: Context) -> dict[str, Any]:
 
     cfg, run = ctx.config, ctx.run
     rows = ctx.examples("test")[: cfg.evaluate.limit]
-    answers = _test_answers(ctx, rows)
+    answers, notes = _test_answers(ctx, rows)
     judges = load_judges(ctx.judge_sections(), stemmer=cfg.evaluate.stemmer)
     metrics, judgements = evaluate_systems(
         rows,
@@ -56,6 +58,7 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     )
     rates, more = _teacher_against_student(ctx, judges)
     metrics["teacher_student_win_rate"] = rates
+    metrics["warnings"] = [*notes, *metrics["warnings"]]
     write_answers(run / "eval/answers.jsonl", rows, answers)
     write_judgements(run / "eval/judgements.parquet", [*judgements, *more])
     write_json(run / "eval/metrics.json", metrics)

@@ -10,6 +10,7 @@ from plad.config import ROLES, PruneInit, Role, SftObjective
 from plad.records import Example
 from plad.rundir import atomic_dir, fingerprint, is_complete, verify_dir, write_json
 from plad.stages.context import Context
+from plad.stages.engines import check_teacher
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
@@ -102,8 +103,10 @@ def sft(ctx: Context) -> dict[str, Any]:
     """D0 -> sft/teacher and sft/student (Algorithm 1, step 1)."""
     from plad.policy.load import check_prompt
 
+    check_teacher(ctx)
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
-        check_prompt(ctx.policy_section(role), role)
+        if role == "student" or ctx.config.teacher.local:
+            check_prompt(ctx.policy_section(role), role)
     counts: dict[str, Any] = {}
     for role in ROLES:
         if role == "teacher" and not ctx.config.teacher.sft:

@@ -20,6 +20,7 @@ def _validator(ctx: Context, settings: DistillSection, policy: Any, probe: list[
     from plad.evaluate.quick import quick_figures
     from plad.generate.engine import Sampling, answer
     from plad.generate.ledger import Ledger
+    from plad.generate.local import Transformers
     from plad.judges import load_judge
     from plad.train.validation import probe_logps
 
@@ -34,13 +35,12 @@ def _validator(ctx: Context, settings: DistillSection, policy: Any, probe: list[
     def validate() -> dict[str, Any]:
         with Ledger(":memory:") as ledger:
             answers = answer(
-                policy,
+                Transformers(policy, "current", cfg.generate.slots),
                 rows,
                 system="validation",
                 weights="current",
                 sampling=sampling,
                 seed=cfg.run.seed,
-                slots=cfg.generate.slots,
                 ledger=ledger,
             )
         return figures(answers) | probe_logps(policy.model, probe, route)

@@ -1,0 +1,144 @@
+"""Who answers for each system, and the ledger that the answers go into."""
+
+from typing import Any
+
+from plad.config import FileEngine, OpenAIEngine
+from plad.errors import PartialResultError
+from plad.paths import locate
+from plad.records import Example, Outcome
+from plad.rundir import verify_dir
+from plad.stages.context import Context, fine_tuned, weights
+
+
+def open_ledger(ctx: Context) -> Any:
+    """The run's ledger, for writing."""
+    from plad.generate.ledger import Ledger
+
+    return Ledger(ctx.run.ledger, run=ctx.run.id)
+
+
+def check_teacher(ctx: Context) -> None:
+    """Find out at once whether a teacher elsewhere can be asked at all: packages, key, file.
+
+    Raises:
+        PladError: it can't.
+    """
+    section = ctx.config.teacher.engine
+    if isinstance(section, OpenAIEngine):
+        from plad.generate.transport import api_key, require_client
+
+        require_client()
+        api_key(section)
+    if not ctx.config.teacher.local:
+        _teacher(ctx)
+
+
+def engine_for(ctx: Context, system: str) -> Any:
+    """The engine that answers for a system.
+
+    Raises:
+        PladError: its model, tokenizer or file can't be used.
+    """
+    from plad.policy.load import load_policy
+
+    if system == "teacher" and not ctx.config.teacher.local:
+        return _teacher(ctx)
+    from plad.generate.local import Transformers
+
+    if system == "student":
+        verify_dir(ctx.run / "student")
+        policy = load_policy(ctx.config.student, folder=ctx.run / "student")
+    else:
+        policy = fine_tuned(ctx, "teacher" if system == "teacher" else "student")
+    return Transformers(policy, weights(ctx, system), ctx.config.generate.slots)
+
+
+def _teacher(ctx: Context) -> Any:
+    """The engine of a teacher whose weights are not here."""
+    teacher = ctx.config.teacher
+    if isinstance(teacher.engine, FileEngine):
+        from plad.generate.answers_file import read_answers_file
+
+        return read_answers_file(teacher.engine, weights(ctx, "teacher"), ctx.base)
+    assert isinstance(teacher.engine, OpenAIEngine)
+    from plad.generate.remote import OpenAI
+
+    tokenizer = None
+    if teacher.engine.tokenizer is not None:
+        from plad.policy.load import load_tokenizer
+        from plad.policy.resolve import resolve_model
+
+        tokenizer = load_tokenizer(resolve_model(locate(teacher.engine.tokenizer, ctx.base)))
+    return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer)
+
+
+def missing_answers(engine: Any, rows: list[Example]) -> str | None:
+    """Why an engine can't answer the test rows: a file that lacks some. None where it can try."""
+    lacking = getattr(engine, "lacking", None)
+    n = lacking(rows) if lacking is not None else 0
+    return f"{n:,} of {len(rows):,} test rows have no answer in {engine.name}" if n else None
+
+
+def fill(ctx: Context, engine: Any, rows: Any, total: int, system: str, sampling: Any, ledger: Any) -> dict[str, int]:
+    """Let an engine answer rows into the ledger, with progress; returns the number of answers by outcome.
+
+    Raises:
+        PartialResultError: more of them are missing than `generate.max_failed` allows.
+    """
+    from plad.generate.engine import fill as fill_ledger
+    from plad.progress import track
+
+    with track(f"{system} answers", total * sampling.samples, "answers") as progress:
+        counts = fill_ledger(
+            engine,
+            rows,
+            system=system,
+            weights=weights(ctx, system),
+            sampling=sampling,
+            seed=ctx.config.run.seed,
+            ledger=ledger,
+            progress=progress,
+        )
+    _require_enough(ctx, system, counts, ledger)
+    return counts
+
+
+def _require_enough(ctx: Context, system: str, counts: dict[str, int], ledger: Any) -> None:
+    failed = {str(o): counts[o] for o in (Outcome.FAILED, Outcome.BAD_REQUEST) if counts.get(o)}
+    total, share = sum(counts.values()), ctx.config.generate.max_failed
+    if sum(failed.values()) <= share * total:
+        return
+    said = "; ".join(f"{n:,} {name}" for name, n in failed.items())
+    messages = ledger.messages(system)
+    raise PartialResultError(
+        f"{sum(failed.values()):,} of {total:,} answers of {system} are missing ({said})"
+        + (f"; the latest: {messages[0]}" if messages else ""),
+        where=f"generate.max_failed={share:g}",
+        fix="the same command asks again for those that failed; all others are kept\n"
+        f"plad ledger {ctx.run.path} shows what the provider said\n"
+        "or raise generate.max_failed, and go on without them",
+    )
+
+
+def served_by_others(ctx: Context, ledger: Any) -> list[str]:
+    """A line for each model that answered in place of the one that was asked for."""
+    from plad.generate.reply import is_other_model
+
+    asked = ctx.config.teacher.model
+    if ctx.config.teacher.local:
+        return []
+    served = ledger.served("teacher", ctx.run.id)
+    return [
+        f"{n:,} answers of the teacher were served by {name}, not by {asked}"
+        for name, n in served.items()
+        if is_other_model(asked, name)
+    ]
+
+
+def answered(ctx: Context, rows: list[Example], system: str, sampling: Any, ledger: Any) -> dict[str, Any]:
+    """Recorded answers to rows by example, from the ledger alone."""
+    from plad.generate.engine import recorded
+
+    return recorded(
+        rows, system=system, weights=weights(ctx, system), sampling=sampling, seed=ctx.config.run.seed, ledger=ledger
+    )
