@@ -38,20 +38,38 @@ COMPLETION = Lengths(35, 9, 10, 60)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt with its preferred and its other completion."""
+    """A prompt with its preferred and its other completion.
+
+    Attributes:
+        others: more completions to which the preferred one is preferred.
+        reference: what the margin loss compares completions with.
+    """
 
     prompt: Tokens
     chosen: Tokens
     rejected: Tokens
+    others: tuple[Tokens, ...] = ()
+    reference: Tokens = ()
 
     @property
     def length(self) -> int:
         """Tokens of the longer sequence: what batches are sorted by."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
-    def swapped(self) -> "Pair":
-        """The same pair, preferred the other way round."""
-        return Pair(self.prompt, self.rejected, self.chosen)
+    @property
+    def completions(self) -> tuple[Tokens, ...]:
+        """All of them, the preferred one first."""
+        return (self.chosen, self.rejected, *self.others)
+
+    def preferring(self, index: int) -> "Pair":
+        """The same texts, with the completion `index` as the preferred one."""
+        texts = self.completions
+        rejected, *others = (*texts[:index], *texts[index + 1 :])
+        return Pair(self.prompt, texts[index], rejected, tuple(others), self.reference)
+
+    def each(self) -> list["Pair"]:
+        """One pair for every completion that the preferred one is preferred to."""
+        return [Pair(self.prompt, self.chosen, text) for text in self.completions[1:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +113,11 @@ class Text:
             at += 1
         return tuple(out[:length])
 
-    def pair(self, prompt: Lengths = PROMPT, completion: Lengths = COMPLETION) -> Pair:
-        """A prompt and two different completions."""
-        lengths = [completion.draw(self.rng) for _ in range(2)]
-        return Pair(self._cut(self.prompts, prompt.draw(self.rng)), *(self._cut(self.summaries, n) for n in lengths))
+    def pair(self, prompt: Lengths = PROMPT, completion: Lengths = COMPLETION, candidates: int = 2) -> Pair:
+        """A prompt, its different completions, and a reference."""
+        lengths = [completion.draw(self.rng) for _ in range(candidates + 1)]
+        chosen, rejected, *others, reference = (self._cut(self.summaries, n) for n in lengths)
+        return Pair(self._cut(self.prompts, prompt.draw(self.rng)), chosen, rejected, tuple(others), reference)
 
     def question(self, prompt: Lengths = PROMPT, completion: Lengths = COMPLETION) -> Question:
         """A prompt and a length of its answer."""

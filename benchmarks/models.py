@@ -44,19 +44,18 @@ def cut(folder: Path, target: Path, *, layers: int, vocabulary: int) -> None:
 
 def group(pair: Pair, name: str) -> Group:
     """The pair as the scoring core takes it."""
-    return Group(name, pair.prompt, (pair.chosen, pair.rejected))
+    return Group(name, pair.prompt, pair.completions)
 
 
 @torch.no_grad()
 def make_active(model: PreTrainedModel, batches: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
-    """Swap pairs so that the model prefers the rejected completion of each.
+    """Prefer the completion that the model finds least likely.
 
     A pair whose margin is met has no gradient, and plad skips its backward pass. Here every hinge is active, so that
     all trainers do the same work.
     """
 
     def active(pair: Pair) -> Pair:
-        chosen, rejected = score(model, [group(pair, "pair")]).sums().tolist()
-        return pair.swapped() if chosen > rejected else pair
+        return pair.preferring(int(score(model, [group(pair, "pair")]).sums().argmin()))
 
     return [[active(pair) for pair in batch] for batch in batches]

@@ -24,6 +24,7 @@ class TrainRow:
 
     Attributes:
         against: as printed.
+        ours: what is compared with `variant`.
         same_loss: whether both compute the same loss, so that it is compared.
     """
 
@@ -32,6 +33,7 @@ class TrainRow:
     order: Order
     target: Target | None = None
     same_loss: bool = True
+    ours: TrainVariant = "plad"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,20 @@ TRAIN_ROWS = (
     TrainRow("plad, packed rows of 4096 tokens", "plad packed", "random"),
 )
 
+CANDIDATES_ROWS = (
+    TrainRow("4 candidates a prompt: TRL CPOTrainer, its 3 pairs each", "cpo", "random", Target(5.0, 0.4)),
+    TrainRow(
+        "4 candidates a prompt: TRL DPOTrainer, zero reference, GPU's head", "dpo compact", "random", Target(4.0, 0.4)
+    ),
+)
+
+MARGIN_ROWS = (
+    TrainRow("margin, frozen scores: plad's rank", "plad", "random", Target(0.95), same_loss=False, ours="plad margin"),
+    TrainRow(
+        "margin, live scores: plad's rank", "plad", "random", Target(0.87), same_loss=False, ours="plad margin live"
+    ),
+)
+
 GENERATE_ROWS = (
     GenerateRow("transformers generate, batch 1", "generate 1", "random"),
     GenerateRow("transformers generate, batch 8, data order", "generate 8", "random", Target(1.45, 0.5)),
@@ -66,8 +82,9 @@ class TrainCell:
     """Comparisons that are measured in turn.
 
     Attributes:
-        batch: pairs a step.
+        batch: prompts a step.
         rounds: steps of each variant, each on a batch of its own.
+        candidates: completions a prompt, one of them preferred to the others.
     """
 
     size: Size
@@ -75,6 +92,7 @@ class TrainCell:
     batch: int
     rounds: int
     rows: tuple[TrainRow, ...]
+    candidates: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,8 @@ FULL = Plan(
     train=(
         TrainCell("third", lora=False, batch=4, rounds=2, rows=TRAIN_ROWS),
         TrainCell("third", lora=True, batch=4, rounds=1, rows=TRAIN_ROWS),
+        TrainCell("third", lora=False, batch=4, rounds=3, rows=MARGIN_ROWS),
+        TrainCell("third", lora=False, batch=2, rounds=2, rows=CANDIDATES_ROWS, candidates=4),
         TrainCell("full", lora=False, batch=2, rounds=1, rows=_named(("cpo", "random"), ("dpo compact", "sorted"))),
     ),
     generate=(

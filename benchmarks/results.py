@@ -67,7 +67,7 @@ def train_result(
         "batch_size": cell.batch,
         "n": len(pairs),
         "prompt_tokens": statistics.mean(len(p.prompt) for p in pairs),
-        "completion_tokens": statistics.mean(len(c) for p in pairs for c in (p.chosen, p.rejected)),
+        "completion_tokens": statistics.mean(len(c) for p in pairs for c in p.completions),
     }
 
 

@@ -63,21 +63,21 @@ def run(plan: Plan, subject: Subject, seed: int, say: Say) -> dict[str, list[dic
 def run_train(cell: TrainCell, subject: Subject, seed: int, say: Say) -> list[dict[str, Any]]:
     """Measure one cell, one order of the data after the other."""
     text = subject.text(cell.size, seed)
-    warmup = [text.pair(_WARMUP, _SHORT) for _ in range(cell.batch)]
-    pool = [text.pair() for _ in range(MEGABATCH * cell.batch)]
+    warmup = [text.pair(_WARMUP, _SHORT, cell.candidates) for _ in range(cell.batch)]
+    pool = [text.pair(candidates=cell.candidates) for _ in range(MEGABATCH * cell.batch)]
     results = []
     for order in ("random", "sorted"):
         rows = [row for row in cell.rows if row.order == order]
         if not rows:
             continue
         batches = _active(subject.model(cell.size), _batches(pool, cell, order))
-        variants: list[TrainVariant] = list(dict.fromkeys(["plad", *(row.variant for row in rows)]))
+        variants: list[TrainVariant] = list(dict.fromkeys(v for row in rows for v in (row.ours, row.variant)))
         tasks = {
             v: TrainTask(v, subject.model(cell.size), subject.folder, cell.lora, [warmup, *batches]) for v in variants
         }
         label = f"{cell.size} size, {'LoRA' if cell.lora else 'all weights'}, {order}"
         samples = _in_turn(train, tasks, cell.rounds, label, say)
-        results += [train_result(cell, row, batches, samples["plad"], samples[row.variant]) for row in rows]
+        results += [train_result(cell, row, batches, samples[row.ours], samples[row.variant]) for row in rows]
     return results
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,9 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.data import Pair
 from benchmarks.measure import Meter
 from benchmarks.models import group, load
-from plad.config import LoraSection, RankObjective
+from plad.config import LoraSection, MarginObjective, RankObjective
 from plad.objectives.make import make_objective
+from plad.objectives.pairwise import SIMILARITY
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import choose_route
@@ -33,7 +34,9 @@ SEED = 0
 PACKED_TOKENS = 4096
 LORA = LoraSection.model_validate({"r": 8, "alpha": 32, "dropout": 0.0})
 
-TrainVariant = Literal["plad", "plad packed", "cpo", "dpo", "dpo compact", "dpo defaults"]
+TrainVariant = Literal[
+    "plad", "plad packed", "plad margin", "plad margin live", "cpo", "dpo", "dpo compact", "dpo defaults"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def train(meter: Meter, task: TrainTask) -> None:
     """Run a child's steps."""
     model = load(task.model)
     with tempfile.TemporaryDirectory() as folder:
-        if task.variant in ("plad", "plad packed"):
+        if task.variant.startswith("plad"):
             trainer = _plad(model, task, folder)
         elif task.variant == "cpo":
             trainer = _cpo(model, task, folder)
@@ -101,7 +104,7 @@ def _arguments(task: TrainTask, folder: str) -> dict[str, Any]:
     """The same optimizer, clipping, order and precision for everyone."""
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": len(task.batches[0]),
+        "per_device_train_batch_size": len(task.batches[0]) * (1 if task.variant.startswith("plad") else _pairs(task)),
         "max_steps": len(task.batches),
         "train_sampling_strategy": "sequential",
         "learning_rate": 1e-6,
@@ -123,17 +126,39 @@ def _arguments(task: TrainTask, folder: str) -> dict[str, Any]:
 def _plad(model: PreTrainedModel, task: TrainTask, folder: str) -> Trainer:
     torch.manual_seed(SEED)
     policy = attach(model, LORA)[0] if task.lora else model
-    groups: list[Group] = [group(pair, str(i)) for i, pair in enumerate(_flat(task.batches))]
+    groups = [_group(pair, str(i), task.variant) for i, pair in enumerate(_flat(task.batches))]
     return _Plad(
         policy,
         TrainingArguments(**_arguments(task, folder), average_tokens_across_devices=False),
         groups,
-        objective=make_objective(RankObjective(beta=1.0, length_normalization="sum", sft_weight=0.0)),
+        objective=make_objective(_objective(task.variant)),
         route=choose_route(policy),
         max_tokens=PACKED_TOKENS if task.variant == "plad packed" else None,
         settings={},
         emit=lambda row: None,
     )
+
+
+def _objective(variant: TrainVariant) -> RankObjective | MarginObjective:
+    if variant.startswith("plad margin"):
+        scores = "live" if variant == "plad margin live" else "frozen"
+        return MarginObjective(beta=1.0, length_normalization="sum", scores=scores)
+    return RankObjective(beta=1.0, length_normalization="sum")
+
+
+def _group(pair: Pair, name: str, variant: TrainVariant) -> Group:
+    """The pair with what its objective needs beside the texts."""
+    made = group(pair, name)
+    if variant == "plad margin":
+        return replace(made, values={SIMILARITY: tuple(map(float, range(len(made.completions), 0, -1)))})
+    if variant == "plad margin live":
+        return replace(made, completions=(*made.completions, pair.reference), context=1)
+    return made
+
+
+def _pairs(task: TrainTask) -> int:
+    """Pairs a prompt."""
+    return len(task.batches[0][0].each())
 
 
 def _flat(batches: Sequence[Sequence[Pair]]) -> list[Pair]:
@@ -146,7 +171,9 @@ def _trl_inputs(model: PreTrainedModel, task: TrainTask) -> dict[str, Any]:
     from peft import LoraConfig
 
     rows = [
-        {"prompt": list(p.prompt), "chosen": list(p.chosen), "rejected": list(p.rejected)} for p in _flat(task.batches)
+        {"prompt": list(p.prompt), "chosen": list(p.chosen), "rejected": list(p.rejected)}
+        for prompt in _flat(task.batches)
+        for p in prompt.each()
     ]
     adapter = LoraConfig(
         task_type="CAUSAL_LM",

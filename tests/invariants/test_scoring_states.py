@@ -1,5 +1,7 @@
 """The states behind every prediction: the same by every route, and the model's head makes its logits of them."""
 
+from dataclasses import replace
+
 import peft
 import pytest
 import torch
@@ -147,3 +149,21 @@ def test_an_adapter_on_the_head_belongs_to_it(kind: dict[str, list[str]]) -> Non
         assert found is not None
         torch.testing.assert_close(head_logits(model, found), logits, rtol=1e-6, atol=1e-6)
     assert (head_logits(tiny("llama"), states) - logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("route", Route)
+def test_a_text_that_is_only_read_has_states_and_changes_nothing_of_the_others(route: Route) -> None:
+    """Its place among the completions is the last; the head computes none of its logits on the packed route."""
+    model, projected = tiny("llama"), []
+    groups = some_groups()
+    more = [replace(g, completions=(*g.completions, (7, 8, 9, 7)), context=1) for g in groups]
+    expected, read = score(model, groups, route=route), score(model, more, route=route)
+    model.lm_head.register_forward_hook(lambda _m, inputs, _o: projected.append(inputs[0].shape[1]))
+    found = score(model, more, route=route, states=True)
+    own = torch.cat([torch.arange(len(g.completions)) < g.candidates for g in more])
+    torch.testing.assert_close(found.sums()[own], expected.sums(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(read.sums()[own], expected.sums(), rtol=0, atol=1e-12)
+    assert found.states is not None
+    torch.testing.assert_close(found.states, plain(model, more)[0], rtol=0, atol=1e-9)
+    if route is Route.SEGMENTS:
+        assert projected[0] == sum(1 + sum(g.branches) for g in groups)

@@ -10,10 +10,11 @@ import pytest
 import benchmarks.__main__ as command
 import benchmarks.plan as plan_module
 from benchmarks.data import COMPLETION, PROMPT, Pair, Question, Text, random_batches, real_text, sorted_batches
-from benchmarks.measure import Child, Meter, Sample
+from benchmarks.measure import QUIET, Child, Meter, Sample
 from benchmarks.models import cut, group, load, make_active
 from benchmarks.plan import GENERATE_ROWS, TRAIN_ROWS, GenerateCell, Plan, TrainCell
 from benchmarks.results import different, train_result
+from benchmarks.training import TrainTask, TrainVariant, train
 from plad.scoring.score import score
 from tests.helpers import tiny_folder, train_tokenizer
 
@@ -39,6 +40,17 @@ def test_prompts_and_completions_have_the_lengths_of_the_summarization_task() ->
     assert COMPLETION.low <= min(completions) < max(completions) <= COMPLETION.high
     assert max(i for pair in pairs for i in pair.prompt) < 200
     assert len({pair.prompt for pair in pairs}) > 290
+
+
+def test_a_prompt_with_several_completions_is_as_many_pairs_for_trl() -> None:
+    four = Text(*real_text(train_tokenizer(), vocabulary=200), seed=0).pair(candidates=4)
+
+    third = four.preferring(2)
+
+    assert third.completions == (four.others[0], four.chosen, four.rejected, four.others[1])
+    assert [(p.chosen, p.rejected) for p in third.each()] == [(third.chosen, other) for other in third.completions[1:]]
+    assert third.reference == four.reference
+    assert four.preferring(0) == four
 
 
 def test_sorted_batches_hold_neighbours_in_length_from_short_to_long() -> None:
@@ -106,6 +118,49 @@ def test_a_target_is_missed_by_speed_or_by_memory(seconds: float, peak: int) -> 
 
     assert not row["met"]
     assert different({"train": [row]}) == []
+
+
+class _Here:
+    """A meter that doesn't wait: the steps are taken in this process."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def model_is_loaded(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def report(self, loss: float) -> None:
+        self.losses.append(loss)
+
+
+def losses(folder: Path, variant: TrainVariant, batches: list[list[Pair]]) -> list[float]:
+    meter = _Here()
+    train(meter, TrainTask(variant, folder, folder, lora=False, batches=batches))  # type: ignore[arg-type]
+    return meter.losses
+
+
+def test_four_candidates_and_their_three_pairs_are_the_same_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    text = Text(*real_text(train_tokenizer(), vocabulary=300), seed=1)
+    batches = [[text.pair(candidates=4) for _ in range(2)] for _ in range(3)]
+
+    ours, theirs = losses(folder, "plad", batches), losses(folder, "cpo", batches)
+
+    assert len(ours) == 2
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_margin_loss_runs_with_frozen_and_with_live_scores(folder: Path) -> None:
+    """Frozen scores 2 and 1 are a margin of 1, which is that of the ranking loss."""
+    text = Text(*real_text(train_tokenizer(), vocabulary=300), seed=1)
+    batches = [[text.pair() for _ in range(2)] for _ in range(2)]
+
+    rank, frozen, live = (losses(folder, variant, batches) for variant in ("plad", "plad margin", "plad margin live"))
+
+    assert rank == frozen != live
+    assert all(value > 0 for value in live)
 
 
 def _fails(meter: Meter, task: str) -> None:

@@ -35,11 +35,15 @@ def accepted(base: PreTrainedModel) -> frozenset[str]:
     return frozenset(inspect.signature(base.forward).parameters)
 
 
-def read_head(model: nn.Module, base: PreTrainedModel, keep: Tensor, wanted: Wanted, **inputs: Any) -> tuple[Read, Any]:
+def read_head(
+    model: nn.Module, base: PreTrainedModel, keep: Tensor, wanted: Wanted, *, scored: int | None = None, **inputs: Any
+) -> tuple[Read, Any]:
     """Run the model and read its head at the positions `keep` [R] of every sequence of the batch.
 
     Args:
         wanted: without log-probabilities the head is given nothing to compute.
+        scored: where states are wanted too, how many positions, from the first on, need log-probabilities; what is read
+            of the others is not defined. None for all.
         inputs: keywords of the model's forward.
 
     Returns:
@@ -53,7 +57,8 @@ def read_head(model: nn.Module, base: PreTrainedModel, keep: Tensor, wanted: Wan
 
     def capture(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         captured.append(args[0] if selects else args[0][:, keep])
-        return None if wanted.logps else (args[0][:, :0], *args[1:])
+        most = scored if selects else None
+        return (args[0][:, : most if wanted.logps else 0], *args[1:])
 
     hooked = wanted.states or not wanted.logps
     with _head(base).register_forward_pre_hook(capture) if hooked else nullcontext():
@@ -64,7 +69,7 @@ def read_head(model: nn.Module, base: PreTrainedModel, keep: Tensor, wanted: Wan
     logits = (output.logits if selects else output.logits[:, keep]).flatten(0, 1) if wanted.logps else None
 
     def read(sources: Tensor, targets: Tensor) -> list[Tensor]:
-        found = [] if logits is None else [log_probs(logits, sources, targets)]
+        found = [] if logits is None else [log_probs(logits, sources.clamp(max=len(logits) - 1), targets)]
         return found if states is None or not wanted.states else [*found, states[sources]]
 
     return read, output

@@ -90,7 +90,9 @@ class Row:
     Attributes:
         input_ids: [1, T].
         position_ids: [1, T]; they restart at 0 with a prompt and at the prompt's length with each of its completions.
-        keep: [R] positions whose logits are needed; a prompt's last one stands once for its K completions.
+        keep: [R] positions whose states are needed; a prompt's last one stands once for its K completions, and those of
+            completions that are only read stand at the end.
+        scored: how many of them, from the first on, need logits too.
         sources: [N] for every completion token, the index in `keep` of the position that predicts it.
         targets: [N] completion tokens, in the order of groups, completions, tokens.
     """
@@ -98,6 +100,7 @@ class Row:
     input_ids: Tensor
     position_ids: Tensor
     keep: Tensor
+    scored: int
     sources: Tensor
     targets: Tensor
 
@@ -106,7 +109,9 @@ def lay_out(groups: Sequence[Group], device: torch.device) -> Row:
     """Build the row of `groups`."""
     ids: list[int] = []
     positions: list[int] = []
+    scored = sum(1 + sum(group.branches[: group.candidates]) for group in groups)
     keep: list[int] = []
+    context: list[int] = []
     sources: list[int] = []
     targets: list[int] = []
     for group in groups:
@@ -115,17 +120,19 @@ def lay_out(groups: Sequence[Group], device: torch.device) -> Row:
         positions += range(prompt)
         last = len(keep)
         keep.append(len(ids) - 1)
-        for completion, read in zip(group.completions, group.branches, strict=True):
+        for index, (completion, read) in enumerate(zip(group.completions, group.branches, strict=True)):
+            kept, first = (keep, 0) if index < group.candidates else (context, scored)
             if completion:
-                sources += (last, *range(len(keep), len(keep) + read))
-            keep += range(len(ids), len(ids) + read)
+                sources += (last, *range(first + len(kept), first + len(kept) + read))
+            kept += range(len(ids), len(ids) + read)
             ids += completion[:read]
             positions += range(prompt, prompt + read)
             targets += completion
     return Row(
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.tensor([positions], device=device),
-        keep=torch.tensor(keep, device=device),
+        keep=torch.tensor([*keep, *context], device=device),
+        scored=scored,
         sources=torch.tensor(sources, dtype=torch.long, device=device),
         targets=torch.tensor(targets, dtype=torch.long, device=device),
     )

@@ -37,8 +37,8 @@ class Scores:
 
     Attributes:
         groups: what was scored.
-        logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens;
-            [0] where no logits were asked for.
+        logps: [N] log-probability, in nats, of every completion token, in the order of groups, completions, tokens, and
+            not defined for a completion that is context; [0] where no logits were asked for.
         states: [N, H] the input of the model's output head at the position that predicts each completion token;
             None unless asked for.
     """
@@ -194,6 +194,7 @@ def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], 
             base,
             row.keep,
             wanted,
+            scored=row.scored,
             input_ids=row.input_ids,
             position_ids=row.position_ids,
             use_cache=False,
