@@ -219,11 +219,21 @@ def show(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.", show_default=False)],
     as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page instead: their students side by side."),
+    ] = None,
 ) -> None:
     """Compare the systems of one or several runs."""
     with guard():
         from plad import inspect_run, views
 
+        if html is not None:
+            from plad.report.compare import write_comparison
+
+            write_comparison(inspect_run.by_name(runs), html)
+            typer.echo(f"comparison: {html}")
+            return
         found = inspect_run.metrics_of(runs)
         _print(found, as_json, views.compare_view)
 

@@ -170,16 +170,24 @@ def _targets(run: Path) -> dict[str, str | None]:
     return {e.id: e.target for e in read_examples_jsonl(file)} if file.is_file() else {}
 
 
+def by_name(runs: Sequence[Path]) -> dict[str, Path]:
+    """Run directories by a name that tells them apart; one that is named twice counts once."""
+    places = {run.resolve(): run for run in runs}
+    depth = 1
+    while len({p.parts[-depth:] for p in places}) < len(places):
+        depth += 1
+    return {str(Path(*place.parts[-depth:])): run for place, run in places.items()}
+
+
 def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """metrics.json of each run, by a name that tells them apart; then, of runs that differ only in seed, their mean.
 
     Raises:
         RunDirError: one is no run directory, or was not evaluated yet.
     """
-    names = [r.name for r in runs]
     found: dict[str, dict[str, Any]] = {}
-    places: dict[str, Path] = {}
-    for run in runs:
+    places = by_name(runs)
+    for name, run in places.items():
         read_manifest(run)
         file = run / "eval/metrics.json"
         if not file.is_file():
@@ -188,8 +196,7 @@ def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
             metrics = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as e:
             raise RunDirError(f"is damaged ({e})", where=str(file), fix="plad run CONFIG --clean evaluate") from None
-        name = run.name if names.count(run.name) == 1 else str(run)
-        found[name], places[name] = metrics, run
+        found[name] = metrics
     return found | (_means_over_seeds(places) if len(places) > 1 else {})
 
 

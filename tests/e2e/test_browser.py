@@ -1,6 +1,5 @@
 """The page in a real browser, opened from disk."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from plad.records import Example
+from plad.report.compare import write_comparison
 from plad.report.page import render_report
 from tests.browser import browser
 from tests.nasty import NASTY
@@ -57,6 +57,16 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(path, rows, answers, config=dict(NASTY), metrics_rows=[])
     render_report(path)
     return path / "report/index.html"
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparison")
+    runs = {"rank": folder / "rank", "seqkd": folder / "seqkd", "<b>third</b>": folder / "third"}
+    for (name, path), answers in zip(runs.items(), (AFTER, BEFORE, ["bees"] * 8), strict=True):
+        write_run(path, EXAMPLES, {"student": answers}, config={"run": {"seed": 0}, "name": name}, metrics_rows=[])
+    write_comparison(runs, folder / "comparison.html")
+    return folder / "comparison.html"
 
 
 class Opened:
@@ -176,6 +186,12 @@ def test_sorting_by_margin_and_by_length(opened: Opened) -> None:
     assert "SFT student ahead (" in page.inner_text("#filter")
 
 
+def serious(page: Page) -> list[tuple[str, str]]:
+    """What axe finds serious or critical: the rule, and the first element that breaks it."""
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+
+
 def marks(page: Page, card: int = 0) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for mark in page.locator("#case .answer").nth(card).locator("mark, ins, del").all():
@@ -210,9 +226,24 @@ def test_layout_holds_and_nothing_keeps_a_reader_out(chromium: Browser, file: Pa
         assert page.evaluate("document.documentElement.scrollWidth") == width
         for mode in ("points", "changes"):
             page.check(f"input[value={mode}]")
-            violations = Axe().run(page).response["violations"]
-            serious = [v for v in violations if v["impact"] in ("serious", "critical")]
-            assert serious == [], json.dumps([(v["id"], v["nodes"][0]["html"]) for v in serious])
+            assert serious(page) == []
+        assert found.troubles == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_comparison_shows_the_students_of_all_runs_side_by_side(
+    chromium: Browser, comparison: Path, width: int
+) -> None:
+    with Opened(chromium, comparison, width=width) as found:
+        page = found.page
+        names = [h.inner_text() for h in page.query_selector_all("#case h4")]
+        assert names == ["rank", "seqkd", "Human target", "<b>third</b>"]
+        page.select_option("#filter", "rival")
+        assert found.ids() == ["row-3"]
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert serious(page) == []
+        assert found.requests == [comparison.as_uri()]
         assert found.troubles == []
 
 

@@ -233,7 +233,7 @@ def test_compare_puts_runs_side_by_side(tmp_path):
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = [make_run(tmp_path / folder / "x") for folder in ("a", "b")]
-    assert list(json.loads(call("compare", *runs, "--json")[1])) == [str(r) for r in runs]
+    assert list(json.loads(call("compare", *runs, "--json")[1])) == ["a/x", "b/x"]
 
 
 def test_compare_before_the_evaluation_names_the_command(tmp_path):

@@ -80,7 +80,7 @@ def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
     Args:
         runs: at least two evaluated runs that differ in their seed; prompts that all of them judged count.
     """
-    tables = [_prompt_values(run) for run in runs.values()]
+    tables = [prompt_values(run) for run in runs.values()]
     metrics = [json.loads((run / "eval/metrics.json").read_text(encoding="utf-8")) for run in runs.values()]
     systems = {s: _measures(_stack(tables, s)) for s in tables[0] if all(s in t for t in tables)}
     differences: dict[str, Any] = {}
@@ -129,8 +129,8 @@ def _stack(tables: Sequence[_Table], system: str, paired: str | None = None) -> 
     return found
 
 
-def _prompt_values(run: Path) -> _Table:
-    """Every value of a run's evaluation, by system, measure and prompt."""
+def prompt_values(run: Path) -> _Table:
+    """Every value of a run's evaluation, by system, measure and prompt; measures as in `_measures`."""
     from plad.data.formats import read_examples_jsonl
 
     table: _Table = {}

@@ -98,7 +98,7 @@ def cases(
         if sum(len(embed(c).encode()) for c in packed) <= BUDGET:
             break
     data = {
-        "systems": [["target", system_name(TARGET)], *([s.key, shown(s.name)] for s in systems)],
+        "systems": [["target", system_name(TARGET)], *([shown(s.key), shown(s.name)] for s in systems)],
         "judges": [shown(j) for j in judges],
         "cases": packed,
     }

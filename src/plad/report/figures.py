@@ -47,6 +47,21 @@ def rates_plot(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any
     return Plot(title, svg, in_words(rows, 100, " %"))
 
 
+def gap_plot(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Plot | None:
+    """Differences in points, with a line at none; None where there are none."""
+    rows = _has_value(rows)
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=B, linewidth=1.2, linestyle=(0, (4, 3)))
+        dots(axes, rows, 100, sign=True)
+        axes.margins(x=0.12)
+        axes.set_xlabel("points (dashed: no difference)")
+
+    return Plot(title, render_svg(name, 0.9 + ROW * len(rows), draw), in_words(rows, 100, " points", sign=True))
+
+
 def gain_plots(metrics: Mapping[str, Any]) -> list[Plot]:
     """One figure a judge: what distillation gained, by the length of the distilled student's answer.
 
@@ -56,19 +71,9 @@ def gain_plots(metrics: Mapping[str, Any]) -> list[Plot]:
     gains = metrics["differences"].get(f"{STUDENT} - {SFT}", {}).get("win_rate", {})
     for i, (judge, gain) in enumerate(gains.items()):
         bins = [(f"{bin_name(b)} (n = {b['n']})", b) for b in gain.get("by_length", ())]
-        rows = _has_value(bins)
-        if len(rows) < 2:
-            continue
-
-        def draw(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any]]] = rows) -> None:
-            axes.axvline(0, color=B, linewidth=1.2, linestyle=(0, (4, 3)))
-            dots(axes, rows, 100, sign=True)
-            axes.margins(x=0.12)
-            axes.set_xlabel("points of win rate gained")
-
         title = f"Gain by length of the distilled student's answer, judge {judge}"
-        alt = in_words(rows, 100, " points", sign=True)
-        plots.append(Plot(title, render_svg(f"gain-{i}", 0.9 + ROW * len(rows), draw), alt))
+        if len(_has_value(bins)) > 1 and (plot := gap_plot(f"gain-{i}", title, bins)):
+            plots.append(plot)
     return plots
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from plad.report.wording import interval, number
 
 WIDTH = 4.4  # inches; a phone shows this at three quarters
+LABEL = 28  # characters of a row's name
 
 # Placeholders that become the page's own colours, so that dark mode needs no second figure.
 INK, SOFT, GRID, A, B, C = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
@@ -111,11 +112,16 @@ def dots(
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names of the rows from the top down, on an axis without a line."""
-    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set_yticks(range(len(names)), [_short(name) for name in names[::-1]])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(-0.6, len(names) - 0.3)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the figure; the end of a path tells more than its beginning."""
+    return name if len(name) <= LABEL else f"{name[: LABEL // 4]}…{name[-(LABEL - LABEL // 4 - 1) :]}"
 
 
 def in_words(rows: Sequence[tuple[str, Mapping[str, Any]]], scale: float, unit: str, *, sign: bool = False) -> str:

@@ -1,6 +1,6 @@
 """The tables of an evaluation: one shape that page, Markdown and terminal print, so that their numbers agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,26 +65,40 @@ def judges_of(metrics: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(j for s in metrics["systems"].values() for j in s["win_rate"]))
 
 
+def results_columns(all_metrics: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What a table of results shows of these evaluations: measure -> name of its column."""
+    systems = [s for m in all_metrics for s in m["systems"].values()]
+    judges = dict.fromkeys(j for s in systems for j, rate in s["win_rate"].items() if rate["n"])
+    rouge = [m for m in ROUGE if any(m in s for s in systems)]
+    return {
+        **{f"win_rate/{j}": f"Win rate, {j}" for j in judges},
+        **{m: METRICS[m] for m in rouge},
+        "words": "Words",
+        "truncated": "Cut off",
+        "empty": "Empty",
+    }
+
+
+def metrics_row(name: str, system: Mapping[str, Any], columns: Iterable[str]) -> tuple[Cell, ...]:
+    """One system's figures in the columns of `results_columns`."""
+    cells = [Cell(name)]
+    for measure in columns:
+        kind, _, judge = measure.partition("/")
+        if judge:
+            cells.append(estimate_cell(system["win_rate"].get(judge), scale=100))
+        elif kind in ("truncated", "empty"):
+            cells.append(_share(system.get(kind)))
+        else:
+            cells.append(estimate_cell(system.get(kind), scale=1 if kind == "words" else 100))
+    return tuple(cells)
+
+
 def results_table(metrics: Mapping[str, Any]) -> Table:
     """System by metric, each with its interval."""
-    rates = [s["win_rate"] for s in metrics["systems"].values()]
-    judges = [j for j in judges_of(metrics) if any(j in r and r[j]["n"] for r in rates)]
-    rouge = [m for m in ROUGE if any(m in s for s in metrics["systems"].values())]
-    rows = []
-    for system in order_systems(metrics["systems"]):
-        s = metrics["systems"][system]
-        rows.append(
-            (
-                Cell(system_name(system)),
-                *(estimate_cell(s["win_rate"].get(j), scale=100) for j in judges),
-                *(estimate_cell(s.get(m), scale=100) for m in rouge),
-                estimate_cell(s.get("words")),
-                _share(s.get("truncated")),
-                _share(s.get("empty")),
-            )
-        )
-    columns = ("System", *(f"Win rate, {j}" for j in judges), *(METRICS[m] for m in rouge), "Words", "Cut off", "Empty")
-    return Table("Results on the test set", columns, tuple(rows))
+    columns = results_columns([metrics])
+    systems = metrics["systems"]
+    rows = tuple(metrics_row(system_name(s), systems[s], columns) for s in order_systems(systems))
+    return Table("Results on the test set", ("System", *columns.values()), rows)
 
 
 def judged_table(metrics: Mapping[str, Any]) -> Table:
@@ -121,7 +135,7 @@ def by_length_table(metrics: Mapping[str, Any]) -> Table | None:
     """
     gains = metrics["differences"].get(f"{STUDENT} - {SFT}", {}).get("win_rate", {})
     rows = tuple(
-        (Cell(judge), Cell(bin_name(b)), Cell(f"{b['n']:,}"), _difference(b, 100))
+        (Cell(judge), Cell(bin_name(b)), Cell(f"{b['n']:,}"), difference_cell(b, 100))
         for judge, gain in gains.items()
         if len(gain.get("by_length", ())) > 1
         for b in gain["by_length"]
@@ -144,7 +158,7 @@ def power_table(metrics: Mapping[str, Any]) -> Table | None:
                 (
                     Cell(_pair_name(pair)),
                     Cell(judge),
-                    _difference(e, 100),
+                    difference_cell(e, 100),
                     Cell(f"{e['n']:,}"),
                     Cell(DASH if needed is None else f"{needed:,}"),
                     Cell(number(power["detectable"], scale=100)),
@@ -194,12 +208,12 @@ def differences_table(metrics: Mapping[str, Any]) -> Table:
         for metric, e in by_metric.items():
             if metric == "win_rate":
                 for judge, rate in e.items():
-                    rows.setdefault(f"Win rate, {judge}", {})[pair] = _difference(rate, 100)
+                    rows.setdefault(f"Win rate, {judge}", {})[pair] = difference_cell(rate, 100)
                     equal = rate.get("length_controlled") or {}
-                    rows.setdefault(f"Win rate at equal length, {judge}", {})[pair] = _difference(equal, 100)
+                    rows.setdefault(f"Win rate at equal length, {judge}", {})[pair] = difference_cell(equal, 100)
             else:
                 scale = 1.0 if metric == "words" else 100.0
-                rows.setdefault(METRICS[metric], {})[pair] = _difference(e, scale, judged=metric != "words")
+                rows.setdefault(METRICS[metric], {})[pair] = difference_cell(e, scale, judged=metric != "words")
     columns = ("Metric", *(_pair_name(pair) for pair in pairs))
     body = tuple(
         (Cell(name), *(cells.get(pair, Cell(DASH)) for pair in pairs))
@@ -213,7 +227,8 @@ def _pair_name(pair: str) -> str:
     return " − ".join(system_name(s) for s in pair.split(" - "))
 
 
-def _difference(e: Mapping[str, Any], scale: float, *, judged: bool = True) -> Cell:
+def difference_cell(e: Mapping[str, Any], scale: float, *, judged: bool = True) -> Cell:
+    """A difference with interval and p-value, in colour where both say so and `judged` is set."""
     if e.get("value") is None:
         return Cell(DASH)
     parts = [interval(e, scale=scale, sign=True), p_value(e.get("p")), f"n = {e['n']}" if e["n"] < SMALL else ""]
