@@ -22,7 +22,7 @@ OUTPUTS = {  # what --clean deletes; answers stay in the ledger
     "data": ("data",),
     "sft": ("sft", "checkpoints/sft-teacher", "checkpoints/sft-student"),
     "generate": (),
-    "pair": ("pairs.parquet",),
+    "pair": ("pairs.parquet", "teacher_logits"),
     "distill": ("student", "checkpoints/distill", "checkpoints/distill-best"),
     "evaluate": ("eval",),
     "report": ("report",),

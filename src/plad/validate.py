@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad.config import Config, EmbeddingJudge, ModelSection, PruneInit, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config import (
+    Config,
+    EmbeddingJudge,
+    LogitObjective,
+    ModelSection,
+    PruneInit,
+    ReferenceJudge,
+    RewardJudge,
+    VerifiableJudge,
+)
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
 from plad.errors import ConfigError, MissingExtraError, PladError, PolicyError
@@ -86,6 +95,7 @@ def validate(
     _check_run_dir(found, config)
     prepared = _check_data(found, config, base, skip_invalid)
     _check_policies(found, config, base, prepared, online=online)
+    _check_vocabularies(found, config, base)
     _check_judges(found, config, base, prepared, verify)
     found.not_checked += NEVER_CHECKED
     return found
@@ -141,6 +151,24 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
             where = e.where if e.where and e.where.startswith(role) else f"{role}: {e.where}" if e.where else role
             named = PolicyError(e.what, where=where, fix=e.fix)
             found.fail(role, [named])
+
+
+def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
+    """Objectives on logits need one vocabulary; where a policy has problems already, they come first."""
+    if found.problems or not any(isinstance(objective, LogitObjective) for objective in config.objectives):
+        return
+    from plad.stages.logits import check_logits
+
+    sections = [s.model_copy(update={"model": locate(s.model, base)}) for s in (config.student, config.teacher)]
+    if any(_local_folder(s.model, s.revision) is None for s in sections):
+        found.not_checked.append("that teacher and student have one vocabulary, which objectives on logits need")
+        return
+    try:
+        check_logits(config.objectives, *sections)
+    except PladError as e:
+        found.fail("vocabularies", [e])
+    else:
+        found.add("ok", "vocabularies", "teacher and student have the same tokens")
 
 
 def _local_folder(model: str, revision: str | None) -> Path | None:

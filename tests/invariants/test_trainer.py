@@ -148,7 +148,7 @@ class _Poisoned:
 
     def __init__(self, inner: Any, row: str, tell: list[str]) -> None:
         self.inner, self.row, self.tell = inner, row, tell
-        self.states = inner.states
+        self.states, self.logits = inner.states, inner.logits
 
     def weight(self, group: Group) -> float:
         self.tell.append(group.id)
@@ -165,7 +165,7 @@ def test_a_non_finite_step_is_skipped_and_three_in_a_row_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = train_run.make_objective
-    monkeypatch.setattr(train_run, "make_objective", lambda section: _Poisoned(make(section), "row7", []))
+    monkeypatch.setattr(train_run, "make_objective", lambda *what: _Poisoned(make(*what), "row7", []))
     emitted: list[dict[str, Any]] = []
     policy = tiny_policy(dtype=torch.float64)
     before = weights(policy)
@@ -191,7 +191,7 @@ def test_one_non_finite_step_among_good_ones_is_recorded_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = train_run.make_objective
-    monkeypatch.setattr(train_run, "make_objective", lambda section: _Poisoned(make(section), "row7", []))
+    monkeypatch.setattr(train_run, "make_objective", lambda *what: _Poisoned(make(*what), "row7", []))
     policy, emitted = train(tmp_path, SftObjective())
     assert [r["rows"] for r in emitted if "skipped" in r] == [["row7"]]
     assert bool(torch.isfinite(weights(policy)).all())

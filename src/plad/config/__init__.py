@@ -7,6 +7,15 @@ from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.data import Columns, DataSection, RunSection
+from plad.config.distillation import (
+    DistillmObjective,
+    FDistillObjective,
+    GkdObjective,
+    KdObjective,
+    LogitObjective,
+    MiniLlmObjective,
+    StorableObjective,
+)
 from plad.config.engines import (
     AnswerColumns,
     Endpoint,
@@ -62,18 +71,24 @@ __all__ = [
     "Config",
     "DataSection",
     "DistillSection",
+    "DistillmObjective",
     "DpoObjective",
     "DropRules",
     "EmbeddingJudge",
     "Endpoint",
     "Engine",
     "EvaluateSection",
+    "FDistillObjective",
     "FileEngine",
     "GenerateSection",
+    "GkdObjective",
     "Judge",
+    "KdObjective",
     "LipoObjective",
+    "LogitObjective",
     "LoraSection",
     "MarginObjective",
+    "MiniLlmObjective",
     "ModelSection",
     "Objective",
     "OpenAIEngine",
@@ -100,6 +115,7 @@ __all__ = [
     "Share",
     "SimpoObjective",
     "SlicObjective",
+    "StorableObjective",
     "StudentSection",
     "SweepRange",
     "SweepSection",
@@ -139,6 +155,21 @@ class Config(Section):
         if wants and self.generate.samples == 1:
             raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
         return self
+
+    @model_validator(mode="after")
+    def _logits_are_here(self) -> "Config":
+        wanting = [o.type for o in self.objectives if isinstance(o, LogitObjective)]
+        if wanting and not self.teacher.local:
+            raise ValueError(
+                f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
+                "PLaD (rank, margin) and SeqKD (sft) need nothing else"
+            )
+        return self
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All that students are trained with."""
+        return (self.distill.objective,)
 
     @property
     def student_samples(self) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import Field
 
 from plad.config.base import PositiveInt, Section
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.errors import ConfigError
 
 Normalization = Literal["sum", "mean"]
@@ -117,7 +118,12 @@ Objective = Annotated[
     | RrhfObjective
     | LipoObjective
     | SimpoObjective
-    | SftObjective,
+    | SftObjective
+    | KdObjective
+    | FDistillObjective
+    | MiniLlmObjective
+    | GkdObjective
+    | DistillmObjective,
     Field(discriminator="type"),
 ]
 

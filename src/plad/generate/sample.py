@@ -55,7 +55,7 @@ def sample(
         return
     prompts = itertools.chain([first], prompts)
     budget = prefill_tokens or (256 if base.device.type == "cpu" else 4096)
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         if slots_agree(base, first[0]):
             with plan_attention(base):
                 sampler = SlotSampler(base, slots=slots, prefill_tokens=budget, eos_ids=eos_ids, on_finish=on_finish)
@@ -72,7 +72,7 @@ def _checked(prompts: Iterable[tuple[Prompt, list[Request]]]) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block, each module's own mode after it."""
     training = [m for m in model.modules() if m.training]
     model.eval()

@@ -198,10 +198,14 @@ class SlotSampler:
             last=self.last,
         )
         read = self._tensor([*range(len(decoding)), *ends])
-        with read_at(self.model, read, len(ids)):
+        return self.logits(self._tensor(ids)[None], self._tensor(positions)[None], read, plan)
+
+    def logits(self, ids: Tensor, positions: Tensor, read: Tensor, plan: StepPlan) -> Tensor:
+        """Logits [N, V] at the tokens `read` [N] of a row of ids and positions, [1, T] each."""
+        with read_at(self.model, read, ids.shape[1]):
             return self.model(
-                input_ids=self._tensor(ids)[None],
-                position_ids=self._tensor(positions)[None],
+                input_ids=ids,
+                position_ids=positions,
                 use_cache=False,
                 logits_to_keep=read,
                 plad_plan=plan,

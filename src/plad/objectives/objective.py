@@ -18,7 +18,7 @@ class ObjectiveOut:
     Attributes:
         losses: [G]; the loss of a batch is their sum over the sum of the groups' weights.
         active: [G] bool; where false, loss and gradient are exactly zero.
-        metrics: name -> [G], without gradient.
+        metrics: name -> [G], without gradient; not a number where a metric doesn't apply to a group.
     """
 
     losses: Tensor
@@ -31,7 +31,12 @@ class Objective(Protocol):
 
     @property
     def states(self) -> bool:
-        """Whether it needs the states of the texts beside their log-probabilities."""
+        """Whether it needs the states behind every token."""
+        ...
+
+    @property
+    def logits(self) -> bool:
+        """Whether it needs log-probabilities."""
         ...
 
     def weight(self, group: Group) -> float:
@@ -51,6 +56,11 @@ class SftLoss:
     def states(self) -> bool:
         """Log-probabilities are enough."""
         return False
+
+    @property
+    def logits(self) -> bool:
+        """It needs them."""
+        return True
 
     def weight(self, group: Group) -> float:
         """Completion tokens of the group."""

@@ -77,6 +77,11 @@ class Pairwise(ABC):
         """Whether it needs the states of the texts beside their log-probabilities."""
         return False
 
+    @property
+    def logits(self) -> bool:
+        """It needs log-probabilities."""
+        return True
+
     @abstractmethod
     def of_pairs(self, texts: Texts) -> tuple[Tensor, dict[str, Tensor]]:
         """[P] losses, and further metrics [P]."""

@@ -145,8 +145,8 @@ def _tokenizer_class(folder: Path) -> str | None:
     return json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
 
 
-def check_prompt(section: ModelSection, role: str) -> None:
-    """Find out, without its weights, whether a policy's model is there and its prompt format can be made.
+def check_prompt(section: ModelSection, role: str) -> PromptFormat:
+    """The prompt format of a policy, made without its weights: shows whether its model is there.
 
     Raises:
         PolicyError: it isn't or can't; the key is named.
@@ -155,7 +155,7 @@ def check_prompt(section: ModelSection, role: str) -> None:
     named = (folder / "generation_config.json").is_file()
     generation = GenerationConfig.from_pretrained(folder, local_files_only=True) if named else None
     try:
-        make_prompt_format(load_tokenizer(folder), section.prompt, generation)
+        return make_prompt_format(load_tokenizer(folder), section.prompt, generation)[0]
     except PolicyError as e:
         where = f"{role}.{e.where}" if (e.where or "").startswith("prompt.") else e.where
         raise PolicyError(e.what, where=where, fix=e.fix) from None

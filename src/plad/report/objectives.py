@@ -2,9 +2,15 @@
 
 from plad.config import (
     AnchoredObjective,
+    DistillmObjective,
     DpoObjective,
+    FDistillObjective,
+    GkdObjective,
+    KdObjective,
     LipoObjective,
+    LogitObjective,
     MarginObjective,
+    MiniLlmObjective,
     Objective,
     PairObjective,
     RankObjective,
@@ -17,6 +23,8 @@ from plad.config import (
 
 def in_words(objective: Objective) -> str:
     """One sentence's worth: the loss, its settings, and what stands beside it."""
+    if isinstance(objective, LogitObjective):
+        return _on_logits(objective)
     if not isinstance(objective, PairObjective):
         return _loss(objective)
     parts = [_loss(objective), f"log-likelihood of a text as the {objective.length_normalization} over its tokens"]
@@ -26,6 +34,35 @@ def in_words(objective: Objective) -> str:
     if isinstance(objective, AnchoredObjective) and objective.anchor_weight:
         parts.append(f"plus {objective.anchor_weight:g} x squared distance from the starting student, halved")
     return ", ".join(parts)
+
+
+_DIVERGENCES = {
+    "kl": "forward KL on the teacher's texts",
+    "rkl": "reverse KL on the student's texts",
+    "js": "Jensen-Shannon divergence on both models' texts",
+    "tvd": "total variation distance on both models' texts",
+    "skl": "skew KL",
+    "srkl": "skew reverse KL",
+}
+
+
+def _on_logits(objective: LogitObjective) -> str:
+    match objective:
+        case KdObjective():
+            return f"standard distillation: {objective.ratio:g} x forward KL, the rest cross-entropy"
+        case FDistillObjective():
+            return f"f-distill: {_DIVERGENCES[objective.divergence]} ({objective.student_samples} student samples)"
+        case GkdObjective():
+            return (
+                f"generalised distillation (GKD): Jensen-Shannon divergence with beta {objective.beta:g}, on the "
+                f"student's own samples in {objective.student_share:.0%} of the steps"
+            )
+        case DistillmObjective():
+            return f"DistiLLM: {_DIVERGENCES[objective.divergence]}, skew {objective.skew:g}"
+        case MiniLlmObjective():
+            return f"MiniLLM: reverse KL by policy gradient, {objective.teacher_mix:.0%} of the teacher mixed in"
+        case _:
+            raise AssertionError(objective)
 
 
 def _loss(objective: Objective) -> str:
@@ -50,3 +87,5 @@ def _loss(objective: Objective) -> str:
             return f"listwise preference optimisation (LiPO-lambda): beta {objective.beta:g}"
         case SimpoObjective():
             return f"simple preference optimisation (SimPO): beta {objective.beta:g}, gamma {objective.gamma:g}"
+        case _:
+            raise AssertionError(objective)

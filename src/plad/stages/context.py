@@ -62,11 +62,13 @@ class Context:
         return iter_examples_jsonl(self.run / f"data/{split}.jsonl")
 
 
-def fine_tuned(ctx: Context, role: str) -> Any:
-    """The fine-tuned policy, its adapter merged."""
+def fine_tuned(ctx: Context, role: str, *, dtype: str | None = None) -> Any:
+    """The fine-tuned policy, its adapter merged, in the given type or its section's."""
     from plad.policy.load import load_policy
 
     section = ctx.policy_section(role)
+    if dtype is not None:
+        section = section.model_copy(update={"dtype": dtype})
     if role == "teacher" and not ctx.config.teacher.sft:
         return load_policy(section)
     verify_dir(ctx.run / f"sft/{role}")

@@ -11,6 +11,7 @@ from plad.records import Example
 from plad.rundir import atomic_dir, fingerprint, is_complete, verify_dir, write_json
 from plad.stages.context import Context
 from plad.stages.engines import check_teacher
+from plad.stages.logits import check_logits
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
@@ -107,6 +108,7 @@ def sft(ctx: Context) -> dict[str, Any]:
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
         if role == "student" or ctx.config.teacher.local:
             check_prompt(ctx.policy_section(role), role)
+    check_logits(ctx.config.objectives, ctx.policy_section("student"), ctx.policy_section("teacher"))
     counts: dict[str, Any] = {}
     for role in ROLES:
         if role == "teacher" and not ctx.config.teacher.sft:

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from plad.config import DistillSection, SftObjective
+from plad.config import DistillSection, LogitObjective, SftObjective
 from plad.records import Pair
 from plad.stages.context import Context
+from plad.stages.logits import prepare_logits
 from plad.stages.measure import prepare_pairs
 from plad.train.prepare import require_groups, trainable
 
@@ -49,13 +50,14 @@ def _validator(ctx: Context, settings: DistillSection, policy: Any, probe: list[
 
 
 def train_student(
-    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair]
+    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], *, steps: int | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Train a policy on pairs; keep its best weights by validation.
+    """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
 
     Args:
         name: of the method; its metrics rows and its checkpoints go under it.
         policy: where training starts, without an adapter.
+        steps: how many to take. Default: what `settings.epochs` passes over the pairs' prompts make.
 
     Returns:
         The trained policy, its adapter merged, and counts.
@@ -76,6 +78,10 @@ def train_student(
     is_sft = isinstance(settings.objective, SftObjective)
     encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), limit) if is_sft else ranked
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
+    teacher = texts = None
+    if isinstance(settings.objective, LogitObjective):
+        found = prepare_logits(ctx, name, settings, policy, pairs, steps)
+        encoded, teacher, texts = found.encoded, found.teacher, found.texts
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
     keep = KeepBest(
@@ -98,6 +104,9 @@ def train_student(
         emit=run.append_metrics,
         seed=cfg.run.seed,
         callbacks=[keep] if validated else [],
+        teacher=teacher,
+        texts=texts,
+        steps=steps,
     )
     counts |= {**encoded.counts(), **prepared.counts}
     if validated:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,8 @@ def settings_of(trial: Any) -> dict[str, str]:
     return dict(o.split("=", 1) for o in overrides)
 
 
-def found(study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
-    """Words and table of a sweep as it stands; trials from the best to the worst, then the others.
-
-    Args:
-        place: from a trial's number to the overrides that say where it is kept.
-    """
+def found(folder: Path, study: Any, space: Space) -> Found:
+    """Words and table of a sweep as it stands; trials from the best to the worst, then the others."""
     metric = space.section.metric
     best = studies.best(study)
     trials = study.get_trials(deepcopy=False)
@@ -64,7 +60,7 @@ def found(study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
         _notes(best, waiting),
         Table("Trials", columns, rows),
         str(best.number),
-        _command(best, space, place),
+        _command(folder, best, space),
     )
 
 
@@ -113,17 +109,18 @@ def _row(trial: Any, metric: str, keys: Sequence[str]) -> tuple[Cell, ...]:
     return (Cell(str(trial.number)), value, *cells, time, Cell(note))
 
 
-def _command(best: Any, space: Space, place: Callable[[int], list[str]]) -> str:
-    parts = [*space.overrides, *best.user_attrs["overrides"], *place(best.number)]
+def _command(folder: Path, best: Any, space: Space) -> str:
+    run = best.user_attrs.get("same_as", best.number)
+    parts = [*space.overrides, *best.user_attrs["overrides"], f"run.dir={folder / 'trials' / str(run)}"]
     return shlex.join(["plad", "run", str(space.path), *parts])
 
 
-def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
+def write_report(folder: Path, study: Any, space: Space) -> Found:
     """Write report/index.html and report/report.md; returns what they say."""
     from plad.report.html import render
     from plad.report.markdown import escape, table_text
 
-    said = found(study, space, place)
+    said = found(folder, study, space)
     page = render(
         "sweep.html",
         None,

@@ -18,9 +18,12 @@ from plad.objectives.make import make_objective
 from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir import fingerprint, keep_metrics
+from plad.scoring.divergence import Teacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
+from plad.train.memory import PeakMemory
+from plad.train.rollouts import TextSource
 from plad.train.trainer import GroupTrainer
 
 log = logging.getLogger("plad")
@@ -47,10 +50,16 @@ class _Progress(TrainerCallback):
         self._open.close()
 
 
+def planned_steps(settings: TrainSettings, rows: int) -> int:
+    """Steps that the passes over `rows` groups make."""
+    a_pass = math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation_steps)
+    return math.ceil(a_pass * settings.epochs)
+
+
 def _arguments(
-    settings: TrainSettings, folder: Path, *, rows: int, seed: int, bf16: bool, on_cpu: bool
+    settings: TrainSettings, folder: Path, *, rows: int, steps: int | None, seed: int, bf16: bool, on_cpu: bool
 ) -> TrainingArguments:
-    steps = math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation_steps) * settings.epochs
+    planned = planned_steps(settings, rows) if steps is None else steps
     made = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
@@ -58,7 +67,8 @@ def _arguments(
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=int(settings.warmup_ratio * steps),
+        max_steps=-1 if steps is None else steps,
+        warmup_steps=int(settings.warmup_ratio * planned),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -133,6 +143,9 @@ def train_policy(
     emit: Callable[[dict[str, Any]], None],
     seed: int,
     callbacks: Sequence[TrainerCallback] = (),
+    teacher: Teacher | None = None,
+    texts: TextSource | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Train `policy` in place.
 
@@ -143,9 +156,13 @@ def train_policy(
         stage: name in metrics rows.
         folder: where checkpoints go; training resumes from the newest one there.
         emit: receives each metrics row.
+        teacher: predicts the same tokens, for objectives on logits.
+        texts: says what each step trains on; default: its groups themselves.
+        steps: how many to take. Default: what `settings.epochs` passes over the groups make.
 
     Returns:
-        Counts: steps, tokens a second, seconds.
+        Counts: steps, seconds (validation included), train_seconds (without it, over all resumptions), peak_memory
+        (bytes of the process or the GPU), what was sampled.
 
     Raises:
         TrainingError: non-finite loss, damaged checkpoint, or a checkpoint of other settings.
@@ -157,6 +174,7 @@ def train_policy(
         **depends,
         "objective": objective.model_dump(mode="json"),
         "seed": seed,
+        "steps": steps,
         "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),
     }
     resume = _resume(folder, depends, metrics_file, stage)
@@ -171,15 +189,19 @@ def train_policy(
     progress = _Progress(stage, latest)
     trainer = GroupTrainer(
         policy.model,
-        _arguments(settings, folder, rows=len(groups), seed=seed, bf16=bf16, on_cpu=on_cpu),
+        _arguments(settings, folder, rows=len(groups), steps=steps, seed=seed, bf16=bf16, on_cpu=on_cpu),
         list(groups),
-        objective=make_objective(objective),
+        objective=make_objective(objective, policy.model, teacher),
         route=route,
         max_tokens=settings.max_tokens or (None if on_cpu else GPU_MAX_TOKENS),
         settings=depends,
         emit=record,
         callbacks=[progress, *callbacks],
+        texts=texts,
     )
+    if resume:
+        trainer.go_on(resume)
+    meter = PeakMemory(policy.device)
     try:
         with no_progress_bars():
             result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -187,4 +209,11 @@ def train_policy(
         progress.close()
     policy.model.eval()
     torch.nn.Module.to(policy.model, policy.dtype)
-    return {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1), "route": route}
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": round(result.metrics["train_runtime"], 1),
+        "train_seconds": round(trainer.seconds, 1),
+        "peak_memory": meter.peak(),
+        "route": route,
+        **({"samples": counts} if texts is not None and (counts := texts.counts()) else {}),
+    }

@@ -4,8 +4,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,8 @@ from plad.rundir import atomic_dir
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
-from plad.train.checkpoints import rotate
+from plad.train.checkpoints import PROGRESS, rotate
+from plad.train.rollouts import TextSource
 
 MAX_SKIPPED = 3  # non-finite steps in a row before training stops
 
@@ -42,6 +44,10 @@ class GroupTrainer(Trainer):
         max_tokens: most tokens in one forward pass; None for one group a pass.
         settings: what the run depends on, stored in each checkpoint.
         emit: receives one metrics row a step.
+        texts: says what each step trains on, from the groups that the data gives it; None for these themselves.
+
+    Attributes:
+        seconds: spent on steps so far, sampling included and validation not, over all resumptions.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class GroupTrainer(Trainer):
         settings: Mapping[str, Any],
         emit: Callable[[dict[str, Any]], None],
         callbacks: Sequence[TrainerCallback] = (),
+        texts: TextSource | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -66,20 +73,34 @@ class GroupTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.objective, self.route, self.max_tokens = objective, route, max_tokens
-        self.settings, self.emit = settings, emit
+        self.settings, self.emit, self.texts = settings, emit, texts
+        self.seconds = 0.0
         self._staging: Path | None = None
         self._skipped = 0
         self._reset_step()
 
     def _reset_step(self) -> None:
         self._scored: list[tuple[list[str], Tensor]] = []
-        self._sums: dict[str, Tensor] = {}
+        self._metrics: dict[str, list[Tensor]] = {}
         self._tokens = 0
         self._loss: Tensor | float = 0.0
         self._grad_norm = self._learning_rate = 0.0
         self._started: float | None = None
 
     # -- the step ---------------------------------------------------------------------------------
+
+    def get_batch_samples(  # type: ignore[override]
+        self, epoch_iterator: Iterator[dict[str, list[Group]]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, list[Group]]], Tensor]:
+        """The batches of one step, their texts sampled where the objective wants them so, and their weight."""
+        self._started = time.perf_counter()
+        batches = list(islice(epoch_iterator, num_batches))
+        if self.texts is not None and batches:
+            given = [g for batch in batches for g in batch["groups"]]
+            groups = self.texts.texts(self.state.global_step, given)
+            size = math.ceil(len(groups) / len(batches))
+            batches = [collate(groups[i : i + size]) for i in range(0, len(groups), size)]
+        return batches, self._get_num_items_in_batch(batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
         weight = sum(self.objective.weight(g) for batch in batch_samples for g in batch["groups"])
@@ -89,8 +110,6 @@ class GroupTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of one batch, row by row; rows in which no pair is active cost no backward."""
-        if self._started is None:
-            self._started = time.perf_counter()
         model.train()
         assert num_items_in_batch is not None
         scale = 1.0 / float(num_items_in_batch)
@@ -104,7 +123,8 @@ class GroupTrainer(Trainer):
 
     def _row_step(self, model: nn.Module, row: Sequence[Group], scale: float) -> Tensor:
         with self.compute_loss_context_manager():
-            out = self.objective(score(model, row, route=self.route, states=self.objective.states))
+            wanted = {"states": self.objective.states, "logits": self.objective.logits}
+            out = self.objective(score(model, row, route=self.route, **wanted))
             loss = out.losses.sum() * scale
         if bool(out.active.any()):
             self.accelerator.backward(loss)
@@ -115,7 +135,7 @@ class GroupTrainer(Trainer):
         self._scored.append(([g.id for g in row], losses))
         self._tokens += sum(len(g.prompt) + sum(map(len, g.completions)) for g in row)
         for name, values in metrics.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=values.device)) + values.detach().sum()
+            self._metrics.setdefault(name, []).append(values.detach())
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:  # type: ignore[override]
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -152,8 +172,8 @@ class GroupTrainer(Trainer):
 
     def step_metrics(self) -> dict[str, Any]:
         """Metrics of the step just taken; resets the sums."""
-        groups = max(1, sum(len(ids) for ids, _ in self._scored))
         seconds = time.perf_counter() - (self._started or 0.0)
+        self.seconds += seconds
         row: dict[str, Any] = {
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 4),
@@ -163,7 +183,8 @@ class GroupTrainer(Trainer):
             "tokens": self._tokens,
             "tokens_per_s": round(self._tokens / seconds, 1),
         }
-        row |= {name: float(total) / groups for name, total in self._sums.items()}
+        row |= {name: float(torch.cat(values).float().nanmean()) for name, values in self._metrics.items()}
+        row |= self.texts.metrics() if self.texts is not None else {}
         self._reset_step()
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
@@ -172,6 +193,13 @@ class GroupTrainer(Trainer):
         return 0
 
     # -- checkpoints ------------------------------------------------------------------------------
+
+    def go_on(self, checkpoint: Path) -> None:
+        """Take up time spent and texts sampled from a checkpoint; the rest is `train`'s."""
+        progress = json.loads((checkpoint / PROGRESS).read_text())
+        self.seconds = progress["seconds"]
+        if self.texts is not None:
+            self.texts.restore(progress["texts"])
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)
@@ -191,6 +219,8 @@ class GroupTrainer(Trainer):
                 shutil.move(file, staging / file.name)
             (staging / name).rmdir()
             (staging / "settings.json").write_text(json.dumps(dict(self.settings), default=str))
+            texts = self.texts.state() if self.texts is not None else {}
+            (staging / PROGRESS).write_text(json.dumps({"seconds": self.seconds, "texts": texts}))
         rotate(folder)
 
 

@@ -1,0 +1,58 @@
+"""Texts for training on logits: told apart by who wrote them, whatever a scorer preferred."""
+
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from plad.objectives.logits import Document
+from plad.pairs import TEACHER
+from plad.policy.prompt import PromptFormat
+from plad.records import Pair
+from plad.scoring.layout import Group
+
+
+def texts_of_pairs(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
+    """One group a prompt: the teacher's texts as its chosen completions, then the student's, each once.
+
+    A student's text is the very tokens that were sampled.
+    """
+    prompts: dict[str, Pair] = {}
+    found: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {}
+    for pair in pairs:
+        example = pair.id.rpartition("#")[0]
+        prompts.setdefault(example, pair)
+        teacher, student = found.setdefault(example, ({}, {}))
+        for text, source, tokens in (
+            (pair.chosen, pair.chosen_source, pair.chosen_token_ids),
+            (pair.rejected, pair.rejected_source, pair.rejected_token_ids),
+        ):
+            side = teacher if source == TEACHER else student
+            side.setdefault(text, tokens or tuple(prompt_format.encode_completion(text)))
+    return [
+        Group(example, prompt, (*teacher.values(), *student.values()), len(teacher))
+        for example, (teacher, student) in found.items()
+        for prompt in [tuple(prompt_format.encode_prompt(prompts[example].prompt))]
+    ]
+
+
+def with_targets(
+    groups: Sequence[Group], targets: Mapping[str, str | None], prompt_format: PromptFormat
+) -> list[Group]:
+    """The same prompts with the data's target as their only text; those without one are left out."""
+    return [
+        Group(g.id, g.prompt, (tuple(prompt_format.encode_completion(target)),))
+        for g in groups
+        if (target := targets.get(g.id))
+    ]
+
+
+def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[Document]:
+    """Plain text, cut into stretches of at most `length` tokens; each is predicted from its first token on."""
+    found: list[Document] = []
+    for i, text in enumerate(texts):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        for start in range(0, len(ids), length):
+            part = tuple(ids[start : start + length])
+            if len(part) > 1:
+                found.append(Document(f"document {i}:{start}", part[:1], (part[1:],), chosen=0))
+    return found

@@ -1,0 +1,191 @@
+"""Objectives on logits against slow literal readings of their papers, over whole models and real groups."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from plad.config import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective, Objective
+from plad.objectives.logits import Document, Rollout
+from plad.objectives.make import make_objective
+from plad.scoring.divergence import LiveTeacher
+from plad.scoring.layout import Group
+from plad.scoring.score import Route, score
+from tests.helpers import tiny_model
+
+V = 31
+GROUPS = [  # two texts of the teacher and one of the student's; one of each; the teacher's alone
+    Group("a", (5, 6, 7, 8), ((9, 10, 11, 2), (12, 13, 2), (14, 2)), 2),
+    Group("b", (20, 21), ((22, 23, 24, 25, 26, 2), (27, 28)), 1),
+    Group("c", (29,), ((30, 2),), 1),
+]
+TEACHER_ALONE = [replace(g, completions=g.completions[: g.chosen]) for g in GROUPS]
+STUDENT_ALONE = [replace(g, completions=g.completions[g.chosen :], chosen=0) for g in GROUPS[:2]]
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[nn.Module, nn.Module]:
+    return tuple(tiny_model("llama", V, dtype=torch.float64, seed=seed, initializer_range=0.3) for seed in (0, 1))  # type: ignore[return-value]
+
+
+def probabilities(model: nn.Module, prompt: tuple[int, ...], text: tuple[int, ...], temperature: float) -> Tensor:
+    """[L, V] by one plain forward of one text."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *text]])).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).softmax(-1)
+
+
+def literal(models: Any, groups: list[Group], of: Callable[..., float], temperature: float = 1.0) -> float:
+    """sum over kinds of the mean over the kind's texts of `of(kind, p, q, own)`, over tokens of an average text."""
+    student, teacher = models
+    total = tokens = 0.0
+    for group in groups:
+        kinds = [("teacher", range(group.chosen)), ("student", range(group.chosen, len(group.completions)))]
+        kinds = [(kind, texts) for kind, texts in kinds if texts]
+        for kind, texts in kinds:
+            for i in texts:
+                text = group.completions[i]
+                q = probabilities(student, group.prompt, text, temperature)
+                own = probabilities(student, group.prompt, text, 1.0)
+                p = probabilities(teacher, group.prompt, text, temperature)
+                for t, token in enumerate(text):
+                    total += of(kind, p[t].tolist(), q[t].tolist(), own[t, token].item()) / len(texts)
+            tokens += sum(len(group.completions[i]) for i in texts) / len(texts) / len(kinds)
+    return total / tokens
+
+
+def found(models: Any, groups: list[Group], section: Objective) -> float:
+    """The loss of a batch as the trainer makes it."""
+    student, teacher = models
+    objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
+    out = objective(score(student, groups, states=objective.states, logits=objective.logits))
+    assert bool(out.active.all())
+    assert bool(torch.stack(list(out.metrics.values())).isfinite().any(0).all()), "every group has figures"
+    return out.losses.sum().item() / sum(map(objective.weight, groups))
+
+
+def kl(a: list[float], b: list[float]) -> float:
+    return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True))
+
+
+def test_standard_distillation(models: Any) -> None:
+    """ratio T^2 KL(p || q) - (1 - ratio) log q(y), a mean over tokens; log q(y) at temperature 1."""
+    section = KdObjective(ratio=0.3, temperature=2.0)
+    expected = literal(models, TEACHER_ALONE, lambda k, p, q, own: 0.3 * 4 * kl(p, q) - 0.7 * math.log(own), 2.0)
+    assert found(models, TEACHER_ALONE, section) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_f_distill(models: Any, temperature: float) -> None:
+    """JS: (1 - beta) KL(p || m) on the teacher's texts, beta KL(q || m) on the student's; TVD: half of it on each."""
+
+    def js(kind: str, p: list[float], q: list[float], own: float) -> float:
+        m = [0.3 * b + 0.7 * a for a, b in zip(p, q, strict=True)]
+        return temperature**2 * (0.7 * kl(p, m) if kind == "teacher" else 0.3 * kl(q, m))
+
+    def tvd(kind: str, p: list[float], q: list[float], own: float) -> float:
+        return temperature**2 * 0.5 * 0.5 * sum(abs(a - b) for a, b in zip(p, q, strict=True))
+
+    options: dict[str, Any] = {"temperature": temperature}
+    cases: list[tuple[list[Group], FDistillObjective, Callable[..., float]]] = [
+        (GROUPS, FDistillObjective(divergence="js", beta=0.3, **options), js),
+        (GROUPS, FDistillObjective(divergence="tvd", **options), tvd),
+        (TEACHER_ALONE, FDistillObjective(divergence="kl", **options), lambda k, p, q, o: temperature**2 * kl(p, q)),
+        (STUDENT_ALONE, FDistillObjective(divergence="rkl", **options), lambda k, p, q, o: temperature**2 * kl(q, p)),
+    ]
+    for groups, section, of in cases:
+        assert found(models, groups, section) == pytest.approx(literal(models, groups, of, temperature), abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [TEACHER_ALONE, STUDENT_ALONE])
+@pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
+def test_generalised_distillation_is_the_same_on_either_text(models: Any, groups: list[Group], beta: float) -> None:
+    def of(kind: str, p: list[float], q: list[float], own: float) -> float:
+        m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+        inside = beta * kl(p, m) + (1 - beta) * kl(q, m)
+        return {0.0: kl(p, q), 1.0: kl(q, p)}.get(beta, inside)
+
+    assert found(models, groups, GkdObjective(beta=beta)) == pytest.approx(literal(models, groups, of), abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [TEACHER_ALONE, STUDENT_ALONE])
+def test_distillm(models: Any, groups: list[Group]) -> None:
+    def skl(kind: str, p: list[float], q: list[float], own: float) -> float:
+        return kl(p, [0.1 * a + 0.9 * b for a, b in zip(p, q, strict=True)])
+
+    def srkl(kind: str, p: list[float], q: list[float], own: float) -> float:
+        return kl(q, [0.9 * a + 0.1 * b for a, b in zip(p, q, strict=True)])
+
+    for name, of in (("skl", skl), ("srkl", srkl)):
+        section = DistillmObjective.model_validate({"divergence": name})
+        assert found(models, groups, section) == pytest.approx(literal(models, groups, of), abs=1e-6)
+
+
+def rollout(group: Group, seed: int) -> Rollout:
+    """The student's text of a group, with numbers that a rollout might have."""
+    (text,) = group.completions
+    torch.manual_seed(seed)
+    numbers = {
+        name: tuple(torch.empty(len(text)).uniform_(low, high).tolist())
+        for name, low, high in (("old_logps", -5, -2), ("advantages", -2, 2), ("weights", 0.5, 1.5))
+    }
+    return Rollout(group.id, group.prompt, (text,), chosen=0, **numbers)
+
+
+def test_minillm(models: Any) -> None:
+    """single_step KL(q || p) + the clipped policy loss, a mean over the rollouts' tokens; documents' scaled
+    cross-entropy beside it, outside that mean's count."""
+    rollouts = [rollout(group, seed) for seed, group in enumerate(STUDENT_ALONE)]
+    tokens = sum(len(r.completions[0]) for r in rollouts)
+    document = Document("d", (3,), ((4, 5, 6),), chosen=0, scale=0.25)
+    student, teacher = models
+    expected = 0.0
+    for r in rollouts:
+        (text,) = r.completions
+        q, p = (probabilities(m, r.prompt, text, 1.0) for m in (student, teacher))
+        for t, token in enumerate(text):
+            ratio = r.weights[t] * q[t, token].item() / math.exp(r.old_logps[t])
+            clipped = min(max(ratio, 0.8), 1.2)
+            policy = max(-r.advantages[t] * ratio, -r.advantages[t] * clipped)
+            expected += 0.5 * kl(q[t].tolist(), p[t].tolist()) + policy
+    own = probabilities(student, (3,), (4, 5, 6), 1.0)
+    expected -= 0.25 * sum(own[t, token].log().item() for t, token in enumerate((4, 5, 6)))
+    section = MiniLlmObjective(single_step=0.5)
+    assert found(models, [rollouts[0], document, rollouts[1]], section) == pytest.approx(expected / tokens, abs=1e-6)
+
+
+def test_minillm_sends_the_gradient_of_a_likely_rollout_through_the_ratio_alone(models: Any) -> None:
+    """Old log-probabilities, advantages and weights are numbers; the teacher has no gradient."""
+    student, teacher = models
+    student.requires_grad_(True)
+    teacher.requires_grad_(True)
+    section = MiniLlmObjective()
+    objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
+    out = objective(score(student, [rollout(STUDENT_ALONE[0], 0)], states=True, logits=False))
+    out.losses.sum().backward()
+    assert all(p.grad is not None for p in student.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+    student.zero_grad()
+
+
+def test_a_batch_may_be_split_anyhow(models: Any) -> None:
+    """Losses and weights of groups scored together are those of groups scored alone."""
+    student, teacher = models
+    for section in (KdObjective(), FDistillObjective(), GkdObjective(), DistillmObjective()):
+        objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
+        groups = GROUPS if isinstance(section, FDistillObjective) else TEACHER_ALONE
+        together = objective(score(student, groups, states=True, logits=False)).losses
+        alone = [objective(score(student, [g], states=True, logits=False)).losses for g in groups]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-9)
+
+
+def test_the_order_of_equal_texts_does_not_matter(models: Any) -> None:
+    """The mean over a kind's texts: swapping two of the teacher's changes nothing."""
+    a = GROUPS[0]
+    swapped = replace(a, completions=(a.completions[1], a.completions[0], a.completions[2]))
+    section = FDistillObjective()
+    assert found(models, [a], section) == pytest.approx(found(models, [swapped], section), abs=1e-9)
