@@ -251,21 +251,29 @@ def _print(found: Any, as_json: bool, view: Any) -> None:
 def export(
     run: RunPath,
     to: Annotated[
-        Literal["trl", "merged"],
+        Literal["trl", "merged", "gguf", "hub"],
         typer.Option(
             "--to",
-            metavar="trl|merged",
-            help="trl: the pairs as preference JSONL. merged: the student as one model folder.",
+            metavar="trl|merged|gguf|hub",
+            help="trl: the pairs as preference JSONL. merged: the student as one model folder. gguf: the student as "
+            "one file. hub: the student with its card, uploaded with the token of HF_TOKEN.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="PATH", help="Default: RUN/export/pairs.jsonl or RUN/export/merged."),
+        typer.Option("--out", metavar="PATH", help="Default: in RUN/export."),
     ] = None,
+    repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Repository on the hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository on the hub may be seen by all.")] = False,
 ) -> None:
     """Hand over the pairs or the student."""
     with guard():
+        if to == "hub":
+            from plad.hub import push
+
+            typer.echo(f"uploaded: {push(run, repo, public=public)}")
+            return
         from plad.export import export as hand_over
 
         typer.echo(f"wrote {hand_over(run, to, out)}")

@@ -131,6 +131,10 @@ def test_status_show_compare_and_export(finished: Path, tmp_path: Path) -> None:
     assert rows[0].keys() == {"prompt", "chosen", "rejected"}
     plad("export", run, "--to", "merged", "--out", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.num_hidden_layers == 2
+    plad("export", run, "--to", "gguf", "--out", tmp_path / "student.gguf")
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="student.gguf")
+    for name, weight in AutoModelForCausalLM.from_pretrained(run / "student").state_dict().items():
+        assert weight.equal(read.state_dict()[name]), name
 
 
 def test_stage_by_stage_equals_one_run(finished: Path, tmp_path: Path) -> None:

@@ -1,48 +1,15 @@
 """The model card of a distilled student: README.md of its folder."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from plad.config import Config, PruneInit
 from plad.redact import redact
+from plad.report.card_metadata import front_matter, shown_name
 from plad.report.markdown import escape, table_text
 from plad.report.objectives import in_words
 from plad.report.tables import differences_table, results_table
 from plad.report.verdict import verdict
-
-_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def hub_name(name: str) -> str | None:
-    """`owner/name` if it can be one; None for folders and files of this machine."""
-    if not _HUB.fullmatch(name) or name.startswith(".") or name.endswith(".gguf") or Path(name).exists():
-        return None
-    return name
-
-
-def shown_name(name: str) -> str:
-    """A model or data file as a stranger may see it: the hub name, or the last part of a path."""
-    return hub_name(name) or Path(name).name or name
-
-
-def _front_matter(config: Config) -> str:
-    base = hub_name(config.student.model)
-    dataset = hub_name(config.data.train.partition(":")[0])
-    fields: dict[str, Any] = {
-        "license": "other",
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["plad", "distillation", "preference-distillation"],
-    }
-    if base:
-        fields |= {"base_model": base, "base_model_relation": "finetune"}
-    if dataset:
-        fields["datasets"] = [dataset]
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
 def _method(config: Config) -> str:
@@ -54,8 +21,7 @@ def _method(config: Config) -> str:
         f"- {line}"
         for line in (
             f"Student: {escape(shown_name(config.student.model))}{start}, first fine-tuned on human targets.",
-            f"Teacher: {escape(shown_name(config.teacher.model))}"
-            f"{', fine-tuned on the same targets' if config.teacher.sft else ', as it is'}.",
+            f"Teacher: {escape(shown_name(config.teacher.model))}{_teacher(config)}.",
             "Pairs: the teacher's answer is preferred to the fine-tuned student's, both sampled at temperature "
             f"{config.generate.temperature:g} with at most {config.generate.max_new_tokens} tokens (PLaD, "
             "arXiv 2406.02886).",
@@ -100,20 +66,42 @@ _LIMITS = """\
 
 _USE = """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+model = {auto}.from_pretrained("path/to/this/folder")
 ```"""
 
 
-def card_text(config: Config, counts: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
+def _evaluated(metrics: Mapping[str, Any]) -> str:
+    """How the figures were made: every judge with its rule, n, intervals."""
+    method = metrics["method"]
+    judges = [f"- Judge {escape(j)}: {escape(_described(d))}." for j, d in method.get("judges", {}).items()]
+    said = f"{metrics['n']:,} test prompts; {method['interval']}, {method['resamples']:,} resamples; one seed"
+    return "\n".join([f"- {escape(said)}.", *judges])
+
+
+def _described(judge: Mapping[str, Any]) -> str:
+    shown = {k: shown_name(v) if k == "model" else v for k, v in judge.items() if isinstance(v, str)}
+    return "; ".join(f"{k} {v}" for k, v in shown.items())
+
+
+def _teacher(config: Config) -> str:
+    if not config.teacher.local:
+        return ", as it answers behind " + ("an endpoint" if config.teacher.engine.type == "openai" else "a file")
+    return ", fine-tuned on the same targets" if config.teacher.sft else ", as it is"
+
+
+def card_text(
+    config: Config, counts: Mapping[str, Any], metrics: Mapping[str, Any] | None, *, seq2seq: bool = False
+) -> str:
     """The card: what, from what, how, how good, and what to mind.
 
     Args:
         config: of the run.
         counts: the run's manifest, for its stages' counts.
         metrics: contents of eval/metrics.json, or None before the evaluation.
+        seq2seq: whether the student is an encoder-decoder model.
 
     Returns:
         Markdown with the hub's YAML front matter. Paths of this machine don't appear in it.
@@ -123,15 +111,16 @@ def card_text(config: Config, counts: Mapping[str, Any], metrics: Mapping[str, A
     prompt = f"template {settings.template!r}" if settings.template else f"{settings.format} format"
     system = f", system message {settings.system!r}" if settings.system else ""
     parts = [
-        _front_matter(config),
+        front_matter(config, metrics, seq2seq=seq2seq),
         f"# {escape(student)}, distilled from {escape(teacher)}",
         "A small language model for one task, made with plad by preference-based distillation.",
         "## Use",
-        _USE,
+        _USE.format(auto="AutoModelForSeq2SeqLM" if seq2seq else "AutoModelForCausalLM"),
         f"Prompts: {escape(prompt + system)}. Answers were evaluated at up to "
         f"{config.evaluation_max_new_tokens} tokens.",
         "## Results",
         *_results(metrics),
+        *(["How it was measured:", _evaluated(metrics)] if metrics else []),
         "## Data",
         _data(config, counts),
         "## Method",

@@ -101,9 +101,11 @@ def teacher_source(ctx: Context) -> dict[str, Any]:
     return {**teacher.engine.shaping(), "model": teacher.model, "revision": teacher.revision, "prompt": prompt}
 
 
-def student_card(ctx: Context) -> str:
-    """The text of the model card beside the student."""
+def student_card(ctx: Context, folder: Path) -> str:
+    """The text of the model card beside the student in `folder`."""
     from plad.report.card import card_text
 
-    metrics = ctx.run / "eval/metrics.json"
-    return card_text(ctx.config, ctx.run.manifest, json.loads(metrics.read_text()) if metrics.is_file() else None)
+    file = ctx.run / "eval/metrics.json"
+    metrics = json.loads(file.read_text()) if file.is_file() else None
+    seq2seq = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder", False)
+    return card_text(ctx.config, ctx.run.manifest, metrics, seq2seq=seq2seq)

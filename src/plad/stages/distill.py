@@ -16,5 +16,5 @@ def distill(ctx: Context) -> dict[str, Any]:
     policy, counts = train_student(ctx, "distill", ctx.config.distill, fine_tuned(ctx, "student"), pairs)
     with atomic_dir(ctx.run / "student") as staging:
         save_policy(policy, staging)
-        (staging / "README.md").write_text(student_card(ctx), encoding="utf-8")
+        (staging / "README.md").write_text(student_card(ctx, staging), encoding="utf-8")
     return counts

@@ -11,5 +11,5 @@ def report(ctx: Context) -> dict[str, Any]:
     from plad.report.page import render_report
 
     render_report(ctx.run.path)
-    write_text(ctx.run / "student/README.md", student_card(ctx))
+    write_text(ctx.run / "student/README.md", student_card(ctx, ctx.run / "student"))
     return {}
