@@ -12,7 +12,15 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from plad.config import LoraSection, ModelSection, PromptSection
 from plad.policy.load import Policy, load_policy, make_policy
@@ -43,6 +51,7 @@ FAMILIES = (
     "phi",
     "bloom",
 )
+ENCODER_DECODERS = ("t5", "flan_t5", "mt5", "bart")
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<unk>")
 
@@ -100,7 +109,31 @@ _LLAMA_LIKE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
+_T5: dict[str, Any] = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.0,
+}
+_GATED: dict[str, Any] = {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _SHAPES: dict[str, dict[str, Any]] = {
+    "t5": _T5,
+    "flan_t5": _GATED,
+    "mt5": _GATED,
+    "bart": {
+        "d_model": 32,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 256,
+        "decoder_start_token_id": 2,
+        "forced_bos_token_id": 1,
+        "dropout": 0.0,
+    },
     "llama": _LLAMA_LIKE,
     "qwen2": _LLAMA_LIKE,
     "qwen3": {**_LLAMA_LIKE, "head_dim": 8},
@@ -154,11 +187,11 @@ def tiny_model(
     seed: int = 0,
     **overrides: Any,
 ) -> PreTrainedModel:
-    """A seeded random causal language model of one family, in evaluation mode.
+    """A seeded random language model of one family, in evaluation mode.
 
     Args:
-        family: one of FAMILIES.
-        layers: number of decoder layers.
+        family: one of FAMILIES or ENCODER_DECODERS.
+        layers: number of decoder layers, and of encoder layers.
         eos, pad, bos: ids written to the config and the generation config.
         overrides: fields of the family's config class.
     """
@@ -166,17 +199,22 @@ def tiny_model(
     if family == "gpt_neo":
         kinds = [["global", "local"][i % 2] for i in range(layers)]
         shape |= {"num_layers": layers, "attention_types": [[[kind], 1] for kind in kinds]}
+    elif family == "bart":
+        shape |= {"encoder_layers": layers, "decoder_layers": layers}
     else:
-        shape["n_layer" if "n_layer" in shape else "num_hidden_layers"] = layers
+        shape[next((n for n in ("n_layer", "num_layers") if n in shape), "num_hidden_layers")] = layers
     ids: dict[str, Any] = {"eos_token_id": list(eos) if isinstance(eos, Sequence) else eos}
     ids |= {"pad_token_id": pad, "bos_token_id": bos}
-    config = AutoConfig.for_model(
-        "gemma3_text" if family == "gemma3" else family, vocab_size=vocab_size, **shape, **ids
-    )
+    kind = {"gemma3": "gemma3_text", "flan_t5": "t5"}.get(family, family)
+    config = AutoConfig.for_model(kind, vocab_size=vocab_size, **shape, **ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.generation_config = GenerationConfig(**ids)
+        loader = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
+        model = loader.from_config(config, dtype=dtype)
+        if family in ("flan_t5", "mt5"):  # their head is a matrix of its own
+            model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight) / 6)
+    more = {n: shape[n] for n in ("decoder_start_token_id", "forced_bos_token_id") if n in shape}
+    model.generation_config = GenerationConfig(**ids, **more)
     return model.eval()
 
 

@@ -1,17 +1,17 @@
 """Everything that can be found wrong with a run before a model is loaded, and what can't be found that way."""
 
 import importlib.util
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from plad.config import (
     Config,
     EmbeddingJudge,
     LogitObjective,
     ModelSection,
-    PruneInit,
     ReferenceJudge,
     RewardJudge,
     VerifiableJudge,
@@ -224,42 +224,33 @@ def _why_not(model: str) -> str:
 def _check_policy(
     found: Validation, config: Config, role: str, section: ModelSection, folder: Path, prepared: Prepared | None
 ) -> None:
-    from transformers import AutoConfig, GenerationConfig
-
-    from plad.policy.load import load_tokenizer
+    from plad.policy.folder import check_init, read_format
     from plad.policy.lora import read_adapter
-    from plad.policy.prompt import make_prompt_format
     from plad.policy.resolve import is_adapter
+    from plad.policy.room import context_of
 
-    tokenizer = load_tokenizer(folder)
     weights = _local_folder(read_adapter(folder).base, None) if is_adapter(folder) else folder
     if weights is None:
         found.not_checked.append(f"{role}: the adapter's base model is not on this machine")
         return
-    try:
-        model = AutoConfig.from_pretrained(weights, trust_remote_code=False, local_files_only=True).get_text_config()
-    except (OSError, ValueError, KeyError) as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise PolicyError(f"config.json can't be read: {first}", where=str(weights)) from None
-    has_more_eos = (weights / "generation_config.json").is_file()
-    generation = GenerationConfig.from_pretrained(weights, local_files_only=True) if has_more_eos else None
-    prompt, notes = make_prompt_format(tokenizer, section.prompt, generation)
+    prompt, notes, model = read_format(folder, weights, section.prompt)
     found.add("ok", role, "; ".join([section.model, *notes]))
-    init: Any = getattr(section, "init", None)
-    if isinstance(init, PruneInit) and init.layers >= model.num_hidden_layers:
-        raise PolicyError(
-            f"the model has {model.num_hidden_layers} layers, so {init.layers} can't be what is kept of them",
-            where=f"{role}.init.layers",
-            fix=f"give a number below {model.num_hidden_layers}",
-        )
+    check_init(getattr(section, "init", None), model, role)
     if prepared is not None:
-        context = getattr(model, "max_position_embeddings", None)
-        _check_lengths(found, config, role, prompt, prepared, context)
+        _check_lengths(found, config, role, prompt, prepared, *context_of(model))
 
 
 def _check_lengths(
-    found: Validation, config: Config, role: str, prompt: "PromptFormat", prepared: Prepared, context: int | None
+    found: Validation,
+    config: Config,
+    role: str,
+    prompt: "PromptFormat",
+    prepared: Prepared,
+    context: int | None,
+    apart: bool,
 ) -> None:
+    from plad.policy.room import fits
+
     lengths = {
         name: [(len(prompt.encode_prompt(e.prompt)), e) for e in getattr(prepared, name)]
         for name in ("sft", "distill", "validation", "test")
@@ -270,9 +261,10 @@ def _check_lengths(
         return
     answers = {"distill": config.generate.max_new_tokens}
     answers |= dict.fromkeys(("validation", "test"), config.evaluation_max_new_tokens)
-    over = {name: sum(n + answers[name] > context for n, _ in lengths[name]) for name in answers}
-    limit = min(config.sft.max_length or context, context)
-    over["sft"] = sum(n + _target_tokens(prompt, e) > limit for n, e in lengths["sft"])
+    over = {name: sum(not fits(n, answers[name], context, apart=apart) for n, _ in lengths[name]) for name in answers}
+    targets = [(n, _target_tokens(prompt, e)) for n, e in lengths["sft"]]
+    longer = config.sft.max_length or math.inf
+    over["sft"] = sum(not fits(n, t, context, apart=apart) or n + t > longer for n, t in targets)
     total = sum(over.values())
     state = "note" if total else "ok"
     found.add(

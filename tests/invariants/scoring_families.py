@@ -1,4 +1,4 @@
-"""Tiny random decoder-only models of every family, and groups to score with them."""
+"""Tiny random models of every family, and groups to score with them."""
 
 import random
 import sys
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plad.scoring.layout import Group
+from plad.scoring.score import Route
 
 VOCAB = 61
 WINDOW = 5
@@ -29,6 +30,17 @@ _LLAMA: dict[str, Any] = {
 }
 _SHORT_WINDOW: dict[str, Any] = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 _GEMMA: dict[str, Any] = {**_LLAMA, **_SHORT_WINDOW, "query_pre_attn_scalar": 8}
+_T5: dict[str, Any] = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 10,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+}
 _GPT: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "initializer_range": 0.3}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -67,6 +79,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "phi": ("Phi", {k: v for k, v in _LLAMA.items() if k != "head_dim"}),
+    "phi3": ("Phi3", {k: v for k, v in _LLAMA.items() if k != "head_dim"} | {"sliding_window": WINDOW}),
     "gpt_neo": (
         "GPTNeo",
         {
@@ -90,18 +103,59 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "experts_implementation": "eager",
         },
     ),
+    "t5": ("T5", _T5),
+    "flan_t5": ("T5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("MT5", {**_T5, "num_decoder_layers": 3}),
+    "bart": (
+        "Bart",
+        {
+            "d_model": 32,
+            **{
+                f"{part}_{name}": n
+                for part in ("encoder", "decoder")
+                for name, n in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))
+            },
+            "max_position_embeddings": 128,
+            "init_std": 0.3,
+            "dropout": 0.0,
+            "decoder_start_token_id": 2,
+            "scale_embedding": True,
+        },
+    ),
 }
 """Every window is shorter than the prompts of `some_groups`, every soft cap low enough to bend the scores."""
+
+ENCODER_DECODERS: dict[str, tuple[int, ...]] = {"t5": (0,), "flan_t5": (0,), "mt5": (0,), "bart": (2, 1)}
+"""What each decoder reads before a completion: BART's start token, and then the one it is made to write."""
+
+
+def routes(family: str) -> tuple[Route, ...]:
+    """The routes by which a family can be scored, the fastest first."""
+    if family in ENCODER_DECODERS:
+        return (Route.ENCODER, Route.PLAIN)
+    packs = family not in ("gpt_neo", "bloom", "gpt_oss")
+    return (*((Route.SEGMENTS,) if packs else ()), Route.CACHE, Route.PLAIN)
+
+
+ROUTES = [(family, route) for family in FAMILIES for route in routes(family)]
 
 
 def tiny(family: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
     """A tiny random model in evaluation mode."""
     name, settings = FAMILIES[family]
     config_class = getattr(transformers, f"{name}TextConfig" if name == "Gemma3" else f"{name}Config")
-    model_class = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
+    head = (
+        "LMHeadModel" if name == "GPT2" else "ForConditionalGeneration" if family in ENCODER_DECODERS else "ForCausalLM"
+    )
+    model_class = getattr(transformers, name + head)
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(0)
     model = model_class(config_class(vocab_size=VOCAB, **special, **{**settings, **changes}))
+    if family == "flan_t5":  # its head is a matrix of its own, as in the weights that were published
+        model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight) / 2)
+    if family == "bart":
+        model.final_logits_bias.normal_()
+        model.generation_config.forced_bos_token_id = 1
     return model.to(dtype).eval()
 
 
@@ -116,14 +170,24 @@ def some_groups(seed: int = 0) -> list[Group]:
     return [Group(f"g{i}", tokens(p), tuple(map(tokens, c))) for i, (p, c) in enumerate(shapes)]
 
 
+def plain_output(model: nn.Module, prompt: tuple[int, ...], completion: tuple[int, ...]) -> tuple[Tensor, slice]:
+    """[1, T, V] logits of one sequence by the model's ordinary forward, and where they predict its completion."""
+    config: Any = model.config
+    if not config.is_encoder_decoder:
+        return model(input_ids=torch.tensor([prompt + completion])).logits, slice(len(prompt) - 1, -1)
+    start = ENCODER_DECODERS[config.model_type]
+    rows = torch.tensor([start + completion])
+    return model(input_ids=torch.tensor([prompt]), decoder_input_ids=rows).logits, slice(len(start) - 1, -1)
+
+
 def plain_sums(model: nn.Module, groups: Sequence[Group]) -> Tensor:
     """[M] log-probability of each completion, one sequence at a time by the model's ordinary forward."""
     sums = []
     for group in groups:
         for completion in group.completions:
-            ids = torch.tensor([group.prompt + completion])
-            logps = torch.log_softmax(model(input_ids=ids).logits[0].to(torch.float64), -1)
-            sums.append(sum((logps[len(group.prompt) - 1 + i, t] for i, t in enumerate(completion)), torch.zeros(())))
+            logits, at = plain_output(model, group.prompt, completion)
+            logps = torch.log_softmax(logits[0, at].to(torch.float64), -1)
+            sums.append(sum((logps[i, t] for i, t in enumerate(completion)), torch.zeros(())))
     return torch.stack(sums)
 
 

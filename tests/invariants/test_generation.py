@@ -21,11 +21,14 @@ from plad.generate.sampling import Request
 from plad.policy.load import Policy
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
-from tests.helpers import CHATML, FAMILIES, tiny_model, tiny_policy, train_tokenizer
+from tests.helpers import CHATML, ENCODER_DECODERS, FAMILIES, tiny_model, tiny_policy, train_tokenizer
 
 SLOT_FAMILIES = tuple(f for f in FAMILIES if f not in ("gpt_neo", "bloom"))
 WIDE: dict[str, dict[str, Any]] = {
-    f: {"init_std": 0.4} if f == "opt" else {"initializer_range": 0.4} for f in FAMILIES
+    **{family: {"initializer_range": 0.4} for family in FAMILIES},
+    **{family: {} for family in ENCODER_DECODERS},
+    "opt": {"init_std": 0.4},
+    "bart": {"init_std": 0.4, "tie_word_embeddings": False},
 }  # weights so large that attention matters
 NEW = 10
 
@@ -44,23 +47,29 @@ def run(model: Any, requests: Sequence[Request], **options: Any) -> dict[str, tu
 EOS = tuple(range(2, 20))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+EVERY = (*FAMILIES, *ENCODER_DECODERS)
+
+
+@pytest.mark.parametrize("family", EVERY)
 def test_greedy_answers_are_those_of_transformers_generate(family: str) -> None:
     """Windows of 8 tokens, prompts of up to 40, three samples of which all are the same text."""
     model: Any = tiny_model(family, dtype=torch.float64, layers=3, **WIDE[family])
     prompts = random_prompts()
     requests = [Request(f"{i}.{k}", p, NEW, 0.0, k) for i, p in enumerate(prompts) for k in range(3)]
     ours = run(model, requests, slots=4, prefill_tokens=16)
+    started = {"bart": 2}.get(family, 1) if family in ENCODER_DECODERS else 0  # tokens of the decoder's own
+    new = NEW + max(started - 1, 0)
     for i, prompt in enumerate(prompts):
         ids = torch.tensor([prompt])
         whole = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW, eos_token_id=list(EOS)
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new, eos_token_id=list(EOS)
         )
-        assert {ours[f"{i}.{k}"] for k in range(3)} == {tuple(whole[0, len(prompt) :].tolist())}
+        answer_ = tuple(whole[0, started or len(prompt) :].tolist())
+        assert {ours[f"{i}.{k}"] for k in range(3)} == {answer_}
     assert len(set(ours.values())) > 3
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_sampled_answers_are_those_of_one_row_at_a_time(family: str) -> None:
     model = tiny_model(family, dtype=torch.float64, layers=3, **WIDE[family])
     requests = [Request(f"{i}.{k}", p, NEW, 0.7, 10 * i + k) for i, p in enumerate(random_prompts()) for k in range(2)]
@@ -70,6 +79,19 @@ def test_sampled_answers_are_those_of_one_row_at_a_time(family: str) -> None:
     assert run(model, requests, slots=3, prefill_tokens=16) == alone
     assert run(model, requests[::-1], slots=20) == alone
     assert len({a[:2] for a in alone.values()}) > 5
+
+
+def test_a_prompt_is_encoded_once_for_all_its_answers_however_few_the_slots() -> None:
+    model: Any = tiny_model("t5", dtype=torch.float64)
+    prompts = random_prompts(3)
+    requests = [Request(f"{i}.{k}", p, NEW, 0.7, 10 * i + k) for i, p in enumerate(prompts) for k in range(5)]
+    read: list[int] = []
+    model.encoder.embed_tokens.register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0].shape[0]))
+    many = run(model, requests, slots=100)
+    assert read == [3]
+    few = run(model, requests, slots=2)
+    assert read == [3, 1, 1, 1]
+    assert few == many
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)

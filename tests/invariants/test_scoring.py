@@ -1,6 +1,7 @@
 """Every route of the scoring core gives the numbers of the plain forward, one sequence at a time."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -13,10 +14,21 @@ from plad.errors import PolicyError
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, choose_route, score
-from tests.invariants.scoring_families import FAMILIES, gradients, plain_sums, some_groups, tiny, widen
+from tests.invariants.scoring_families import (
+    ENCODER_DECODERS,
+    FAMILIES,
+    ROUTES,
+    gradients,
+    plain_output,
+    plain_sums,
+    routes,
+    some_groups,
+    tiny,
+    widen,
+)
 
-SEGMENTS = [name for name in FAMILIES if name not in ("gpt_neo", "bloom", "gpt_oss")]
-ROUTES = [(family, route) for family in FAMILIES for route in Route if family in SEGMENTS or route != Route.SEGMENTS]
+LLAMA = routes("llama")
+BOTH = [(family, route) for family in ("llama", "t5") for route in routes(family)]
 WEIGHTS = torch.linspace(-1.0, 1.3, 9, dtype=torch.float64)
 
 
@@ -63,6 +75,10 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "gpt2": {"scale_attn_by_inverse_layer_idx": False},
     "gpt_neo": {"window_size": 100},
     "gpt_oss": {"layer_types": ["full_attention"] * 2},
+    "phi3": {"sliding_window": None},
+    "t5": {"tie_word_embeddings": False},
+    "mt5": {"relative_attention_max_distance": 100},
+    "bart": {"scale_embedding": False},
 }
 
 
@@ -74,12 +90,9 @@ def test_without_its_window_cap_or_scale_a_tiny_model_scores_differently(family:
     assert (usual - changed).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("family", "route"),
-    [*((family, Route.SEGMENTS) for family in SEGMENTS), ("gpt_neo", Route.CACHE), ("bloom", Route.CACHE)],
-)
-def test_the_fastest_route_is_chosen(family: str, route: Route) -> None:
-    assert choose_route(tiny(family)) is route
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt_oss"])
+def test_the_fastest_route_is_chosen(family: str) -> None:
+    assert choose_route(tiny(family)) is routes(family)[0]
 
 
 def test_a_chunked_or_recurrent_layer_is_not_packed() -> None:
@@ -88,22 +101,23 @@ def test_a_chunked_or_recurrent_layer_is_not_packed() -> None:
     assert choose_route(model) is Route.CACHE
 
 
-def test_an_encoder_decoder_is_refused() -> None:
-    config = transformers.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    with pytest.raises(PolicyError, match="encoder-decoder"):
-        choose_route(transformers.T5ForConditionalGeneration(config))
+def test_an_encoder_decoder_without_a_start_token_is_refused() -> None:
+    model = tiny("t5")
+    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = None
+    with pytest.raises(PolicyError, match="decoder_start_token_id"):
+        score(model, some_groups())
 
 
-@pytest.mark.parametrize("route", Route)
-def test_log_probabilities_come_token_by_token_in_the_order_of_the_groups(route: Route) -> None:
-    model, groups = tiny("llama"), some_groups()
+@pytest.mark.parametrize(("family", "route"), BOTH)
+def test_log_probabilities_come_token_by_token_in_the_order_of_the_groups(family: str, route: Route) -> None:
+    model, groups = tiny(family), some_groups()
     found = score(model, groups, route=route)
     expected = []
     with torch.no_grad():
         for group in groups:
             for completion in group.completions:
-                logits = model(input_ids=torch.tensor([group.prompt + completion])).logits[0].double()
-                expected += [logits.log_softmax(-1)[len(group.prompt) - 1 + i, t] for i, t in enumerate(completion)]
+                logits, at = plain_output(model, group.prompt, completion)
+                expected += [logits[0, at].log_softmax(-1)[i, t] for i, t in enumerate(completion)]
     torch.testing.assert_close(found.logps.detach(), torch.stack(expected), rtol=0, atol=1e-9)
     assert found.sizes == [len(g.completions) for g in groups]
     assert found.lengths.tolist() == [len(c) for g in groups for c in g.completions]
@@ -131,9 +145,24 @@ def test_the_cache_route_reads_a_prompt_once() -> None:
     assert read == [(1, 20), (2, 2)]
 
 
-@pytest.mark.parametrize("route", Route)
-def test_a_completion_does_not_depend_on_its_neighbours(route: Route) -> None:
-    model = tiny("llama")
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_prompt_is_encoded_once_and_the_head_sees_each_predicting_position_once(family: str) -> None:
+    model, groups = tiny(family), some_groups()
+    reads: dict[str, list[tuple[int, ...]]] = {"encoder": [], "cross": [], "head": []}
+    encoder = model.get_encoder()
+    layers = model.model.decoder.layers if family == "bart" else model.decoder.block
+    cross = layers[0].encoder_attn.k_proj if family == "bart" else layers[0].layer[1].EncDecAttention.k
+    for name, module in (("encoder", encoder.embed_tokens), ("cross", cross), ("head", model.lm_head)):
+        module.register_forward_hook(lambda _m, inputs, _o, name=name: reads[name].append(tuple(inputs[0].shape[:2])))
+    for group in groups:
+        score(model, [group], route=Route.ENCODER)
+    assert reads["encoder"] == reads["cross"] == [(1, len(g.prompt)) for g in groups]
+    assert sum(n for _, n in reads["head"]) == sum(1 + sum(g.branches) for g in groups)
+
+
+@pytest.mark.parametrize(("family", "route"), BOTH)
+def test_a_completion_does_not_depend_on_its_neighbours(family: str, route: Route) -> None:
+    model = tiny(family)
     prompt, completion, other = (5, 6, 7, 8), (9, 10, 11), (12, 13, 14, 15)
     alone = score(model, [Group("a", prompt, (completion,))], route=route).sums()
     for completions, index in (((completion, other), 0), ((other, completion), 1), ((other, completion, other), 1)):
@@ -141,9 +170,9 @@ def test_a_completion_does_not_depend_on_its_neighbours(route: Route) -> None:
         torch.testing.assert_close(score(model, groups, route=route).sums()[1 + index : 2 + index], alone)
 
 
-@pytest.mark.parametrize("route", Route)
-def test_an_empty_completion_scores_zero_and_never_nan(route: Route) -> None:
-    model = tiny("llama")
+@pytest.mark.parametrize(("family", "route"), BOTH)
+def test_an_empty_completion_scores_zero_and_never_nan(family: str, route: Route) -> None:
+    model = tiny(family)
     mixed = score(model, [Group("a", (5, 6), ((), (7, 8), ())), Group("b", (5,), ((),))], route=route)
     expected = plain_sums(model, [Group("a", (5, 6), ((7, 8),))])
     torch.testing.assert_close(mixed.sums()[1:2], expected)
@@ -164,7 +193,13 @@ def test_the_models_own_attention_is_back_after_scoring() -> None:
 
 def with_lora(family: str) -> peft.PeftModel:
     """A tiny model with a random LoRA adapter on its query and value projections."""
-    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    targets = ["q", "v"] if family == "t5" else ["q_proj", "v_proj"]
+    config = peft.LoraConfig(
+        r=2,
+        lora_alpha=4,
+        target_modules=targets,
+        task_type="SEQ_2_SEQ_LM" if family in ENCODER_DECODERS else "CAUSAL_LM",
+    )
     torch.manual_seed(1)
     model = peft.get_peft_model(tiny(family), config)
     for name, weight in model.named_parameters():
@@ -173,7 +208,7 @@ def with_lora(family: str) -> peft.PeftModel:
     return model.double().eval()  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("family", "route"), [("llama", r) for r in Route] + [("gpt_neo", Route.CACHE)])
+@pytest.mark.parametrize(("family", "route"), [*BOTH, ("gpt_neo", Route.CACHE), ("bart", Route.ENCODER)])
 def test_a_lora_model_scores_as_by_its_plain_forward(
     family: str, route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +221,7 @@ def test_a_lora_model_scores_as_by_its_plain_forward(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     assert relative(gradients(model, (found * WEIGHTS).sum()), gradient) < 1e-9
     assert all("lora_" in name for name in gradient)
-    assert choose_route(model) is (Route.SEGMENTS if family == "llama" else Route.CACHE)
+    assert choose_route(model) is routes(family)[0]
 
 
 def recompute(model: Any) -> list[int]:
@@ -194,13 +229,16 @@ def recompute(model: Any) -> list[int]:
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     calls: list[int] = []
+    if hasattr(model, "shared"):
+        model.encoder.block[0].layer[0].layer_norm.register_forward_hook(lambda *_: calls.append(0))
+        return calls
     layers = model.transformer.h if hasattr(model, "transformer") else model.model.layers
     norm = layers[0].ln_1 if hasattr(layers[0], "ln_1") else layers[0].input_layernorm
     norm.register_forward_hook(lambda _m, inputs, _o: calls.append(inputs[0].shape[1]))
     return calls
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "t5", "flan_t5"])
 def test_gradient_checkpointing_gives_the_same_numbers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     still: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if family == "gpt2" else {}
     model, groups = tiny(family, **still), some_groups()
@@ -208,7 +246,7 @@ def test_gradient_checkpointing_gives_the_same_numbers(family: str, monkeypatch:
     expected = score(model, groups).sums()
     gradient = gradients(model, (expected * WEIGHTS).sum())
     calls = recompute(model)
-    with plan_attention(model):
+    with plan_attention(model) if family not in ENCODER_DECODERS else nullcontext():
         found = score(model, groups).sums()
         found_gradient = gradients(model, (found * WEIGHTS).sum())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -259,5 +297,5 @@ def test_a_model_that_keeps_no_logits_selectively_is_scored_all_the_same() -> No
     usual, groups = tiny("llama"), some_groups()
     model = All(usual.config).double().eval()
     model.load_state_dict(usual.state_dict())
-    for route in Route if choose_route(model) is Route.SEGMENTS else (Route.CACHE, Route.PLAIN):
+    for route in LLAMA if choose_route(model) is Route.SEGMENTS else (Route.CACHE, Route.PLAIN):
         torch.testing.assert_close(score(model, groups, route=route).logps, score(usual, groups).logps)

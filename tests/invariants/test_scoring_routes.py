@@ -8,13 +8,13 @@ import transformers
 from torch import Tensor, nn
 
 from plad.errors import PolicyError
-from plad.scoring import head
+from plad.scoring import encoder_decoder, head
 from plad.scoring import score as core
 from plad.scoring.attention import Kernel
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, checked_route, score
 from plad.scoring.segments import SegmentPlan
-from tests.invariants.scoring_families import FAMILIES, plain_sums, some_groups, tiny
+from tests.invariants.scoring_families import FAMILIES, plain_sums, routes, some_groups, tiny
 
 PAIR = some_groups()[0]
 SINGLE = Group("single", PAIR.prompt, PAIR.completions[:1])
@@ -25,7 +25,7 @@ SINGLE = Group("single", PAIR.prompt, PAIR.completions[:1])
 def test_a_sound_route_is_kept_in_silence(family: str, dtype: torch.dtype) -> None:
     log: list[str] = []
     range_ = {"gpt_neo": {"initializer_range": 0.02}, "bloom": {"initializer_range": 0.02}}.get(family, {})
-    expected = Route.CACHE if range_ else Route.SEGMENTS
+    expected = routes(family)[0]
     assert checked_route(tiny(family, dtype, **range_), PAIR, log.append) is expected
     assert log == []
 
@@ -109,6 +109,17 @@ def test_a_model_that_can_share_nothing_takes_the_plain_forward(group: Group) ->
         "LlamaForCausalLM: the cache",
     ]
     torch.testing.assert_close(score(model, some_groups(), route=Route.PLAIN).sums(), plain_sums(model, some_groups()))
+
+
+def test_an_encoder_that_reads_padding_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of unlike lengths are one batch: what fills up the shorter one must not be seen."""
+    encode = encoder_decoder.encode
+    monkeypatch.setattr(encoder_decoder, "encode", lambda *args: {"input_ids": encode(*args)["input_ids"]})
+    for family in ("t5", "bart"):
+        log: list[str] = []
+        assert checked_route(tiny(family), PAIR, log.append) is Route.PLAIN
+        assert len(log) == 1
+        assert "the encoder route is not used: log-probabilities differ" in log[0]
 
 
 def test_a_cache_that_gives_nan_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

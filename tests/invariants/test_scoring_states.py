@@ -13,14 +13,17 @@ from plad.errors import PolicyError
 from plad.scoring.head import check_head, head_logits
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from tests.invariants.scoring_families import FAMILIES, VOCAB, gradients, some_groups, tiny, widen
-
-ROUTES = [
-    (family, route)
-    for family in FAMILIES
-    for route in Route
-    if route is not Route.SEGMENTS or family not in ("gpt_neo", "bloom", "gpt_oss")
-]
+from tests.invariants.scoring_families import (
+    FAMILIES,
+    ROUTES,
+    VOCAB,
+    gradients,
+    plain_output,
+    routes,
+    some_groups,
+    tiny,
+    widen,
+)
 
 
 def plain(model: nn.Module, groups: list[Group]) -> tuple[Tensor, Tensor]:
@@ -30,9 +33,9 @@ def plain(model: nn.Module, groups: list[Group]) -> tuple[Tensor, Tensor]:
     with model.get_output_embeddings().register_forward_pre_hook(lambda _m, args: seen.append(args[0])):  # type: ignore[operator]
         for group in groups:
             for completion in group.completions:
-                output = model(input_ids=torch.tensor([group.prompt + completion]))
-                states.append(seen[-1][0, len(group.prompt) - 1 : -1])
-                logits.append(output.logits[0, len(group.prompt) - 1 : -1])
+                output, at = plain_output(model, group.prompt, completion)
+                states.append(seen[-1][0, at])
+                logits.append(output[0, at])
     return torch.cat(states), torch.cat(logits)
 
 
@@ -78,7 +81,7 @@ def test_the_check_leaves_the_model_in_the_mode_it_was_in() -> None:
 def test_the_head_costs_nothing_where_no_logits_are_wanted() -> None:
     model, projected = tiny("llama"), []
     model.lm_head.register_forward_hook(lambda _m, inputs, _o: projected.append(inputs[0].numel()))
-    for route in Route:
+    for route in routes("llama"):
         score(model, some_groups(), route=route, states=True, logits=False)
     assert set(projected) == {0}
 
@@ -144,14 +147,14 @@ def test_an_adapter_on_the_head_belongs_to_it(kind: dict[str, list[str]]) -> Non
                 weight.add_(torch.randn_like(weight) / 2)
     check_head(model, some_groups()[0])
     states, logits = plain(model, some_groups())
-    for route in Route:
+    for route in routes("llama"):
         found = score(model, some_groups(), route=route, states=True, logits=False).states
         assert found is not None
         torch.testing.assert_close(head_logits(model, found), logits, rtol=1e-6, atol=1e-6)
     assert (head_logits(tiny("llama"), states) - logits).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("route", Route)
+@pytest.mark.parametrize("route", routes("llama"))
 def test_a_text_that_is_only_read_has_states_and_changes_nothing_of_the_others(route: Route) -> None:
     """Its place among the completions is the last; the head computes none of its logits on the packed route."""
     model, projected = tiny("llama"), []

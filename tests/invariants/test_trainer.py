@@ -24,11 +24,12 @@ from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
 from plad.policy.load import Policy
 from plad.scoring.layout import Group
-from plad.scoring.score import Route
+from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run
 from plad.train.run import train_policy
 from tests.faults.train_child import groups
 from tests.helpers import tiny_policy
+from tests.invariants.scoring_families import widen
 
 OBJECTIVES = {
     "sft": SftObjective(),
@@ -64,15 +65,17 @@ def measured(objective: Any) -> list[Group]:
     ]
 
 
-def train(folder: Path, objective: Any, rows: Sequence[Group] | None = None, **settings: Any) -> tuple[Policy, list]:
-    policy = tiny_policy(dtype=torch.float64)
+def train(
+    folder: Path, objective: Any, rows: Sequence[Group] | None = None, family: str = "llama", **settings: Any
+) -> tuple[Policy, list]:
+    policy = tiny_policy(family, dtype=torch.float64)
     emitted: list[dict[str, Any]] = []
     train_policy(
         policy,
         measured(objective) if rows is None else rows,
         TrainSettings(**{"learning_rate": 1e-2, "batch_size": 8, **settings}),
         objective,
-        route=Route.SEGMENTS,
+        route=choose_route(policy.model),
         depends={},
         stage="t",
         folder=folder / "checkpoints",
@@ -108,6 +111,22 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "a", RankObjective())
     saved, _ = train(tmp_path / "b", RankObjective(), gradient_checkpointing=True)
     torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("t5", "sft"), ("t5", "rank+sft"), ("bart", "rank+sft"), ("t5", "margin live")]
+)
+def test_an_encoder_decoder_learns_the_same_however_its_batch_is_computed(
+    tmp_path: Path, name: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widen(monkeypatch, tiny_policy(family).model)
+    whole, rows = train(tmp_path / "a", OBJECTIVES[name], family=family, max_tokens=10_000)
+    assert not torch.equal(weights(whole), weights(tiny_policy(family, dtype=torch.float64)))
+    ways = {"groups": {"max_tokens": None}, "recomputed": {"max_tokens": 60, "gradient_checkpointing": True}}
+    for way, settings in ways.items():
+        other, other_rows = train(tmp_path / way, OBJECTIVES[name], family=family, **settings)
+        torch.testing.assert_close(weights(other), weights(whole), rtol=0, atol=1e-9)
+        assert [r["loss"] for r in other_rows] == pytest.approx([r["loss"] for r in rows], abs=1e-9)
 
 
 def test_training_on_pairs_makes_the_chosen_likelier(tmp_path: Path) -> None:

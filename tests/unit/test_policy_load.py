@@ -9,20 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
-    BartConfig,
-    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     LlamaConfig,
     LlamaModel,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from plad.config import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy.device import choose_dtype
-from plad.policy.load import attach, check_prompt, freeze_embeddings, load_policy, merge_lora, save_policy
+from plad.policy.folder import check_policy
+from plad.policy.load import attach, freeze_embeddings, load_policy, merge_lora, save_policy
 from plad.policy.resolve import resolve_model
 from tests.helpers import CHATML, FAMILIES, tiny_folder, tiny_lora_policy, tiny_policy, train_tokenizer
 
@@ -229,24 +226,10 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     assert "update transformers" in refused(folder, "mystery")
 
 
-def test_an_encoder_decoder_is_refused_saying_what_is_supported(tmp_path: Path) -> None:
-    config = T5Config(vocab_size=300, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    refused(tmp_path, "encoder-decoder; decoder-only causal language models are supported")
-
-
-def test_an_encoder_decoder_whose_family_has_a_decoder_of_its_own_is_refused(tmp_path: Path) -> None:
-    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    BartForConditionalGeneration(BartConfig(vocab_size=300, **sizes, **heads)).save_pretrained(tmp_path)
-    edit_json(tmp_path / "config.json", architectures=None)
-    refused(tmp_path, "bart is an encoder-decoder")
-
-
 def test_an_encoder_is_refused_saying_what_is_supported(tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(BertConfig(vocab_size=300, **sizes)).save_pretrained(tmp_path)
-    refused(tmp_path, "BertModel is not a causal language model; decoder-only")
+    refused(tmp_path, "BertModel is not a language model with a head; causal and sequence-to-sequence")
 
 
 def test_a_model_without_its_head_is_refused_rather_than_given_a_random_one(tmp_path: Path) -> None:
@@ -259,7 +242,7 @@ def test_a_model_without_its_head_is_refused_rather_than_given_a_random_one(tmp_
 def test_a_bare_backbone_is_refused(tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaModel(LlamaConfig(vocab_size=300, **sizes)).save_pretrained(tmp_path)
-    refused(tmp_path, "LlamaModel is not a causal language model")
+    refused(tmp_path, "LlamaModel is not a language model with a head")
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
@@ -447,8 +430,8 @@ def test_resolving_needs_no_weights_in_memory(tmp_path: Path) -> None:
 def test_a_prompt_is_checked_without_weights_and_names_its_policy(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "m", tokenizer=train_tokenizer(chat_template=CHATML))
     (folder / "model.safetensors").write_bytes(b"")
-    check_prompt(ModelSection(model=str(folder)), "teacher")
+    check_policy(ModelSection(model=str(folder)), "teacher")
     wrong = ModelSection(model=str(folder), prompt=PromptSection(separator=" "))
     with pytest.raises(PolicyError) as error:
-        check_prompt(wrong, "student")
+        check_policy(wrong, "student")
     assert str(error.value).startswith("student.prompt.separator: a separator is for plain prompts")

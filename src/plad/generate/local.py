@@ -62,7 +62,7 @@ class Transformers:
 
         def requests() -> Iterator[Request]:
             for q in questions:
-                if len(q.prompt) + sampling.max_new_tokens > self.policy.context:
+                if not self.policy.fits(len(q.prompt), sampling.max_new_tokens):
                     record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
                     continue
                 pending[q.key] = q

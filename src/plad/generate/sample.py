@@ -1,4 +1,7 @@
-"""Sampling requests with any causal language model: through slots where its attention allows it, else one by one."""
+"""Sampling requests with any language model: through slots where its attention allows it, else one by one.
+
+An encoder-decoder is sampled in batches.
+"""
 
 import contextlib
 import copy
@@ -14,6 +17,7 @@ from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
 from plad.generate.cache import Span
+from plad.generate.encoder_decoder import sample_encoder_decoder
 from plad.generate.sampling import Draft, OnFinish, Request, begin, choose
 from plad.generate.slots import Prompt, SlotSampler, by_prompt
 from plad.scoring.attention import plan_attention, replaceable
@@ -37,12 +41,13 @@ def sample(
     An answer depends on its request alone: not on `slots`, on `prefill_tokens`, or on the other requests.
 
     Args:
-        model: causal language model, with or without an adapter; left in the mode it came in.
+        model: language model, with or without an adapter; left in the mode it came in.
         requests: read as they are needed; requests of one prompt side by side are computed once.
         slots: answers in progress at once.
         eos_ids: each of them ends an answer, and is kept in it.
         on_finish: called for each answer as it finishes, in no particular order.
-        prefill_tokens: most prompt tokens a forward pass. Default: 256 on CPU, 4096 on a GPU.
+        prefill_tokens: most prompt tokens a forward pass (one prompt of an encoder-decoder may have more).
+            Default: 256 on CPU, 4096 on a GPU; 2048 on CPU for an encoder-decoder.
 
     Raises:
         PolicyError: the model's logits are not finite, or it keeps no key-value cache.
@@ -54,9 +59,14 @@ def sample(
     if first is None:
         return
     prompts = itertools.chain([first], prompts)
-    budget = prefill_tokens or (256 if base.device.type == "cpu" else 4096)
+    on_cpu = 2048 if base.config.is_encoder_decoder else 256
+    budget = prefill_tokens or (on_cpu if base.device.type == "cpu" else 4096)
     with torch.inference_mode(), evaluating(model):
-        if slots_agree(base, first[0]):
+        if base.config.is_encoder_decoder:
+            sample_encoder_decoder(
+                base, prompts, slots=slots, prefill_tokens=budget, eos_ids=eos_ids, on_finish=on_finish
+            )
+        elif slots_agree(base, first[0]):
             with plan_attention(base):
                 sampler = SlotSampler(base, slots=slots, prefill_tokens=budget, eos_ids=eos_ids, on_finish=on_finish)
                 sampler.run(prompts)

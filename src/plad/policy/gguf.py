@@ -8,6 +8,8 @@ from pathlib import Path
 from plad.errors import MissingExtraError, PolicyError
 from plad.rundir import atomic_dir, file_sha256, is_complete, write_json
 
+_ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
+
 
 def default_cache_dir() -> Path:
     """Where converted models are kept: ``$XDG_CACHE_HOME/plad/gguf`` or ``~/.cache/plad/gguf``."""
@@ -27,7 +29,7 @@ def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
 
     Raises:
         MissingExtraError: the `gguf` package is not installed.
-        PolicyError: the file can't be read, or its architecture is unknown.
+        PolicyError: the file can't be read, or its architecture is unknown or an encoder-decoder's.
     """
     if not path.is_file():
         raise PolicyError("no such file", where=str(path), fix="check the path")
@@ -38,9 +40,27 @@ def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
         raise MissingExtraError(
             "reading a GGUF file needs the package gguf", where=str(path), fix="pip install 'plad[gguf]'"
         )
+    _refuse_encoder_decoder(path)
     with atomic_dir(folder) as staging:
         _convert(path, staging)
     return folder
+
+
+def _refuse_encoder_decoder(path: Path) -> None:
+    """Refuse a file of an encoder-decoder by what its header says, before its weights are read."""
+    from gguf import GGUFReader
+
+    try:
+        field = GGUFReader(path).get_field("general.architecture")
+        architecture = str(field.contents()) if field is not None else ""
+    except Exception:  # a damaged file: converting it says what is wrong
+        return
+    if architecture.startswith(_ENCODER_DECODERS):
+        raise PolicyError(
+            f"the GGUF file holds an encoder-decoder ({architecture}); of GGUF files only decoder-only models are read",
+            where=str(path),
+            fix="use the model's safetensors folder or hub name instead",
+        )
 
 
 def _convert(path: Path, folder: Path) -> None:

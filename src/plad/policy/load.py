@@ -1,7 +1,6 @@
-"""Load, save and adapt a policy: a causal language model with everything that belongs to it."""
+"""Load, save and adapt a policy: a language model with everything that belongs to it."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,41 +9,39 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
+    AutoModelForSeq2SeqLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from plad.config import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.device import choose_device, choose_dtype
+from plad.policy.folder import first_line, load_config, load_tokenizer
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
 from plad.policy.resolve import check_folder, is_adapter, is_hub_name, resolve_model
+from plad.policy.room import context_of, fits
+from plad.scoring.encoder_decoder import decoder_start
 
-_GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 UNBOUNDED = 1 << 20  # context of a model that states none (relative positions), tokens
 
 
 @dataclass
 class Policy:
-    """A causal language model with its tokenizer.
+    """A language model, decoder-only or encoder-decoder, with its tokenizer.
 
     Attributes:
         model: a transformers model, or a peft model around one.
         eos_ids: tokens that end an answer.
         pad_id: fills batches; padding is known from lengths, never from this id.
-        context: most tokens of prompt and completion together.
+        context: most tokens of prompt and completion together; of each of them where they're `apart`.
         notes: what was decided and why, one line each.
         base: folder or hub name that holds exactly the weights under an adapter; None for weights in memory only.
         base_revision: commit, tag or branch of `base`.
+        apart: an encoder-decoder, which reads the prompt in its encoder and writes the completion in its decoder.
     """
 
     model: PreTrainedModel
@@ -58,6 +55,12 @@ class Policy:
     notes: list[str] = field(default_factory=list)
     base: str | None = None
     base_revision: str | None = None
+    apart: bool = False
+
+    def fits(self, prompt: int, completion: int, max_length: int | None = None) -> bool:
+        """Whether a prompt and a completion, in tokens, fit the context, and `max_length` together."""
+        room = fits(prompt, completion, self.context, apart=self.apart)
+        return room and (max_length is None or prompt + completion <= max_length)
 
 
 def load_policy(
@@ -77,8 +80,8 @@ def load_policy(
         cache_dir: where converted GGUF models are kept.
 
     Raises:
-        PolicyError: the model can't be found, isn't a decoder-only language model in safetensors, needs foreign
-            code, or doesn't fit its tokenizer or adapter.
+        PolicyError: the model can't be found, isn't a language model in safetensors, needs foreign code, or doesn't
+            fit its tokenizer or adapter.
     """
     with no_progress_bars():
         source = folder or resolve_model(section.model, section.revision, cache_dir)
@@ -100,65 +103,27 @@ def load_policy(
 
 def make_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, section: PromptSection) -> Policy:
     """A policy around a loaded model and tokenizer."""
-    prompt, notes = make_prompt_format(tokenizer, section, model.generation_config)
+    context, apart = context_of(model.config)
+    prompt, notes = make_prompt_format(tokenizer, section, model.generation_config, encoder=apart)
     pad_id, pad_note = choose_pad(tokenizer, prompt.eos_ids)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     notes += [pad_note, f"context {context} tokens" if context else "context not limited by the model"]
+    if apart:
+        start = decoder_start(model)
+        notes.append("decoder starts with " + ", ".join(map(str, tokenizer.convert_ids_to_tokens(list(start)))))
+        context = context and context - len(start) + 1
     model.eval()
     return Policy(
-        model, tokenizer, prompt, prompt.eos_ids, pad_id, context or UNBOUNDED, model.device, model.dtype, notes
+        model,
+        tokenizer,
+        prompt,
+        prompt.eos_ids,
+        pad_id,
+        context or UNBOUNDED,
+        model.device,
+        model.dtype,
+        notes,
+        apart=apart,
     )
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder; an adapter folder without one falls back to its base's.
-
-    Raises:
-        PolicyError: there is none, or it needs foreign code.
-    """
-    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    if is_adapter(folder) and not any((folder / name).is_file() for name in files):
-        folder = Path(lora.read_adapter(folder).base)
-    try:
-        # A class that says "as tokenizer.json stands" is taken at its word: AutoTokenizer replaces it for some
-        # model types (qwen2), pre-tokenizer and special tokens included.
-        exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
-        loader = PreTrainedTokenizerFast if exact else AutoTokenizer
-        tokenizer = loader.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
-        raise PolicyError(
-            f"the tokenizer can't be loaded: {_first_line(e)}",
-            where=str(folder),
-            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into the folder",
-        ) from None
-    if len(tokenizer) == 0:
-        raise PolicyError(
-            "the folder holds no tokenizer",
-            where=str(folder),
-            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into it",
-        )
-    return tokenizer
-
-
-def _tokenizer_class(folder: Path) -> str | None:
-    file = folder / "tokenizer_config.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
-
-
-def check_prompt(section: ModelSection, role: str) -> PromptFormat:
-    """The prompt format of a policy, made without its weights: shows whether its model is there.
-
-    Raises:
-        PolicyError: it isn't or can't; the key is named.
-    """
-    folder = resolve_model(section.model, section.revision)
-    named = (folder / "generation_config.json").is_file()
-    generation = GenerationConfig.from_pretrained(folder, local_files_only=True) if named else None
-    try:
-        return make_prompt_format(load_tokenizer(folder), section.prompt, generation)[0]
-    except PolicyError as e:
-        where = f"{role}.{e.where}" if (e.where or "").startswith("prompt.") else e.where
-        raise PolicyError(e.what, where=where, fix=e.fix) from None
 
 
 def attach(policy: Policy, section: LoraSection) -> Policy:
@@ -228,9 +193,10 @@ def _load_model(
 
 
 def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    config = _load_config(folder)
+    config = load_config(folder)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -241,7 +207,7 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as e:
         raise PolicyError(
-            f"the weights can't be loaded: {_first_line(e)}",
+            f"the weights can't be loaded: {first_line(e)}",
             where=str(folder),
             fix="copy the model again: its weights are damaged or belong to another config.json",
         ) from None
@@ -254,37 +220,11 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             where=str(folder),
             fix="use the complete language model, head included",
         )
+    if config.is_encoder_decoder and model.get_output_embeddings().weight is not embedding_weight(model):
+        # T5 v1.1, FLAN and mT5 have a head of their own, but transformers' config says that it is tied; saved like
+        # that, other versions would tie it again
+        model.config.tie_word_embeddings = False
     return model
-
-
-def _load_config(folder: Path) -> PreTrainedConfig:
-    """The model's config, if it is one of a decoder-only language model that transformers itself knows."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as e:
-        if "trust_remote_code" in str(e):
-            raise PolicyError(
-                "the model needs Python code from its own repository; plad never runs code that comes with a model",
-                where=str(folder),
-                fix="use a model whose architecture is part of transformers (many such models have a converted copy)",
-            ) from None
-        raise PolicyError(
-            f"config.json can't be read: {_first_line(e)}",
-            where=str(folder),
-            fix="use an architecture of the installed transformers, or update transformers",
-        ) from None
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    names = {known} if isinstance(known, str) else set(known or ())
-    named = set(config.architectures or ())
-    if config.is_encoder_decoder or not names or (named and not named & names):
-        what = ", ".join(sorted(named)) or config.model_type
-        kind = "an encoder-decoder" if config.is_encoder_decoder else "not a causal language model"
-        raise PolicyError(
-            f"{what} is {kind}; decoder-only causal language models are supported",
-            where=str(folder),
-            fix="use one such as Llama, Qwen, Mistral, Gemma, Phi, GPT-2, GPT-NeoX, OPT or Bloom",
-        )
-    return config
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -309,7 +249,3 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,6 +18,7 @@ from plad.errors import PolicyError
 from plad.policy.resolve import ADAPTER, check_folder
 
 _PREFIX = "base_model.model."
+_TIED = "Model has `tie_word_embeddings=True` and a tied layer"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
         (peft model, one-line note).
 
     Raises:
-        PolicyError: no module has one of the names in `target_modules`.
+        PolicyError: no module has one of the names in `target_modules`, or one has its weights tied to another's.
     """
     targets = section.target_modules
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=section.r,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
         lora_dropout=section.dropout,
@@ -60,18 +61,45 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
     try:
-        wrapped = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _TIED)
+            wrapped = get_peft_model(model, config)
     except ValueError as e:
-        linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
         raise PolicyError(
             f"the adapter can't be attached: {str(e).splitlines()[0]}",
             where="lora.target_modules",
-            fix=f"linear layers of this model: {', '.join(sorted(linear))}",
+            fix=f"linear layers of this model: {_linear(model)}",
         ) from None
+    _refuse_tied(wrapped.get_base_model(), "lora.target_modules", f"name others, such as {_linear(model)}")
     wrapped.eval()
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     where = "every linear layer but the head" if targets is None else ", ".join(targets)
     return wrapped, f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+
+
+def _linear(model: nn.Module) -> str:
+    """Names of a model's linear layers."""
+    plain = (n for n, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D") and "lora_" not in n)
+    return ", ".join(sorted({n.removesuffix(".base_layer").rpartition(".")[2] for n in plain}))
+
+
+def _refuse_tied(model: Any, where: str, fix: str) -> None:
+    """Refuse an adapter on the embeddings or the head where both are one matrix: merged, it would change both."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or _matrix(head) is not _matrix(embeddings):
+        return
+    for name, module in (("output head", head), ("input embeddings", embeddings)):
+        if hasattr(module, "base_layer"):
+            raise PolicyError(
+                f"an adapter on the {name} of {type(model).__name__}, whose head and input embeddings are one matrix: "
+                "merged into the weights it would change both",
+                where=where,
+                fix=fix,
+            )
+
+
+def _matrix(module: nn.Module) -> Any:
+    return getattr(module, "base_layer", module).weight
 
 
 def merge(model: Any) -> PreTrainedModel:
@@ -125,13 +153,15 @@ def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     _check_fit(base, adapter)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, as is the next
+            warnings.filterwarnings("ignore", _TIED)
             model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
     except (RuntimeError, ValueError, OSError, TypeError) as e:
         raise PolicyError(
             f"the adapter doesn't fit its base {adapter.base}: {' '.join(str(e).split())[:300]}",
             where=str(adapter.folder),
         ) from None
+    _refuse_tied(model.get_base_model(), str(adapter.folder), "train the adapter without them")
     loaded = {n for n, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")}
     untrained = sorted(loaded - set(_shapes(adapter)))
     if untrained:

@@ -34,6 +34,7 @@ class PromptFormat:
         start: ids that the tokenizer puts before every text (a BOS token, or nothing).
         end_id: the token that ends a completion.
         eos_ids: every token that ends an answer while sampling; holds `end_id`.
+        close: ids that the tokenizer puts after every text, where the prompt is all that an encoder reads.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -44,13 +45,21 @@ class PromptFormat:
     start: tuple[int, ...]
     end_id: int
     eos_ids: tuple[int, ...]
+    close: tuple[int, ...] = ()
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids up to where the completion begins, with BOS exactly once if the model uses one.
 
+        Of an encoder-decoder they are the encoder's whole input, closed as its tokenizer closes a text.
+
         Raises:
             PolicyError: the format can't express the prompt.
         """
+        ids = self._open_prompt(prompt)
+        closed = not self.close or tuple(ids[-len(self.close) :]) == self.close
+        return ids if closed else [*ids, *self.close]
+
+    def _open_prompt(self, prompt: Prompt) -> list[int]:
         if self.kind == "chat":
             ids = self._render(self._messages(prompt), None)
             while self.start and ids[: 2 * len(self.start)] == [*self.start, *self.start]:
@@ -78,7 +87,7 @@ class PromptFormat:
         template = self.template if self.kind == "template" else None
         if self.kind == "chat":
             template = "sha256:" + hashlib.sha256(self.tokenizer.get_chat_template().encode()).hexdigest()[:16]
-        return {
+        described = {
             "kind": self.kind,
             "template": template,
             "separator": self.separator,
@@ -87,6 +96,7 @@ class PromptFormat:
             "end": self.end_id,
             "eos": list(self.eos_ids),
         }
+        return {**described, "close": list(self.close)} if self.close else described
 
     def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
         if isinstance(prompt, str):
@@ -128,12 +138,15 @@ def make_prompt_format(
     tokenizer: PreTrainedTokenizerBase,
     section: PromptSection,
     generation_config: GenerationConfig | None = None,
+    *,
+    encoder: bool = False,
 ) -> tuple[PromptFormat, list[str]]:
     """The prompt format of a policy.
 
     Args:
         section: what the config asks for.
         generation_config: the model's, which may name further end-of-sequence tokens.
+        encoder: whether prompts are read by an encoder: a text of its own, with its own end.
 
     Returns:
         (format, one-line notes on what was decided and why).
@@ -144,7 +157,7 @@ def make_prompt_format(
     kind, why = _choose_kind(tokenizer, section)
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
     end_id, why_end = _choose_end(tokenizer, kind, eos_ids)
-    start = _start_ids(tokenizer)
+    start, close = _around(tokenizer)
     if section.separator and kind == "chat":
         raise PolicyError(
             f"a separator is for plain prompts, but the prompt format is chat ({why})",
@@ -157,7 +170,10 @@ def make_prompt_format(
             where="prompt.system",
             fix="write the instruction into `prompt.template`\nor remove `prompt.system`",
         )
-    made = PromptFormat(tokenizer, kind, section.template, section.separator, section.system, start, end_id, eos_ids)
+    made = PromptFormat(
+        *(tokenizer, kind, section.template, section.separator, section.system, start, end_id, eos_ids),
+        close=close if encoder else (),
+    )
     notes.insert(0, f"prompt format {kind} ({why})")
     notes.append(f"end token {_name(tokenizer, end_id)} ({why_end})")
     if len(eos_ids) > 1:
@@ -268,14 +284,14 @@ def _control(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, Any]]:
     return [(i, t) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
 
 
-def _start_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that the tokenizer puts before every text."""
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer puts before and after every text."""
     bare = tokenizer.encode("a", add_special_tokens=False)
     full = tokenizer.encode("a")
     for i in range(len(full) - len(bare) + 1):
         if full[i : i + len(bare)] == bare:
-            return tuple(full[:i])
-    return ()
+            return tuple(full[:i]), tuple(full[i + len(bare) :])
+    return (), ()
 
 
 def _plain_text(prompt: Prompt, kind: str) -> str:

@@ -165,6 +165,11 @@ def find_layers(model: PreTrainedModel, count: int | None = None) -> tuple[nn.Mo
 
 
 def _bare(policy: Policy) -> PreTrainedModel:
+    if policy.model.config.is_encoder_decoder:
+        raise PolicyError(
+            f"{type(policy.model).__name__} is an encoder-decoder, which can't be pruned",
+            fix="use `student.init.type: pretrained` with a smaller model of the family",
+        )
     if has_adapter(policy.model):
         raise PolicyError("a policy with an adapter can't be pruned", fix="merge the adapter first")
     return policy.model

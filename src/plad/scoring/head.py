@@ -65,14 +65,48 @@ def read_head(
         output = model(**inputs, logits_to_keep=keep) if selects else model(**inputs)
     if hooked and len(captured) != 1:
         raise PolicyError(f"{type(base).__name__} calls its output head {len(captured)} times: no states can be kept")
-    states = captured[0].flatten(0, 1) if hooked else None
+    states = captured[0].flatten(0, 1) if wanted.states else None
     logits = (output.logits if selects else output.logits[:, keep]).flatten(0, 1) if wanted.logps else None
+    return _reading(logits, states), output
+
+
+def read_head_at(
+    model: nn.Module, base: PreTrainedModel, at: Tensor, wanted: Wanted, **inputs: Any
+) -> tuple[Read, Any]:
+    """Run the model and read its head at the positions `at` [R] of the flattened batch: no other passes through it.
+
+    Args:
+        wanted: without log-probabilities the head is given nothing to compute.
+        inputs: keywords of the model's forward.
+
+    Returns:
+        The reading, over R positions, and the model's output, its logits being those of the R positions.
+
+    Raises:
+        PolicyError: the model has no output head, or doesn't call it once.
+    """
+    captured: list[Tensor] = []
+
+    def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        captured.append(args[0].flatten(0, 1)[at])
+        return (captured[-1][None] if wanted.logps else captured[-1][None, :0], *args[1:])
+
+    with _head(base).register_forward_pre_hook(narrow):
+        output = model(**inputs)
+    if len(captured) != 1:
+        raise PolicyError(f"{type(base).__name__} calls its output head {len(captured)} times: it can't be narrowed")
+    logits = output.logits.flatten(0, 1) if wanted.logps else None
+    return _reading(logits, captured[0] if wanted.states else None), output
+
+
+def _reading(logits: Tensor | None, states: Tensor | None) -> Read:
+    """What is wanted of positions whose logits [up to R, V] and states [R, H] are known."""
 
     def read(sources: Tensor, targets: Tensor) -> list[Tensor]:
         found = [] if logits is None else [log_probs(logits, sources.clamp(max=len(logits) - 1), targets)]
-        return found if states is None or not wanted.states else [*found, states[sources]]
+        return found if states is None else [*found, states[sources]]
 
-    return read, output
+    return read
 
 
 def head_logits(model: nn.Module, states: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The scoring core: per-token log-probabilities of every completion, each prompt computed once.
 
-Three routes give the same numbers. *Segments* packs groups into one row and restricts attention; *cache* computes a
-prompt once and reads it from `past_key_values`, for models whose attention can't be replaced; *plain* is the padded
-forward for models that can do neither.
+Four routes give the same numbers. *Segments* packs groups into one row and restricts attention; *cache* computes a
+prompt once and reads it from `past_key_values`, for models whose attention can't be replaced; *encoder* encodes a
+prompt once and decodes its completions from the states, for encoder-decoders; *plain* is the padded forward of each
+completion with its own prompt, for models that can do none of these.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
+from plad.scoring import encoder_decoder
 from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
 from plad.scoring.head import TOLERANCE, Wanted, accepted, read_head
 from plad.scoring.last_layer import last_layer, read_at
@@ -28,6 +30,7 @@ class Route(StrEnum):
 
     SEGMENTS = "segments"
     CACHE = "cache"
+    ENCODER = "encoder"
     PLAIN = "plain"
 
 
@@ -79,8 +82,9 @@ def score(
     """Log-probabilities of every completion of every group, differentiable.
 
     Args:
-        model: a decoder-only transformers model, bare or wrapped by peft or DistributedDataParallel.
-        groups: at least one; with the segments route they are packed into one row (see `layout.pack`).
+        model: a transformers model, bare or wrapped by peft or DistributedDataParallel.
+        groups: at least one; with the segments route they are packed into one row (see `layout.pack`), with the encoder
+            route their prompts are one batch, padded to the longest.
         route: how prompts are shared; default: `choose_route(model)`.
         states: also give the states from which the head predicts, differentiable too.
         logits: False leaves the head out, and log-probabilities with it: what remains are the states.
@@ -95,29 +99,33 @@ def score(
         route = Route.PLAIN  # checkpointed layers drop the cache
     if route is Route.SEGMENTS:
         found = _segments(model, base, groups, wanted)
+    elif route is Route.ENCODER:
+        found = encoder_decoder.shared(model, base, groups, wanted)
     else:
-        one = _cached if route is Route.CACHE else _padded
+        alone = encoder_decoder.separate if base.config.is_encoder_decoder else _padded
+        one = _cached if route is Route.CACHE else alone
         found = _join([one(model, base, group, wanted) for group in groups])
     measured = iter(found)
     return Scores(groups, next(measured) if logits else torch.zeros(0, device=base.device), next(measured, None))
 
 
 def choose_route(model: nn.Module) -> Route:
-    """The fastest route that `model`'s class and configuration promise to support.
+    """The fastest route that `model`'s class and configuration promise to support."""
+    return routes(model)[0]
 
-    Raises:
-        PolicyError: the model isn't decoder-only.
-    """
+
+def routes(model: nn.Module) -> tuple[Route, ...]:
+    """The routes that `model`'s class and configuration promise to support, the fastest first."""
     base = unwrap(model)
-    if base.config.is_encoder_decoder:
-        raise PolicyError(f"{type(base).__name__} is an encoder-decoder", fix="use a decoder-only model")
     keywords = accepted(base)
+    if base.config.is_encoder_decoder:
+        shares = {"encoder_outputs", "past_key_values"} <= keywords
+        return (Route.ENCODER, Route.PLAIN) if shares else (Route.PLAIN,)
     layers = set(getattr(base.config, "layer_types", None) or ())
     # chunked and recurrent layers don't receive their pattern as a keyword of the attention function
     regular = layers <= {"full_attention", "sliding_attention"}
-    if replaceable(base) and regular and "position_ids" in keywords:
-        return Route.SEGMENTS
-    return Route.CACHE if "past_key_values" in keywords else Route.PLAIN
+    others = (Route.CACHE, Route.PLAIN) if "past_key_values" in keywords else (Route.PLAIN,)
+    return (Route.SEGMENTS, *others) if replaceable(base) and regular and "position_ids" in keywords else others
 
 
 def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) -> Route:
@@ -133,17 +141,18 @@ def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) ->
     """
     base = unwrap(model)
     modes = [(module, module.training) for module in model.modules()]
-    # twice the group and at least two completions: a leak between completions or between groups must show
-    twice = Group(group.id, group.prompt, (group.completions * 2)[: max(2, len(group.completions))])
+    # a leak between completions, or between groups of unlike prompts, must show
+    completions = (group.completions * 2)[: max(2, len(group.completions))]
+    half = group.prompt[: (len(group.prompt) + 1) // 2]
+    groups = [Group(group.id, prompt, completions) for prompt in (group.prompt, half)]
     try:
         model.eval()
         with torch.no_grad():
-            plain = torch.cat([_separate(model, twice.prompt, c) for c in twice.completions] * 2)
+            plain = torch.cat([_separate(model, g.prompt, c) for g in groups for c in completions])
             if not plain.isfinite().all():
                 raise PolicyError(f"{type(base).__name__} gives log-probabilities that aren't finite", where=group.id)
-            routes = list(Route)
-            for route in routes[routes.index(choose_route(model)) :]:
-                if (problem := _problem(model, twice, route, plain)) is None:
+            for route in routes(model):
+                if (problem := _problem(model, groups, route, plain)) is None:
                     return route
                 log(f"{type(base).__name__}: the {route} route is not used: {problem}")
     finally:
@@ -152,10 +161,10 @@ def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) ->
     raise PolicyError(f"no route reproduces the plain forward of {type(base).__name__}", where=group.id)
 
 
-def _problem(model: nn.Module, group: Group, route: Route, plain: Tensor) -> str | None:
-    """Why `route` doesn't give two copies of `group` the log-probabilities `plain`."""
+def _problem(model: nn.Module, groups: Sequence[Group], route: Route, plain: Tensor) -> str | None:
+    """Why `route` doesn't give `groups` the log-probabilities `plain`."""
     try:
-        found = score(model, [group, group], route=route).logps
+        found = score(model, groups, route=route).logps
     except Exception as error:  # whatever a foreign model raises, the next route may work
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     difference = (found - plain).abs().mean().item() if len(plain) else 0.0
@@ -165,10 +174,14 @@ def _problem(model: nn.Module, group: Group, route: Route, plain: Tensor) -> str
 
 def _separate(model: nn.Module, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
     """[tokens] log-probabilities of one completion by the plain forward of one sequence."""
-    ids = torch.tensor([[*prompt, *completion]], device=unwrap(model).device)
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    device = unwrap(model).device
+    if unwrap(model).config.is_encoder_decoder:
+        logits = encoder_decoder.plain_logits(model, prompt, completion)
+    else:
+        ids = torch.tensor([[*prompt, *completion]], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+    return logits.log_softmax(-1).gather(1, _long(completion, device)[:, None]).squeeze(1)
 
 
 def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:

@@ -65,7 +65,7 @@ def _teacher(ctx: Context) -> Any:
 
     tokenizer = None
     if teacher.engine.tokenizer is not None:
-        from plad.policy.load import load_tokenizer
+        from plad.policy.folder import load_tokenizer
         from plad.policy.resolve import resolve_model
 
         tokenizer = load_tokenizer(resolve_model(locate(teacher.engine.tokenizer, ctx.base)))

@@ -54,10 +54,10 @@ def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher
     """
     if not any(isinstance(objective, LogitObjective) for objective in objectives):
         return
-    from plad.policy.load import check_prompt
+    from plad.policy.folder import check_policy
     from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 
-    ours, theirs = check_prompt(student, "student"), check_prompt(teacher, "teacher")
+    ours, theirs = check_policy(student, "student"), check_policy(teacher, "teacher")
     require_same_vocabulary(ours.tokenizer, theirs.tokenizer)
     require_same_format(ours.describe(), theirs.describe())
 
@@ -82,7 +82,7 @@ def prepare_logits(
     objective = settings.objective
     assert isinstance(objective, LogitObjective)
     groups = _texts(ctx, objective, policy, pairs)
-    encoded = keep_fitting(groups, settings.max_length or policy.context)
+    encoded = keep_fitting(groups, policy, settings.max_length)
     if not encoded.groups:
         raise DataError(
             f"no prompt has the texts that {objective.type} trains on: {encoded.counts()}",  # type: ignore[attr-defined]

@@ -98,8 +98,7 @@ def _measured(
     from plad.train.measure import weights_digest
 
     objective = settings.objective
-    limit = settings.max_length or policy.context
-    groups = keep_fitting(pair_groups(pairs, policy.prompt, references), limit).groups
+    groups = keep_fitting(pair_groups(pairs, policy.prompt, references), policy, settings.max_length).groups
     made_of = [weights_digest(policy.model), [[g.id, g.prompt, g.completions[: g.candidates]] for g in groups]]
     wanted: dict[str, str] = {}
     if needs_reference_logp(objective):

@@ -77,7 +77,7 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
     for note in policy.notes:
         log.info("%s: %s", role, note)
     lora = cfg.lora_for(settings, getattr(cfg, role))
-    encoded = keep_fitting(sft_groups(rows, policy.prompt), settings.max_length or policy.context)
+    encoded = keep_fitting(sft_groups(rows, policy.prompt), policy, settings.max_length)
     require_groups(encoded.groups, encoded.counts(), f"sft.{role}")
     policy = trainable(policy, lora, settings, cfg.run.seed)
     counts = train_policy(
@@ -102,12 +102,12 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
 
 def sft(ctx: Context) -> dict[str, Any]:
     """D0 -> sft/teacher and sft/student (Algorithm 1, step 1)."""
-    from plad.policy.load import check_prompt
+    from plad.policy.folder import check_policy
 
     check_teacher(ctx)
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
         if role == "student" or ctx.config.teacher.local:
-            check_prompt(ctx.policy_section(role), role)
+            check_policy(ctx.policy_section(role), role)
     check_logits(ctx.config.objectives, ctx.policy_section("student"), ctx.policy_section("teacher"))
     counts: dict[str, Any] = {}
     for role in ROLES:

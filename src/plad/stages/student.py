@@ -71,12 +71,12 @@ def train_student(
 
     cfg, run = ctx.config, ctx.run
     checkpoints = run / "checkpoints" / name.replace("/", "-")
-    limit = settings.max_length or policy.context
     prepared = prepare_pairs(ctx, settings, policy, pairs)
-    ranked = keep_fitting(pair_groups(prepared.pairs, policy.prompt, prepared.references), limit)
+    ranked = keep_fitting(pair_groups(prepared.pairs, policy.prompt, prepared.references), policy, settings.max_length)
     require_groups(ranked.groups, ranked.counts(), name)
     is_sft = isinstance(settings.objective, SftObjective)
-    encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), limit) if is_sft else ranked
+    chosen = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
+    encoded = chosen if is_sft else ranked
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
     if isinstance(settings.objective, LogitObjective):

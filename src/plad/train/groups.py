@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plad.policy.load import Policy
 from plad.policy.prompt import PromptFormat
 from plad.records import Example
 from plad.scoring.layout import Group
@@ -26,14 +27,14 @@ class Encoded:
         return {"groups": len(self.groups), "too_long": self.too_long, "no_completion": self.no_completion}
 
 
-def keep_fitting(groups: Sequence[Group], limit: int) -> Encoded:
-    """Leave out groups that don't fit or have nothing to learn from."""
+def keep_fitting(groups: Sequence[Group], policy: Policy, max_length: int | None) -> Encoded:
+    """Leave out groups that don't fit the policy's context or `max_length`, or have nothing to learn from."""
     kept: list[Group] = []
     too_long = empty = 0
     for g in groups:
         if any(not c for c in g.completions):
             empty += 1
-        elif len(g.prompt) + max(map(len, g.completions)) > limit:
+        elif not policy.fits(len(g.prompt), max(map(len, g.completions)), max_length):
             too_long += 1
         else:
             kept.append(g)

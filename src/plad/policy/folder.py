@@ -1,0 +1,166 @@
+"""What a model folder says of its policy, read without the weights: config, tokenizer, prompt format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from plad.config import ModelSection, PromptSection, PruneInit
+from plad.errors import PolicyError
+from plad.policy import lora
+from plad.policy.prompt import PromptFormat, make_prompt_format
+from plad.policy.resolve import is_adapter, resolve_model
+
+_GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+
+def check_policy(section: ModelSection, role: str) -> PromptFormat:
+    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked.
+
+    Raises:
+        PolicyError: it isn't or can't; the key is named.
+    """
+    folder = resolve_model(section.model, section.revision)
+    try:
+        prompt, _, config = read_format(folder, _weights_folder(folder), section.prompt)
+    except PolicyError as e:
+        where = f"{role}.{e.where}" if (e.where or "").startswith("prompt.") else e.where
+        raise PolicyError(e.what, where=where, fix=e.fix) from None
+    check_init(getattr(section, "init", None), config, role)
+    return prompt
+
+
+def read_format(
+    folder: Path, weights: Path, section: PromptSection
+) -> tuple[PromptFormat, list[str], PreTrainedConfig]:
+    """The prompt format of a model that isn't loaded.
+
+    Args:
+        folder: holds the tokenizer.
+        weights: holds config and weights: the same folder, or an adapter's base.
+
+    Returns:
+        (format, notes, the model's config).
+
+    Raises:
+        PolicyError: it can't be made, or the model is of a kind that is not supported.
+    """
+    config = load_config(weights)
+    named = (weights / "generation_config.json").is_file()
+    generation = GenerationConfig.from_pretrained(weights, local_files_only=True) if named else None
+    encoder = bool(config.is_encoder_decoder)
+    return *make_prompt_format(load_tokenizer(folder), section, generation, encoder=encoder), config
+
+
+def check_init(init: Any, config: PreTrainedConfig, role: str) -> None:
+    """Refuse a pruned student that can't be made of a model.
+
+    Raises:
+        PolicyError: it is an encoder-decoder, or has too few layers.
+    """
+    if not isinstance(init, PruneInit):
+        return
+    layers: int = config.get_text_config().num_hidden_layers
+    if config.is_encoder_decoder:
+        raise PolicyError(
+            "an encoder-decoder can't be pruned",
+            where=f"{role}.init",
+            fix=f"set `{role}.init: {{type: pretrained}}` with a smaller model of the family",
+        )
+    if init.layers >= layers:
+        raise PolicyError(
+            f"the model has {layers} layers, so {init.layers} can't be what is kept of them",
+            where=f"{role}.init.layers",
+            fix=f"give a number below {layers}",
+        )
+
+
+def _weights_folder(folder: Path) -> Path:
+    """The folder under an adapter, or under an adapter on an adapter; another folder itself."""
+    while is_adapter(folder):
+        adapter = lora.read_adapter(folder)
+        folder = resolve_model(adapter.base, adapter.revision)
+    return folder
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder; an adapter folder without one falls back to its base's.
+
+    Raises:
+        PolicyError: there is none, or it needs foreign code.
+    """
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    if is_adapter(folder) and not any((folder / name).is_file() for name in files):
+        folder = Path(lora.read_adapter(folder).base)
+    try:
+        # A class that says "as tokenizer.json stands" is taken at its word: AutoTokenizer replaces it for some
+        # model types (qwen2), pre-tokenizer and special tokens included.
+        exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
+        loader = PreTrainedTokenizerFast if exact else AutoTokenizer
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
+        raise PolicyError(
+            f"the tokenizer can't be loaded: {first_line(e)}",
+            where=str(folder),
+            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into the folder",
+        ) from None
+    if len(tokenizer) == 0:
+        raise PolicyError(
+            "the folder holds no tokenizer",
+            where=str(folder),
+            fix="put the model's tokenizer files (tokenizer.json, tokenizer_config.json) into it",
+        )
+    return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> str | None:
+    file = folder / "tokenizer_config.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The model's config, if it is one of a language model that transformers itself knows."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as e:
+        if "trust_remote_code" in str(e):
+            raise PolicyError(
+                "the model needs Python code from its own repository; plad never runs code that comes with a model",
+                where=str(folder),
+                fix="use a model whose architecture is part of transformers (many such models have a converted copy)",
+            ) from None
+        raise PolicyError(
+            f"config.json can't be read: {first_line(e)}",
+            where=str(folder),
+            fix="use an architecture of the installed transformers, or update transformers",
+        ) from None
+    encoder = bool(config.is_encoder_decoder)
+    mapping: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    known = mapping.get(config.model_type)
+    names = {known} if isinstance(known, str) else set(known or ())
+    named = set(config.architectures or ())
+    if not names or (named and not named & names):
+        what = ", ".join(sorted(named)) or config.model_type
+        raise PolicyError(
+            f"{what} is not a language model with a head; causal and sequence-to-sequence models are supported",
+            where=str(folder),
+            fix="use one such as Llama, Qwen, Mistral, Gemma, Phi, GPT-2, GPT-Neo, GPT-NeoX, OPT, T5 or BART",
+        )
+    return config
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,154 @@
+"""Encoder-decoder models: a prompt is encoded once, and all its completions are decoded from its states.
+
+The decoder reads its start tokens once a prompt, which leaves the keys and values of the encoder's states in the
+model's cache; the completions follow as a batch that reads them. The head is given the predicting positions alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from plad.errors import PolicyError
+from plad.scoring.attention import unwrap
+from plad.scoring.head import Wanted, read_head_at
+from plad.scoring.layout import Group, pad
+
+
+def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
+    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any.
+
+    Raises:
+        PolicyError: the model names no start token.
+    """
+    start, forced = (_named(base, name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
+    if start is None:
+        raise PolicyError(
+            f"{type(base).__name__} names no decoder_start_token_id, so it is unknown what an answer follows",
+            where=base.name_or_path or None,
+            fix="set decoder_start_token_id in the model's config.json (T5: the pad token; BART: the end token)",
+        )
+    return (start,) if forced is None else (start, forced)
+
+
+def _named(base: PreTrainedModel, name: str) -> int | None:
+    """A token id that the generation config names, or else the config."""
+    found = getattr(base.generation_config, name, None)
+    return getattr(base.config, name, None) if found is None else found
+
+
+def encode(prompts: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:
+    """The encoder's inputs: prompts [G, S], padded on the right and masked where their lengths differ."""
+    ids = pad(prompts, prompts[0][0], device)
+    if len({len(prompt) for prompt in prompts}) == 1:
+        return {"input_ids": ids}
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def reading(output: Any, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """What the decoder reads of a batch that was encoded: its states, and the cache where there is one.
+
+    Args:
+        output: of the model for the batch; its cache grows as the decoder goes on.
+        inputs: the encoder's, as `encode` made them.
+    """
+    found: dict[str, Any] = {k: v for k, v in inputs.items() if k == "attention_mask"}
+    found["encoder_outputs"] = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
+    cache = output.past_key_values
+    return {**found, "use_cache": False} if cache is None else {**found, "use_cache": True, "past_key_values": cache}
+
+
+def select(read: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """What the decoder reads of some rows [N] of the batch; the cache is cut in place."""
+    found = dict(read)
+    found["encoder_outputs"] = BaseModelOutput(last_hidden_state=read["encoder_outputs"].last_hidden_state[rows])
+    if "attention_mask" in read:
+        found["attention_mask"] = read["attention_mask"][rows]
+    if read["use_cache"]:
+        read["past_key_values"].batch_select_indices(rows)
+    return found
+
+
+def shared(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wanted: Wanted) -> list[Tensor]:
+    """[N, ...] each: every prompt encoded once, its completions decoded from its states."""
+    device, start = base.device, decoder_start(base)
+    inputs = encode([group.prompt for group in groups], device)
+    starts = torch.tensor([start] * len(groups), device=device)
+    # a checkpointed layer drops its cache, so that a completion reads the encoder's states themselves
+    recomputes = base.training and base.is_gradient_checkpointing
+    last = torch.arange(1, len(groups) + 1, device=device) * len(start) - 1
+    read, output = read_head_at(model, base, last, wanted, **inputs, decoder_input_ids=starts, use_cache=not recomputes)
+    owners = [g for g, group in enumerate(groups) for _ in group.completions]
+    completions = [completion for group in groups for completion in group.completions]
+    owner = _long(owners, device)
+    if recomputes:
+        return _whole(model, base, start, completions, wanted, select(reading(output, inputs), owner))
+    started = [(g, completion[0]) for g, completion in zip(owners, completions, strict=True) if completion]
+    firsts = read(_long((g for g, _ in started), device), _long((token for _, token in started), device))
+    read_by_decoder = [completion[:-1] for completion in completions]
+    if not any(read_by_decoder):
+        return firsts
+    rows = pad(read_by_decoder, start[-1], device)
+    at = _inside(read_by_decoder, rows.shape[1], device)
+    following = select(reading(output, inputs), owner)
+    read, _ = read_head_at(model, base, at, wanted, **following, decoder_input_ids=rows)
+    targets = _long((token for completion in completions for token in completion[1:]), device)
+    rest = read(torch.arange(len(at), device=device), targets)
+    # the order of tokens: each completion's first one, then its others
+    order: list[int] = []
+    first, other = 0, len(started)
+    for completion, others in zip(completions, read_by_decoder, strict=True):
+        order += [first, *range(other, other + len(others))] if completion else []
+        first, other = first + bool(completion), other + len(others)
+    return [torch.cat(columns)[_long(order, device)] for columns in zip(firsts, rest, strict=True)]
+
+
+def separate(model: nn.Module, base: PreTrainedModel, group: Group, wanted: Wanted) -> list[Tensor]:
+    """[N, ...] each, of one group: every completion with its own copy of the prompt, encoded anew."""
+    prompts = torch.tensor([group.prompt] * len(group.completions), device=base.device)
+    inputs = {"input_ids": prompts, "use_cache": False}
+    return _whole(model, base, decoder_start(base), group.completions, wanted, inputs)
+
+
+def _whole(
+    model: nn.Module,
+    base: PreTrainedModel,
+    start: tuple[int, ...],
+    completions: Sequence[tuple[int, ...]],
+    wanted: Wanted,
+    inputs: dict[str, Any],
+) -> list[Tensor]:
+    """[N, ...] each, of completions [K] by one pass without a cache over decoder rows that begin with the start."""
+    device, skip = base.device, len(start) - 1
+    read_by_decoder = [(*start, *completion[:-1]) for completion in completions]
+    rows = pad(read_by_decoder, start[-1], device)
+    positions = [
+        k * rows.shape[1] + skip + i for k, completion in enumerate(completions) for i in range(len(completion))
+    ]
+    at = _long(positions, device)
+    read, _ = read_head_at(model, base, at, wanted, **inputs, decoder_input_ids=rows)
+    targets = _long((token for completion in completions for token in completion), device)
+    return read(torch.arange(len(at), device=device), targets)
+
+
+def plain_logits(model: nn.Module, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
+    """[tokens, V] logits that predict one completion, by the model's plain forward of one pair of sequences."""
+    base = unwrap(model)
+    start = decoder_start(base)
+    rows = torch.tensor([[*start, *completion]], device=base.device)
+    ids = torch.tensor([list(prompt)], device=base.device)
+    return model(input_ids=ids, decoder_input_ids=rows, use_cache=False).logits[0, len(start) - 1 : -1]
+
+
+def _inside(rows: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """Flattened positions of the tokens of rows that are padded to `width`."""
+    return _long((k * width + i for k, row in enumerate(rows) for i in range(len(row))), device)
+
+
+def _long(values: Iterable[int], device: torch.device) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.long, device=device)
