@@ -184,6 +184,32 @@ def validate(
 
 
 @app.command()
+def reward(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N rows of each file.")
+    ] = None,
+    skip_invalid: SkipInvalid = False,
+) -> None:
+    """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
+    with guard(resume=resume_command()) as guarded:
+        from plad.config.reward import RewardTraining
+        from plad.config_file import load_as
+        from plad.reward.card import summary
+        from plad.reward.run import train
+
+        extra = [f"data.limit={limit}"] if limit is not None else []
+        section = load_as(RewardTraining, config, [*(overrides or []), *extra])
+        section.out.parent.mkdir(parents=True, exist_ok=True)
+        with guarded.log_to(section.out.with_name(f"{section.out.name}.log")):
+            facts = train(section, config.parent, skip_invalid=skip_invalid)
+        for line in summary(facts):
+            typer.echo(line)
+        typer.echo(f"reward model: {section.out}")
+
+
+@app.command()
 def status(run: RunPath, as_json: AsJson = False) -> None:
     """Show stages, counts, seconds and versions; also while a run goes on."""
     with guard():

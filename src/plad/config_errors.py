@@ -62,19 +62,22 @@ def _matching(sections: list[type[BaseModel]], value: dict[str, Any]) -> list[ty
     return [s for s in sections if fits(s)]
 
 
-def explain(error: ValidationError, raw: dict[str, Any], where: Callable[[str], str]) -> list[ConfigError]:
+def explain(
+    error: ValidationError, raw: dict[str, Any], where: Callable[[str], str], schema: type[BaseModel] = Config
+) -> list[ConfigError]:
     """One error a setting, in the order of the file.
 
     Args:
         raw: the mapping that was checked.
         where: from a dotted path to its place.
+        schema: what it was checked against.
     """
     found: dict[str, list[tuple[str, str | None]]] = {}
     for item in error.errors(include_url=False):
         path, value, of_a_union = _path(item["loc"], raw)
         if item["type"] == "literal_error" and of_a_union and isinstance(value, dict):
             continue  # the mapping is wrong, not the word that may stand in its place
-        what, fix = _say(dict(item), path, value, raw)
+        what, fix = _say(dict(item), path, value, raw, schema)
         if (what, fix) not in found.setdefault(path, []):
             found[path].append((what, fix))
     return [
@@ -108,12 +111,14 @@ def _path(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any, bool]:
     return ".".join(parts), node, left_out
 
 
-def _say(item: dict[str, Any], path: str, value: Any, raw: dict[str, Any]) -> tuple[str, str | None]:
+def _say(
+    item: dict[str, Any], path: str, value: Any, raw: dict[str, Any], schema: type[BaseModel]
+) -> tuple[str, str | None]:
     kind, ctx = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key", _did_you_mean(path, raw)
+        return "unknown key", _did_you_mean(path, raw, schema)
     if kind == "missing":
-        info = _field(path, raw)
+        info = _field(path, raw, schema)
         return "is required", info.description if info else None
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tags = ctx.get("expected_tags") or ctx["discriminator"]
@@ -140,17 +145,17 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _field(path: str, raw: dict[str, Any]) -> FieldInfo | None:
+def _field(path: str, raw: dict[str, Any], schema: type[BaseModel]) -> FieldInfo | None:
     parent, _, name = path.rpartition(".")
-    for section in sections_at(parent, raw):
+    for section in sections_at(parent, raw, schema):
         if name in section.model_fields:
             return section.model_fields[name]
     return None
 
 
-def sections_at(path: str, raw: dict[str, Any]) -> list[type[BaseModel]]:
+def sections_at(path: str, raw: dict[str, Any], schema: type[BaseModel] = Config) -> list[type[BaseModel]]:
     """The section classes that may stand at a dotted path."""
-    sections: list[type[BaseModel]] = [Config]
+    sections: list[type[BaseModel]] = [schema]
     node: Any = raw
     for part in path.split(".") if path else []:
         if isinstance(node, list):
@@ -164,11 +169,11 @@ def sections_at(path: str, raw: dict[str, Any]) -> list[type[BaseModel]]:
     return sections
 
 
-def _did_you_mean(path: str, raw: dict[str, Any]) -> str | None:
+def _did_you_mean(path: str, raw: dict[str, Any], schema: type[BaseModel]) -> str | None:
     parent, _, name = path.rpartition(".")
-    names = [n for section in sections_at(parent, raw) for n in section.model_fields]
+    names = [n for section in sections_at(parent, raw, schema) for n in section.model_fields]
     prefix = f"{parent}." if parent else ""
-    elsewhere = [p for p in _all_paths(Config) if p.rpartition(".")[2] == name] if "type" not in names else []
+    elsewhere = [p for p in _all_paths(schema) if p.rpartition(".")[2] == name] if "type" not in names else []
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere[:3])}?"
     close = difflib.get_close_matches(name, names, n=1)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from plad.config import Config
 from plad.config_errors import explain, fill_types
@@ -18,6 +18,7 @@ from plad.problems import join
 from plad.redact import redact
 from plad.rundir import RunDir, write_text
 
+S = TypeVar("S", bound=BaseModel)
 MAX_BYTES = 2**20
 MAX_NODES, MAX_DEPTH = 10_000, 20  # stops a file whose aliases multiply
 _PART = re.compile(r"[A-Za-z_]\w*|\d+")
@@ -66,9 +67,15 @@ class Document:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check the config of a run; see `load_as`."""
+    return load_as(Config, path, overrides)
+
+
+def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Read and check a config.
 
     Args:
+        schema: what it may hold.
         path: a YAML file.
         overrides: `a.b=value`, the value in YAML; they come after the file.
 
@@ -82,12 +89,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             _override(document, item)
         except ConfigError as e:
             problems.append(e)
-    fill_types(Config, document.raw)
+    fill_types(schema, document.raw)
     try:
         # Strict JSON mode: no number from a boolean or a text, but lists become tuples and texts paths.
-        config = Config.model_validate_json(json.dumps(document.raw, default=str), strict=True)
+        config = schema.model_validate_json(json.dumps(document.raw, default=str), strict=True)
     except ValidationError as e:
-        problems.extend(explain(e, document.raw, document.where))
+        problems.extend(explain(e, document.raw, document.where, schema))
         raise join(problems) from None
     if problems:
         raise join(problems)

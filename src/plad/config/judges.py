@@ -32,8 +32,11 @@ class RewardJudge(JudgeModel):
     """Scores an answer with a reward model: any sequence classifier with one output."""
 
     type: Literal["reward"] = "reward"
-    input: Literal["pair", "chat"] = Field(
-        default="pair", description="pair: prompt and answer as a text pair; chat: through the chat template."
+    input: Literal["auto", "pair", "chat", "plain"] = Field(
+        default="auto",
+        description="pair: prompt and answer as a text pair; chat: through the chat template; plain: prompt, blank "
+        "line, answer, end of sequence. auto: as `plad reward` trained the model; else chat with a template, pair "
+        "where the tokenizer marks pairs, else plain.",
     )
 
 

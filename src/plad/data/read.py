@@ -239,3 +239,21 @@ def _derived_id(prompt: Prompt) -> str:
 def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
     """Each example with its place."""
     return zip(result.places, result.examples, strict=True)
+
+
+def prompt_in(row: dict[str, Any], name: str) -> Prompt:
+    """The prompt in a row's column.
+
+    Raises:
+        ValueError: it holds none; says what was expected.
+    """
+    return parse_prompt(_column(row, name), name)
+
+
+def texts_in(row: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The texts in a row's column: a text, a list of texts, or one assistant's message.
+
+    Raises:
+        ValueError: it holds none; says what was expected.
+    """
+    return _texts(_column(row, name), name)

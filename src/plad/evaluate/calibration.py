@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plad.evaluate.stats import LEVEL, estimate, paired_difference
+from plad.evaluate.stats import LEVEL, estimate, paired_difference, wilson
 
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 METHOD = {
@@ -177,13 +177,14 @@ def _bin(count: Array, sure: Array, right: Array, counts: Array, rights: Array) 
     pairs = int(count.sum())
     if not pairs:
         return {"confidence": None, "value": None, "low": None, "high": None, "pairs": 0}
-    drawn = counts > 0
-    return {
-        "confidence": float(sure.sum() / pairs),
-        "value": float(right.sum() / pairs),
-        **_interval(rights[drawn] / counts[drawn]),
-        "pairs": pairs,
-    }
+    value, drawn = float(right.sum() / pairs), counts > 0
+    if value in (0.0, 1.0):  # a bootstrap sees no spread
+        prompts = int((count > 0).sum())
+        low, high = wilson(value * prompts, prompts)
+        interval: dict[str, float | None] = {"low": low, "high": high}
+    else:
+        interval = _interval(rights[drawn] / counts[drawn])
+    return {"confidence": float(sure.sum() / pairs), "value": value, **interval, "pairs": pairs}
 
 
 def _error(count: Array, sure: Array, right: Array) -> Array:

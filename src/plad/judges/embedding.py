@@ -55,7 +55,7 @@ class EmbeddingJudge:
             tokenizer,
             prefix=section.prefix,
             batch_size=section.batch_size,
-            max_length=longest_input(section, config, tokenizer),
+            max_length=longest_input(section.max_length, config, tokenizer),
         )
 
     def score(

@@ -67,9 +67,9 @@ def load_weights(
     return model.to(device).eval()
 
 
-def longest_input(section: JudgeModel, config: Any, tokenizer: Any) -> int | None:
-    """Most tokens of a text, by the section, the model and the tokenizer; None where nobody sets a limit."""
-    limits = [section.max_length, getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+def longest_input(asked: int | None, config: Any, tokenizer: Any) -> int | None:
+    """Most tokens of a text, by what is asked for, the model and the tokenizer; None where nobody sets a limit."""
+    limits = [asked, getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)
 
 

@@ -9,27 +9,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from plad.config import RewardJudge as RewardSection
-from plad.errors import ConfigError, PolicyError
+from plad.errors import PolicyError
+from plad.judges.encode import RewardInput, choose_input
 from plad.judges.models import batches, load_config_and_tokenizer, load_weights, longest_input
-from plad.records import Example, Message, Prompt
-
-
-def flatten(prompt: Prompt) -> str:
-    """A prompt as one text, for models that read a text pair.
-
-    A plain prompt stands as it is. So does a conversation of one user turn, after its system message if it has one.
-    In a longer conversation every turn starts with its role: ``User: ...``, ``Assistant: ...``.
-    """
-    if isinstance(prompt, str):
-        return prompt
-    if [m["role"] for m in prompt if m["role"] != "system"] == ["user"]:
-        return "\n\n".join(m["content"] for m in prompt)
-    return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
-
-
-def _messages(prompt: Prompt, answer: str) -> list[Message]:
-    turns: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    return [*turns, {"role": "assistant", "content": answer}]
+from plad.records import Example
 
 
 class RewardJudge:
@@ -39,18 +22,13 @@ class RewardJudge:
         name: shown in tables.
         model: a sequence classifier with one output, in evaluation mode.
         tokenizer: its tokenizer.
-        input: `pair` (prompt and answer as a text pair) or `chat` (through the chat template).
+        encode: makes its inputs; those that are cut are counted.
         batch_size: answers a forward pass.
-        max_length: most tokens of prompt and answer together; None for no limit. Longer inputs are cut and counted:
-            a pair at the end of its longer text, a chat at its beginning.
     """
 
-    def __init__(
-        self, name: str, model: Any, tokenizer: Any, *, input: str, batch_size: int, max_length: int | None
-    ) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, encode: RewardInput, *, batch_size: int) -> None:
         self.name = name
-        self._model, self._tokenizer, self._input = model, tokenizer, input
-        self._batch_size, self._max_length = batch_size, max_length
+        self._model, self._tokenizer, self._encode, self._batch_size = model, tokenizer, encode, batch_size
         self._scored = self._truncated = 0
 
     @classmethod
@@ -69,16 +47,14 @@ class RewardJudge:
                 where=where,
                 fix="name a model trained to score answers (num_labels 1)",
             )
-        if section.input == "chat" and not tokenizer.chat_template:
-            raise ConfigError("input: chat, but the tokenizer has no chat template", where=where, fix="input: pair")
+        kind = choose_input(section.input, config, tokenizer, where)
         model = _head_in_float32(load_weights(AutoModelForSequenceClassification, section, where))
         return cls(
             Path(section.model).name,
             model,
             tokenizer,
-            input=section.input,
+            RewardInput(tokenizer, kind, longest_input(section.max_length, config, tokenizer)),
             batch_size=section.batch_size,
-            max_length=longest_input(section, config, tokenizer),
         )
 
     def score(
@@ -89,7 +65,10 @@ class RewardJudge:
         Raises:
             PolicyError: the model's output for a row is not finite.
         """
-        rows = [self._encode(example.prompt, text) for example, text in zip(examples, texts, strict=True)]
+        encoded = [self._encode(example.prompt, text) for example, text in zip(examples, texts, strict=True)]
+        rows = [row for row, _ in encoded]
+        self._scored += len(rows)
+        self._truncated += sum(cut for _, cut in encoded)
         scores: list[float | None] = [None] * len(rows)
         for batch in batches([len(row["input_ids"]) for row in rows], self._padded()):
             for i, score in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
@@ -106,31 +85,12 @@ class RewardJudge:
         """What a reader must know to trust the scores."""
         return {
             "type": "reward",
-            "input": self._input,
-            "max_length": self._max_length,
+            "input": self._encode.kind,
+            "max_length": self._encode.max_length,
             "scored": self._scored,
             "truncated": self._truncated,
             "rule": "the model's only output for prompt and answer; the higher wins, equal texts tie",
         }
-
-    def _encode(self, prompt: Prompt, answer: str) -> dict[str, list[int]]:
-        limit = self._max_length
-        if self._input == "pair":
-            full = dict(self._tokenizer(flatten(prompt), answer))
-            too_long = limit is not None and len(full["input_ids"]) > limit
-            row = (
-                dict(self._tokenizer(flatten(prompt), answer, truncation="longest_first", max_length=limit))
-                if too_long
-                else full
-            )
-        else:
-            text = self._tokenizer.apply_chat_template(_messages(prompt, answer), tokenize=False)
-            full = dict(self._tokenizer(text, add_special_tokens=False))  # the template writes them
-            too_long = limit is not None and len(full["input_ids"]) > limit
-            row = {k: v[-limit:] for k, v in full.items()} if too_long and limit is not None else full
-        self._scored += 1
-        self._truncated += too_long
-        return row
 
     def _padded(self) -> int:
         """Rows a forward pass: a decoder finds its last token by the pad id of its config, without one it takes one."""

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from plad.errors import RunDirError, TrainingError
-from plad.rundir import is_complete, verify_dir
+from plad.rundir import atomic_dir, is_complete, verify_dir
 
 PROGRESS = "progress.json"  # in a checkpoint: seconds spent, and what the texts of its steps go on from
 KEPT = 2  # the newest, and the one before it in case the newest is damaged on disk
@@ -51,3 +53,42 @@ def rotate(folder: Path) -> None:
 def trained_with(checkpoint: Path) -> dict[str, object]:
     """The settings a checkpoint was trained with."""
     return json.loads((checkpoint / "settings.json").read_text())
+
+
+class WholeCheckpoints:
+    """A mixin for transformers' Trainer: a checkpoint is staged, hashed, and moved into place.
+
+    Attributes:
+        settings: what the run depends on, stored in each checkpoint.
+    """
+
+    settings: Mapping[str, Any]
+    args: Any
+    state: Any
+    _staging: Path | None = None
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the run goes on from beside weights and state; goes into the checkpoint."""
+        return None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint into a staging folder, hash it, and move it into place."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        with atomic_dir(folder / name) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            finally:
+                self._staging = None
+            for file in (staging / name).iterdir():
+                shutil.move(file, staging / file.name)
+            (staging / name).rmdir()
+            (staging / "settings.json").write_text(json.dumps(dict(self.settings), default=str))
+            progress = self.progress()
+            if progress is not None:
+                (staging / PROGRESS).write_text(json.dumps(progress))
+        rotate(folder)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,11 +16,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from plad.errors import TrainingError
 from plad.objectives.objective import Objective
-from plad.rundir import atomic_dir
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
-from plad.train.checkpoints import PROGRESS, rotate
+from plad.train.checkpoints import PROGRESS, WholeCheckpoints
 from plad.train.rollouts import TextSource
 
 MAX_SKIPPED = 3  # non-finite steps in a row before training stops
@@ -32,7 +30,7 @@ def collate(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return {"groups": list(groups)}
 
 
-class GroupTrainer(Trainer):
+class GroupTrainer(WholeCheckpoints, Trainer):
     """transformers' Trainer over groups of one prompt and its completions.
 
     The loss of a step is sum(losses) / sum(weights) over all groups of the step, whatever the batch
@@ -75,7 +73,6 @@ class GroupTrainer(Trainer):
         self.objective, self.route, self.max_tokens = objective, route, max_tokens
         self.settings, self.emit, self.texts = settings, emit, texts
         self.seconds = 0.0
-        self._staging: Path | None = None
         self._skipped = 0
         self._reset_step()
 
@@ -201,27 +198,9 @@ class GroupTrainer(Trainer):
         if self.texts is not None:
             self.texts.restore(progress["texts"])
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging) if self._staging else super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint into a staging folder, hash it, and move it into place."""
-        assert self.args.output_dir is not None
-        folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        with atomic_dir(folder / name) as staging:
-            self._staging = staging
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._staging = None
-            for file in (staging / name).iterdir():
-                shutil.move(file, staging / file.name)
-            (staging / name).rmdir()
-            (staging / "settings.json").write_text(json.dumps(dict(self.settings), default=str))
-            texts = self.texts.state() if self.texts is not None else {}
-            (staging / PROGRESS).write_text(json.dumps({"seconds": self.seconds, "texts": texts}))
-        rotate(folder)
+    def progress(self) -> dict[str, Any]:
+        """Time spent, and what the texts go on from."""
+        return {"seconds": self.seconds, "texts": self.texts.state() if self.texts is not None else {}}
 
 
 class _EmitMetrics(TrainerCallback):
