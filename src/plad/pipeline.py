@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from plad import __version__
-from plad.config import ROLES, Config, VerifiableJudge
+from plad.config import ROLES, Config, ValidationSection, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
 from plad.stages.context import Context, teacher_source
@@ -86,6 +86,8 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
         roles[role] = _source(ctx, role) | {
             "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
+    if cfg.teacher.sft:
+        roles["teacher"]["validation"] = _validation_inputs(ctx, cfg.sft.validation)
     return roles
 
 
@@ -117,12 +119,13 @@ def _pair_inputs(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _validation_inputs(ctx: Context) -> dict[str, Any] | None:
+def _validation_inputs(ctx: Context, validation: ValidationSection) -> dict[str, Any] | None:
     """What the choice of the best weights depends on beside the rows."""
     cfg = ctx.config
-    if not cfg.distill.validation.evaluations:
+    if not validation.evaluations:
         return None
     return {
+        **validation.model_dump(mode="json"),
         "judge": [_judge(j) for j in ctx.judge_sections()[:1]],
         "temperature": cfg.evaluate.temperature,
         "max_new_tokens": cfg.evaluation_max_new_tokens,
@@ -151,7 +154,7 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
         "distill": lambda: {
             "distill": cfg.distill.relevant(),
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
-            "validation": _validation_inputs(ctx),
+            "validation": _validation_inputs(ctx, cfg.distill.validation),
         },
         "evaluate": lambda: {
             "evaluate": cfg.evaluate.model_dump(mode="json", exclude={"judges"}),

@@ -20,10 +20,10 @@ SCHEMA = 1
 STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
 OUTPUTS = {  # what --clean deletes; answers stay in the ledger
     "data": ("data",),
-    "sft": ("sft", "checkpoints/sft-teacher", "checkpoints/sft-student"),
+    "sft": ("sft", "checkpoints"),
     "generate": (),
     "pair": ("pairs.parquet", "teacher_logits"),
-    "distill": ("student", "checkpoints/distill", "checkpoints/distill-best"),
+    "distill": ("student", "checkpoints"),
     "evaluate": ("eval",),
     "report": ("report",),
 }

@@ -38,6 +38,7 @@ from plad.config.models import (
 )
 from plad.config.objectives import (
     AnchoredObjective,
+    AutoObjective,
     DpoObjective,
     LipoObjective,
     MarginObjective,
@@ -47,6 +48,7 @@ from plad.config.objectives import (
     RrhfObjective,
     SftObjective,
     SimpoObjective,
+    SingleObjective,
     SlicObjective,
     named_objective,
 )
@@ -66,6 +68,7 @@ __all__ = [
     "ROLES",
     "AnchoredObjective",
     "AnswerColumns",
+    "AutoObjective",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -114,6 +117,7 @@ __all__ = [
     "SftSection",
     "Share",
     "SimpoObjective",
+    "SingleObjective",
     "SlicObjective",
     "StorableObjective",
     "StudentSection",
@@ -167,9 +171,18 @@ class Config(Section):
         return self
 
     @property
-    def objectives(self) -> tuple[Objective, ...]:
+    def objectives(self) -> tuple[SingleObjective, ...]:
         """All that students are trained with."""
         return (self.distill.objective,)
+
+    def _validation_is_there(self) -> "Config":
+        chooses = self.distill.objective.type == "auto"
+        if chooses and (self.data.validation is None or not self.distill.validation.evaluations):
+            raise ValueError(
+                "distill.objective.type auto chooses on validation: give data.validation and "
+                "distill.validation.evaluations"
+            )
+        return self
 
     @property
     def student_samples(self) -> int:

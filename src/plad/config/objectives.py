@@ -1,8 +1,8 @@
 """The objectives a student can be trained with."""
 
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PositiveInt, Section
 from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
@@ -18,6 +18,14 @@ class PairObjective(Section):
 
     length_normalization: Normalization = Field(default="mean", description=_NORMALIZATION)
     sft_weight: float = Field(default=0.0, ge=0, description=_SFT_WEIGHT)
+    sft_epochs: float = Field(
+        default=0.0,
+        ge=0,
+        description="Passes of cross-entropy on the chosen texts (SeqKD) before the loss is first applied; 0 is none.",
+    )
+    rejected_end: bool = Field(
+        default=True, description="Whether the end-of-sequence token of a rejected text enters the loss."
+    )
 
 
 class AnchoredObjective(PairObjective):
@@ -110,7 +118,7 @@ class SftObjective(Section):
     type: Literal["sft"] = "sft"
 
 
-Objective = Annotated[
+SingleObjective = Annotated[
     RankObjective
     | MarginObjective
     | DpoObjective
@@ -128,7 +136,32 @@ Objective = Annotated[
 ]
 
 
-def named_objective(name: str, base: Objective | None = None) -> Objective:
+def _from_name(value: Any) -> Any:
+    return named_objective(value).model_dump() if isinstance(value, str) else value
+
+
+class AutoObjective(Section):
+    """Trains each candidate from the same student and keeps the one with the best validation win rate."""
+
+    type: Literal["auto"] = "auto"
+    candidates: tuple[Annotated[SingleObjective, BeforeValidator(_from_name)], ...] = Field(
+        default=(RankObjective(), MarginObjective()),
+        min_length=2,
+        description="Objectives, or names such as `rank`, `rank-sum`, `margin-live`. Paper: rank and margin (A.7).",
+    )
+
+    @model_validator(mode="after")
+    def _candidates_differ(self) -> "AutoObjective":
+        twice = [c for i, c in enumerate(self.candidates) if c in self.candidates[:i]]
+        if twice:
+            raise ValueError(f"the same candidate stands there twice: {twice[0].model_dump_json()}")
+        return self
+
+
+Objective = Annotated[SingleObjective | AutoObjective, Field(discriminator="type")]
+
+
+def named_objective(name: str, base: SingleObjective | None = None) -> SingleObjective:
     """An objective by its type and, after dashes, by what is chosen in it: `rank`, `rank-sum`, `margin-live-sum`.
 
     Args:
@@ -137,7 +170,7 @@ def named_objective(name: str, base: Objective | None = None) -> Objective:
     Raises:
         ConfigError: no such type, or a choice that it doesn't have.
     """
-    kinds = {kind.model_fields["type"].default: kind for kind in get_args(get_args(Objective)[0])}
+    kinds = {kind.model_fields["type"].default: kind for kind in get_args(get_args(SingleObjective)[0])}
     type_name, *wanted = name.split("-")
     if type_name not in kinds:
         raise ConfigError(f"no objective {type_name!r}", where=name, fix=f"one of {', '.join(kinds)}")

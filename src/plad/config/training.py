@@ -46,6 +46,19 @@ class TrainSettings(Section):
         )
 
 
+class ValidationSection(Section):
+    """Choosing the checkpoint while training."""
+
+    evaluations: int = Field(default=4, ge=0, description="Evenly spaced validations; 0 turns them off.")
+    rows: PositiveInt = Field(default=64, description="Validation prompts sampled each time.")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="best: the checkpoint of best validation win rate."
+    )
+    patience: PositiveInt | None = Field(
+        default=None, description="Training stops after so many validations in a row without a better win rate."
+    )
+
+
 class SftOverride(Section):
     """Fields of `sft` that differ for one policy."""
 
@@ -56,26 +69,20 @@ class SftOverride(Section):
 
 
 class SftSection(TrainSettings):
+    validation: ValidationSection = Field(
+        default=ValidationSection(evaluations=2),
+        description="Choosing the teacher's checkpoint by win rate (Algorithm 1, step 1); the student goes through the "
+        "whole fine-tuning.",
+    )
     teacher: SftOverride = SftOverride()
     student: SftOverride = SftOverride()
 
     def settings(self, role: Role) -> TrainSettings:
         """The settings of one policy's fine-tuning: the section with that policy's overrides."""
         override: SftOverride = getattr(self, role)
-        base = {k: v for k, v in self if k not in ("teacher", "student")}
+        base = {k: v for k, v in self if k not in ("validation", "teacher", "student")}
         return TrainSettings(**{**base, **override.model_dump(exclude_none=True)})
-
-
-class ValidationSection(Section):
-    """Choosing the checkpoint while distilling."""
-
-    evaluations: int = Field(default=4, ge=0, description="Evenly spaced validations; 0 turns them off.")
-    rows: PositiveInt = Field(default=64, description="Validation prompts sampled each time.")
-    keep: Literal["best", "last"] = Field(
-        default="best", description="best: the checkpoint of best validation win rate."
-    )
 
 
 class DistillSection(TrainSettings):
     objective: Objective = RankObjective()
-    validation: ValidationSection = ValidationSection()

@@ -21,7 +21,7 @@ from plad.config import (
     SimpoObjective,
     SlicObjective,
 )
-from plad.config import Objective as ObjectiveSection
+from plad.config import SingleObjective as ObjectiveSection
 from plad.objectives.distillation import (
     forward_kl,
     generalized_jsd,

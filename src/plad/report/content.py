@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plad.evaluate.stats import SMALL
+from plad.report.choices import alarms, candidates_table
 from plad.report.facts import Facts
 from plad.report.run_tables import (
     flatten,
@@ -42,6 +43,7 @@ class Report:
     power: Table | None
     texts: Table | None
     teacher_student: Table | None
+    candidates: Table | None
     funnel: Table | None
     scored: Table | None
     wrong: Table | None
@@ -61,7 +63,7 @@ def build_report(facts: Facts) -> Report:
         name=harmless(facts.name),
         made=max((s.get("finished", "") for s in facts.stages.values()), default=""),
         verdict=verdict(m),
-        warnings=tuple(m.get("warnings", ())) if m else (),
+        warnings=(*(m.get("warnings", ()) if m else ()), *alarms(facts)),
         results=results_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
@@ -69,6 +71,7 @@ def build_report(facts: Facts) -> Report:
         power=power_table(m) if m else None,
         texts=texts_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
+        candidates=candidates_table(facts),
         funnel=funnel_table(facts),
         scored=scored_table(facts),
         wrong=wrong_table(facts),

@@ -2,6 +2,7 @@
 
 from plad.config import (
     AnchoredObjective,
+    AutoObjective,
     DistillmObjective,
     DpoObjective,
     FDistillObjective,
@@ -17,12 +18,15 @@ from plad.config import (
     RrhfObjective,
     SftObjective,
     SimpoObjective,
+    SingleObjective,
     SlicObjective,
 )
 
 
 def in_words(objective: Objective) -> str:
     """One sentence's worth: the loss, its settings, and what stands beside it."""
+    if isinstance(objective, AutoObjective):
+        return "the best on validation of " + "; ".join(map(in_words, objective.candidates))
     if isinstance(objective, LogitObjective):
         return _on_logits(objective)
     if not isinstance(objective, PairObjective):
@@ -31,6 +35,10 @@ def in_words(objective: Objective) -> str:
     if objective.sft_weight:
         text = "best" if isinstance(objective, RrhfObjective) else "chosen"
         parts.append(f"plus {objective.sft_weight:g} x cross-entropy of the {text} text")
+    if objective.sft_epochs:
+        parts.append(f"after {objective.sft_epochs:g} passes of cross-entropy on the chosen texts")
+    if not objective.rejected_end:
+        parts.append("rejected texts without their end token")
     if isinstance(objective, AnchoredObjective) and objective.anchor_weight:
         parts.append(f"plus {objective.anchor_weight:g} x squared distance from the starting student, halved")
     return ", ".join(parts)
@@ -65,7 +73,7 @@ def _on_logits(objective: LogitObjective) -> str:
             raise AssertionError(objective)
 
 
-def _loss(objective: Objective) -> str:
+def _loss(objective: SingleObjective) -> str:
     match objective:
         case SftObjective():
             return "cross-entropy on the teacher's answers (sequence-level knowledge distillation)"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from plad.rundir import atomic_dir
+from plad.stages.auto import distilled
 from plad.stages.context import Context, fine_tuned, student_card
-from plad.stages.student import train_student
 
 
 def distill(ctx: Context) -> dict[str, Any]:
@@ -12,8 +12,9 @@ def distill(ctx: Context) -> dict[str, Any]:
     from plad.data.formats import read_pairs_parquet
     from plad.policy.load import save_policy
 
-    pairs = read_pairs_parquet(ctx.run / "pairs.parquet")
-    policy, counts = train_student(ctx, "distill", ctx.config.distill, fine_tuned(ctx, "student"), pairs)
+    file = ctx.run / "pairs.parquet"
+    pairs = read_pairs_parquet(file)
+    policy, counts = distilled(ctx, "distill", ctx.config.distill, lambda: fine_tuned(ctx, "student"), pairs, file)
     with atomic_dir(ctx.run / "student") as staging:
         save_policy(policy, staging)
         (staging / "README.md").write_text(student_card(ctx, staging), encoding="utf-8")

@@ -1,17 +1,17 @@
 """Fine-tune teacher and student on D0."""
 
 import gc
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
-from plad.config import ROLES, PruneInit, Role, SftObjective
+from plad.config import ROLES, PruneInit, Role, SftObjective, ValidationSection
 from plad.records import Example
-from plad.rundir import atomic_dir, fingerprint, is_complete, verify_dir, write_json
+from plad.rundir import atomic_dir, fingerprint
 from plad.stages.context import Context
 from plad.stages.engines import check_teacher
 from plad.stages.logits import check_logits
+from plad.stages.made import made_before, sign
+from plad.stages.validate import keep_best
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
@@ -20,23 +20,6 @@ log = logging.getLogger("plad")
 def signature(ctx: Context, role: str) -> str:
     """What a fine-tuned policy is made from, as a hash."""
     return fingerprint([ctx.depends["data"], ctx.depends[role]])
-
-
-def _sign(ctx: Context, folder: Path, role: str, counts: dict[str, Any]) -> None:
-    """Leave in a folder what it was made from, for a stage that is interrupted between its two halves."""
-    write_json(folder / "made_from.json", {"inputs": signature(ctx, role), "counts": counts})
-
-
-def _made_already(ctx: Context, folder: Path, role: str) -> dict[str, Any] | None:
-    """The counts of a folder that an interrupted run of this stage finished; None if it must be made."""
-    if not is_complete(folder):
-        return None
-    verify_dir(folder)
-    made = json.loads((folder / "made_from.json").read_text())
-    if made["inputs"] == signature(ctx, role):
-        return made["counts"]
-    log.info("%s was made with other settings: making it again", folder)
-    return None
 
 
 def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> Any:
@@ -49,13 +32,13 @@ def _start_policy(ctx: Context, role: str, influence_prompts: list[Example]) -> 
     if not isinstance(init, PruneInit):
         return load_policy(section)
     folder = ctx.run / "sft/student_base"
-    if _made_already(ctx, folder, role) is None:
+    if made_before(folder, signature(ctx, role)) is None:
         whole = load_policy(section)
         sample = influence_prompts[: init.prompts]
         pruned = prune_layers(whole, init.layers, [e.prompt for e in sample])
         with atomic_dir(folder) as staging:
             save_policy(pruned, staging)
-            _sign(ctx, staging, role, {"layers": init.layers})
+            sign(staging, signature(ctx, role), {"layers": init.layers})
         del whole, pruned
     return load_policy(section, folder=folder)
 
@@ -68,7 +51,7 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
 
     cfg, run = ctx.config, ctx.run
     folder = run / f"sft/{role}"
-    made = _made_already(ctx, folder, role)
+    made = made_before(folder, signature(ctx, role))
     if made is not None:
         return made
     rows = ctx.examples("sft")
@@ -80,23 +63,30 @@ def _fine_tune(ctx: Context, role: Role) -> dict[str, Any]:
     encoded = keep_fitting(sft_groups(rows, policy.prompt), policy, settings.max_length)
     require_groups(encoded.groups, encoded.counts(), f"sft.{role}")
     policy = trainable(policy, lora, settings, cfg.run.seed)
+    route = checked_route(policy.model, longest(encoded.groups), log.warning)
+    stage = f"sft/{role}"
+    validation = cfg.sft.validation if role == "teacher" else ValidationSection(evaluations=0)
+    keep = keep_best(ctx, stage, validation, policy, run / f"checkpoints/sft-{role}-best")
     counts = train_policy(
         policy,
         encoded.groups,
         settings,
         SftObjective(),
-        route=checked_route(policy.model, longest(encoded.groups), log.warning),
+        route=route,
         depends={"data": ctx.depends["data"], role: ctx.depends[role]},
-        stage=f"sft/{role}",
+        stage=stage,
         folder=run / f"checkpoints/sft-{role}",
         metrics_file=run / "metrics.jsonl",
         emit=run.append_metrics,
         seed=cfg.run.seed,
+        callbacks=[keep] if keep else [],
     )
     counts |= encoded.counts()
+    if keep is not None:
+        counts["best"] = keep.finish(validation.keep)
     with atomic_dir(folder) as staging:
         save_policy(policy, staging)
-        _sign(ctx, staging, role, counts)
+        sign(staging, signature(ctx, role), counts)
     return counts
 
 

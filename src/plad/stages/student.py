@@ -2,61 +2,42 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from plad.config import DistillSection, LogitObjective, SftObjective
+from plad.config import DistillSection, LogitObjective, PairObjective, SftObjective, ValidationSection
 from plad.records import Pair
+from plad.rundir import atomic_dir, fingerprint
 from plad.stages.context import Context
 from plad.stages.logits import prepare_logits
+from plad.stages.made import made_before, sign
 from plad.stages.measure import prepare_pairs
+from plad.stages.validate import keep_best
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
 
-PROBE_PAIRS = 16  # pairs on which log-probabilities are watched while training
-
-
-def _validator(ctx: Context, settings: DistillSection, policy: Any, probe: list[Any], route: Any) -> Any:
-    """Figures of the student's current weights on validation rows and on a few fixed pairs."""
-    from plad.evaluate.quick import quick_figures
-    from plad.generate.engine import Sampling, answer
-    from plad.generate.ledger import Ledger
-    from plad.generate.local import Transformers
-    from plad.judges import load_judge
-    from plad.train.validation import probe_logps
-
-    cfg = ctx.config
-    rows = ctx.examples("validation")[: settings.validation.rows]
-    stemmer = cfg.evaluate.stemmer
-    judges = ctx.judge_sections()
-    judge = load_judge(judges[0], stemmer=stemmer) if judges else None
-    figures = quick_figures(rows, judge, stemmer=stemmer, seed=cfg.run.seed)
-    sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens)
-
-    def validate() -> dict[str, Any]:
-        with Ledger(":memory:") as ledger:
-            answers = answer(
-                Transformers(policy, "current", cfg.generate.slots),
-                rows,
-                system="validation",
-                weights="current",
-                sampling=sampling,
-                seed=cfg.run.seed,
-                ledger=ledger,
-            )
-        return figures(answers) | probe_logps(policy.model, probe, route)
-
-    return validate
+PROBE_PAIRS = 16  # prompts on whose pairs log-probabilities are watched while training
 
 
 def train_student(
-    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], *, steps: int | None = None
+    ctx: Context,
+    name: str,
+    settings: DistillSection,
+    policy: Any,
+    pairs: Sequence[Pair],
+    file: Path | None = None,
+    *,
+    steps: int | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
 
     Args:
         name: of the method; its metrics rows and its checkpoints go under it.
+        settings: with a single objective.
         policy: where training starts, without an adapter.
+        file: where `pairs` stand. Default: RUN/pairs.parquet.
         steps: how many to take. Default: what `settings.epochs` passes over the pairs' prompts make.
 
     Returns:
@@ -65,50 +46,99 @@ def train_student(
     from plad.pairs import chosen_groups, pair_groups
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
-    from plad.train.groups import keep_fitting, longest
+    from plad.train.groups import keep_fitting, longest, without_rejected_end
     from plad.train.run import train_policy
-    from plad.train.validation import KeepBest
+    from plad.train.validation import probe_logps
 
-    cfg, run = ctx.config, ctx.run
-    checkpoints = run / "checkpoints" / name.replace("/", "-")
-    prepared = prepare_pairs(ctx, settings, policy, pairs)
+    cfg, objective = ctx.config, settings.objective
+    assert objective.type != "auto"
+    checkpoints = ctx.run / "checkpoints" / name.replace("/", "-")
+    on_pairs = isinstance(objective, PairObjective)
+    counts: dict[str, Any] = {}
+    if on_pairs and objective.sft_epochs:
+        policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
+    prepared = prepare_pairs(ctx, settings, policy, pairs, file)
     ranked = keep_fitting(pair_groups(prepared.pairs, policy.prompt, prepared.references), policy, settings.max_length)
     require_groups(ranked.groups, ranked.counts(), name)
-    is_sft = isinstance(settings.objective, SftObjective)
+    is_sft = isinstance(objective, SftObjective)
     chosen = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
     encoded = chosen if is_sft else ranked
+    if on_pairs and not objective.rejected_end:
+        encoded = replace(encoded, groups=[without_rejected_end(g, policy.eos_ids) for g in encoded.groups])
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
-    if isinstance(settings.objective, LogitObjective):
+    if isinstance(objective, LogitObjective):
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
-    validated = settings.validation.evaluations > 0 and bool(ctx.examples("validation"))
-    keep = KeepBest(
-        policy.model,
-        _validator(ctx, settings, policy, ranked.groups[:PROBE_PAIRS], route) if validated else dict,
-        lambda row: run.append_metrics({"stage": name, **row}),
-        evaluations=settings.validation.evaluations if validated else 0,
-        folder=checkpoints.with_name(f"{checkpoints.name}-best"),
+    watched = ranked.groups[:PROBE_PAIRS]
+    best = checkpoints.with_name(f"{checkpoints.name}-best")
+    keep = keep_best(
+        ctx,
+        name,
+        settings.validation,
+        policy,
+        best,
+        lambda: probe_logps(policy.model, watched, route),
+        watched=on_pairs,
     )
-    counts = train_policy(
+    counts |= train_policy(
         policy,
         encoded.groups,
         settings,
-        settings.objective,
+        objective,
         route=route,
         depends=ctx.depends,
         stage=name,
         folder=checkpoints,
-        metrics_file=run / "metrics.jsonl",
-        emit=run.append_metrics,
+        metrics_file=ctx.run / "metrics.jsonl",
+        emit=ctx.run.append_metrics,
         seed=cfg.run.seed,
-        callbacks=[keep] if validated else [],
+        callbacks=[keep] if keep else [],
         teacher=teacher,
         texts=texts,
         steps=steps,
     )
     counts |= {**encoded.counts(), **prepared.counts}
-    if validated:
-        counts["best"] = keep.restore() if settings.validation.keep == "best" else keep.best()
+    if keep is not None:
+        counts["best"] = keep.finish(settings.validation.keep)
+        counts["alarms"] = list(keep.alarms.values())
     return merge_lora(policy), counts
+
+
+def train_and_keep(
+    ctx: Context,
+    name: str,
+    settings: DistillSection,
+    policy: Any,
+    pairs: Sequence[Pair],
+    folder: Path,
+    file: Path | None = None,
+) -> dict[str, Any]:
+    """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
+    from plad.policy.load import save_policy
+
+    depends = fingerprint([ctx.depends, settings.model_dump(mode="json"), [p.id for p in pairs]])
+    made = made_before(folder, depends)
+    if made is not None:
+        log.info("%s: trained before", name)
+        return made
+    trained, counts = train_student(ctx, name, settings, policy() if callable(policy) else policy, pairs, file)
+    with atomic_dir(folder) as staging:
+        save_policy(trained, staging)
+        sign(staging, depends, counts)
+    return counts
+
+
+def _warmed_up(
+    ctx: Context, name: str, settings: DistillSection, epochs: float, policy: Any, pairs: Sequence[Pair]
+) -> tuple[Any, dict[str, Any]]:
+    """The policy after passes of cross-entropy on the chosen texts."""
+    from plad.policy.load import load_policy
+
+    warm = settings.model_copy(
+        update={"objective": SftObjective(), "epochs": epochs, "validation": ValidationSection(evaluations=0)}
+    )
+    folder = ctx.run / "checkpoints" / f"{name.replace('/', '-')}-sft-done"
+    counts = train_and_keep(ctx, f"{name}/sft", warm, policy, pairs, folder)
+    return load_policy(ctx.policy_section("student"), folder=folder), counts

@@ -1,7 +1,7 @@
 """From rows of text to groups of tokens, with a count for everything left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plad.policy.load import Policy
 from plad.policy.prompt import PromptFormat
@@ -44,6 +44,17 @@ def keep_fitting(groups: Sequence[Group], policy: Policy, max_length: int | None
 def longest(groups: Sequence[Group]) -> Group:
     """The longest group: the one on which a wrong attention window would show."""
     return max(groups, key=lambda g: g.tokens)
+
+
+def without_rejected_end(group: Group, eos_ids: Sequence[int]) -> Group:
+    """The group without the end-of-sequence token of texts that are never preferred, unless nothing else is there."""
+    better = {i for i, _ in group.preferences}
+
+    def cut(i: int, text: tuple[int, ...]) -> tuple[int, ...]:
+        ends = i < group.candidates and i not in better and len(text) > 1 and text[-1] in eos_ids
+        return text[:-1] if ends else text
+
+    return replace(group, completions=tuple(cut(i, text) for i, text in enumerate(group.completions)))
 
 
 def sft_groups(examples: Sequence[Example], prompt_format: PromptFormat) -> list[Group]:

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config import Objective, TrainSettings
+from plad.config import SingleObjective, TrainSettings
 from plad.errors import TrainingError
 from plad.objectives.make import make_objective
 from plad.policy.load import Policy, no_progress_bars
@@ -113,7 +113,7 @@ def _resume(folder: Path, depends: Mapping[str, Any], metrics_file: Path, stage:
     """The checkpoint to resume from; metric rows of steps that will be taken again are dropped."""
     checkpoint = _resume_point(folder, depends)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    keep_metrics(metrics_file, lambda row: row["stage"] != stage or 0 < row["step"] <= step)
+    keep_metrics(metrics_file, lambda row: row["stage"] != stage or (checkpoint is not None and row["step"] <= step))
     if checkpoint:
         log.info("%s: resuming from step %d", stage, step)
     return checkpoint
@@ -133,7 +133,7 @@ def train_policy(
     policy: Policy,
     groups: Sequence[Group],
     settings: TrainSettings,
-    objective: Objective,
+    objective: SingleObjective,
     *,
     route: Route,
     depends: Mapping[str, Any],

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,22 +15,28 @@ from plad.errors import RunDirError
 from plad.rundir import atomic_dir, is_complete, verify_dir
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
+from plad.train.alarms import alarms
 
 WEIGHTS = "trained.safetensors"
 
 
 @torch.no_grad()
 def probe_logps(model: nn.Module, groups: Sequence[Group], route: Route) -> dict[str, float]:
-    """Mean log-probability a token of the chosen and of the rejected texts of a few fixed pairs."""
+    """Mean log-probability a token of the better and the worse texts of a few fixed pairs, and the share in order."""
     model.eval()
     chosen: list[float] = []
     rejected: list[float] = []
     for group in groups:
         means = score(model, [group], route=route).means().tolist()
-        chosen.extend(means[: group.chosen])
-        rejected.extend(means[group.chosen : group.candidates])
-    names = {"chosen_logp": chosen, "rejected_logp": rejected}
-    return {name: sum(v) / len(v) for name, v in names.items() if v}
+        chosen += [means[better] for better, _ in group.preferences]
+        rejected += [means[worse] for _, worse in group.preferences]
+    if not chosen:
+        return {}
+    return {
+        "chosen_logp": sum(chosen) / len(chosen),
+        "rejected_logp": sum(rejected) / len(rejected),
+        "accuracy": sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen),
+    }
 
 
 def evaluation_steps(total: int, evaluations: int) -> set[int]:
@@ -49,7 +55,11 @@ class KeepBest(TrainerCallback):
         validate: returns the validation's figures for the current weights.
         emit: receives {"step", "validation"} rows.
         evaluations: how many, evenly spaced, besides the one before the first step.
-        folder: holds the best weights, written whole or not at all.
+        folder: holds the best weights, and what was found so far, written whole or not at all.
+        patience: validations in a row without a better one after which training stops; None for never.
+        watched: whether to look for signs of collapse.
+        warn: receives each sign once, and why training stopped early.
+        before: the validations of the run that is resumed.
     """
 
     def __init__(
@@ -60,10 +70,17 @@ class KeepBest(TrainerCallback):
         *,
         evaluations: int,
         folder: Path,
+        patience: int | None = None,
+        watched: bool = False,
+        warn: Callable[[str], None] = lambda _: None,
+        before: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self.model, self.validate, self.emit = model, validate, emit
-        self.evaluations, self.folder = evaluations, folder
+        self.evaluations, self.folder, self.patience = evaluations, folder, patience
+        self.watched, self.warn, self.before = watched, warn, before
         self.steps: set[int] = set()
+        self.found: list[dict[str, Any]] = []  # {"step", "validation"}, the one before the first step first
+        self.alarms: dict[str, str] = {}
 
     def best(self) -> dict[str, Any] | None:
         """{"step", "validation"} of the best weights so far."""
@@ -75,23 +92,48 @@ class KeepBest(TrainerCallback):
         self.steps = evaluation_steps(state.max_steps, self.evaluations)
         if state.global_step == 0:
             shutil.rmtree(self.folder, ignore_errors=True)  # left by a run that never reached a checkpoint
-            self.emit({"step": 0, "validation": self.validate()})
+            self._validate(0)
+        else:
+            self.found = [r for r in self.before() if r["step"] <= state.global_step]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step not in self.steps:
             return
-        result = self.validate()
-        self.emit({"step": state.global_step, "validation": result})
+        row = self._validate(state.global_step)
         best = self.best()
         # A best from a later step was left by a run that was killed and is now being repeated.
-        if best is None or best["step"] > state.global_step or _rank(result) > _rank(best["validation"]):
-            self._keep({"step": state.global_step, "validation": result})
+        if best is None or best["step"] > state.global_step or _rank(row["validation"]) > _rank(best["validation"]):
+            self._keep(row)
+        elif self.patience and self._since_best(best["step"]) >= self.patience:
+            self.warn(f"stopped at step {state.global_step}: the best validation was at step {best['step']}")
+            control.should_training_stop = True
+
+    def _validate(self, step: int) -> dict[str, Any]:
+        row = {"step": step, "validation": self.validate()}
+        self.emit(row)
+        self.found = [r for r in self.found if r["step"] < step] + [row]
+        signs = alarms([r["validation"] for r in self.found]) if self.watched else {}
+        for sign, sentence in signs.items():
+            if sign not in self.alarms:
+                self.warn(sentence)
+                self.emit({"step": step, "alarm": sentence})
+        self.alarms |= signs
+        return row
+
+    def _since_best(self, step: int) -> int:
+        return sum(r["step"] > step for r in self.found)
 
     def _keep(self, best: dict[str, Any]) -> None:
         with atomic_dir(self.folder) as staging:
             weights = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
             save_file(weights, staging / WEIGHTS)
             (staging / "best.json").write_text(json.dumps(best))
+
+    def finish(self, keep: Literal["best", "last"]) -> dict[str, Any] | None:
+        """{"step", "validation"} of the weights that are kept; the best ones are put back into the model."""
+        if keep == "best":
+            return self.restore()
+        return self.found[-1] if self.found else None
 
     def restore(self) -> dict[str, Any]:
         """Put the best weights back into the model; returns {"step", "validation"}.
