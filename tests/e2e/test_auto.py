@@ -56,7 +56,7 @@ def test_the_teachers_checkpoint_is_the_one_with_the_best_validation(manifest: d
 
 def test_the_report_shows_what_the_others_reached(manifest: dict[str, Any], config: Path) -> None:
     page = (config.parent / "run/report/report.md").read_text()
-    assert "rank sft_weight=1.0 sft_epochs=0.0" in page
+    assert "rank sft_weight=1.0 sft_epochs=0.0" in page.replace("\\", "")
     assert "Candidates" in page
 
 

@@ -86,3 +86,4 @@ class SftSection(TrainSettings):
 
 class DistillSection(TrainSettings):
     objective: Objective = RankObjective()
+    validation: ValidationSection = ValidationSection()
