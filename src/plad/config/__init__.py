@@ -173,8 +173,13 @@ class Config(Section):
     @property
     def objectives(self) -> tuple[SingleObjective, ...]:
         """All that students are trained with."""
-        return (self.distill.objective,)
+        match self.distill.objective:
+            case AutoObjective() as auto:
+                return auto.candidates
+            case single:
+                return (single,)
 
+    @model_validator(mode="after")
     def _validation_is_there(self) -> "Config":
         chooses = self.distill.objective.type == "auto"
         if chooses and (self.data.validation is None or not self.distill.validation.evaluations):
