@@ -4,58 +4,20 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
-from plad.config import DropRules, PairsSection, SelectRso
+from plad.candidates import STUDENT, TEACHER, Answer, Candidates, judged, usable_answers, without_teacher
+from plad.config import PairsSection, SelectRso
 from plad.data.split import nested_share
+from plad.judges import Judge, compare_scores
 from plad.policy.prompt import PromptFormat
 from plad.preferences import Fate, Noise, fate
-from plad.records import ANSWERED, Example, Generation, Outcome, Pair
+from plad.records import Example, Generation, Pair
 from plad.rso import accept
 from plad.scoring.layout import Group
 
-TEACHER, STUDENT = "teacher", "student_sft"
 Answers = Mapping[str, Sequence[Generation]]
-
-
-class Scorer(Protocol):
-    """What pairs ask of a judge."""
-
-    def score(
-        self, examples: Sequence[Example], texts: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> list[float | None]:
-        """One score a text, higher is better; None where it can't judge."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer that may stand in a pair.
-
-    Attributes:
-        score: what the scorer said; None where it was not asked or can't judge.
-    """
-
-    source: str
-    generation: Generation
-    score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A prompt with the answers left to pair.
-
-    Attributes:
-        real: whether the scorer orders its pairs.
-    """
-
-    example: Example
-    teacher: list[_Answer]
-    student: list[_Answer]
-    real: bool
 
 
 def build_pairs(
@@ -64,7 +26,7 @@ def build_pairs(
     student: Answers,
     rules: PairsSection,
     *,
-    scorer: Scorer | None = None,
+    scorer: Judge | None = None,
     seed: int = 0,
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Prefer the teacher's answers to the student's answers to the same prompt.
@@ -82,16 +44,18 @@ def build_pairs(
         The pairs in order of examples, and counts: candidates, pairs, swapped, dropped_* by reason; where the scorer
         looked at pairs, `scored` and `wrong` (see `Noise.counts`).
 
+    Raises:
+        ConfigError: answers are to be selected by a scorer that only compares two.
+
     Source: PLaD, Eq. 3 and Algorithm 1, step 2; section 5.3 for real preferences.
     """
     counts: Counter[str] = Counter()
     real = {e.id for e in nested_share(examples, rules.real_share, seed, "real preferences")}
-    met = {} if _without_teacher(rules) else teacher
-    prompts = [_usable_answers(e, met.get(e.id, ()), student[e.id], rules.drop, e.id in real, counts) for e in examples]
+    met = {} if without_teacher(rules) else teacher
+    prompts = [usable_answers(e, met.get(e.id, ()), student[e.id], rules.drop, e.id in real, counts) for e in examples]
     if rules.scores:
         assert scorer is not None
-        scores = _scores(prompts, rules, scorer)
-        prompts = [_scored(p, scores) for p in prompts]
+        prompts = judged(prompts, rules, scorer)
     noise = Noise()
     pairs = [pair for p in prompts for pair in _pairs_of(p, rules, seed, noise, counts)]
     counts["pairs"] = len(pairs)
@@ -99,96 +63,10 @@ def build_pairs(
     return pairs, {**counts, **extra}
 
 
-# -- which answers may be paired ----------------------------------------------------------------------
-
-
-def _usable_answers(
-    example: Example,
-    teacher: Sequence[Generation],
-    student: Sequence[Generation],
-    rules: DropRules,
-    real: bool,
-    counts: Counter[str],
-) -> _Prompt:
-    """Count the candidates of a prompt, and those that can't be used."""
-    chosen = _usable(teacher, rules, watched=True)
-    taken = {a.text.strip() for a in teacher} if rules.identical else set()
-    rejected = _usable(student, rules, watched=rules.truncated == "both", taken=taken)
-    for (_, why_not_a), (_, why_not_b) in product(chosen, rejected):
-        counts["candidates"] += 1
-        reason = why_not_a or why_not_b
-        if reason is not None:
-            counts[f"dropped_{reason}"] += 1
-    return _Prompt(
-        example,
-        [_Answer(TEACHER, a) for a, why_not in chosen if why_not is None],
-        [_Answer(STUDENT, b) for b, why_not in rejected if why_not is None],
-        real,
-    )
-
-
-def _drop_reason(answer: Generation, rules: DropRules, *, watched: bool) -> str | None:
-    if answer.outcome not in ANSWERED:
-        return answer.outcome.value  # there is no text
-    if rules.empty and answer.outcome is Outcome.EMPTY:
-        return "empty"
-    return "truncated" if watched and answer.outcome is Outcome.TRUNCATED else None
-
-
-def _usable(
-    answers: Sequence[Generation], rules: DropRules, *, watched: bool, taken: AbstractSet[str] = frozenset()
-) -> list[tuple[Generation, str | None]]:
-    """Each answer with the reason to leave it out, if there is one."""
-    found: list[tuple[Generation, str | None]] = []
-    seen: set[str] = set()
-    for answer in answers:
-        text = answer.text.strip()
-        reason = _drop_reason(answer, rules, watched=watched)
-        if reason is None and text in taken:
-            reason = "identical"
-        if reason is None and text in seen:
-            reason = "repeated"
-        if reason is None:
-            seen.add(text)
-        found.append((answer, reason))
-    return found
-
-
-# -- what the scorer says of them ---------------------------------------------------------------------
-
-
-def _without_teacher(rules: PairsSection) -> bool:
-    return isinstance(rules.select, SelectRso) and rules.select.opponent == "student"
-
-
-def _scores(prompts: Sequence[_Prompt], rules: PairsSection, scorer: Scorer) -> dict[tuple[str, str], float | None]:
-    """Scores by example id and text, of the texts whose score is used, each once.
-
-    None of the answers is the target, so all references count.
-    """
-    examples = {p.example.id: p.example for p in prompts}
-    teachers = [p for p in prompts if p.real or rules.select.type == "best_worst"]
-    students = [p for p in prompts if p.real or rules.select.type != "all"]
-    wanted = [(p, a) for p in teachers for a in p.teacher] + [(p, b) for p in students for b in p.student]
-    asked = list(dict.fromkeys((p.example.id, answer.generation.text) for p, answer in wanted))
-    rows = [examples[i] for i, _ in asked]
-    found = scorer.score(rows, [text for _, text in asked], [row.references for row in rows])
-    return dict(zip(asked, found, strict=True))
-
-
-def _scored(prompt: _Prompt, scores: Mapping[tuple[str, str], float | None]) -> _Prompt:
-    def scored(answers: Sequence[_Answer]) -> list[_Answer]:
-        texts = [a.generation.text for a in answers]
-        found = [scores.get((prompt.example.id, text)) for text in texts]
-        return [_Answer(a.source, a.generation, score) for a, score in zip(answers, found, strict=True)]
-
-    return _Prompt(prompt.example, scored(prompt.teacher), scored(prompt.student), prompt.real)
-
-
 # -- which of them meet -------------------------------------------------------------------------------
 
 
-def _pairs_of(prompt: _Prompt, rules: PairsSection, seed: int, noise: Noise, counts: Counter[str]) -> list[Pair]:
+def _pairs_of(prompt: Candidates, rules: PairsSection, seed: int, noise: Noise, counts: Counter[str]) -> list[Pair]:
     select = rules.select
     if isinstance(select, SelectRso):
         accepted = _accepted(prompt, select, seed, counts)
@@ -206,7 +84,7 @@ def _pairs_of(prompt: _Prompt, rules: PairsSection, seed: int, noise: Noise, cou
     return [pair for pair in ordered if pair is not None]
 
 
-def _best_worst(prompt: _Prompt) -> list[tuple[_Answer, _Answer]]:
+def _best_worst(prompt: Candidates) -> list[tuple[Answer, Answer]]:
     """The teacher's best against the student's worst; of equals the first, none where a side is unjudged."""
     teacher = [a for a in prompt.teacher if a.score is not None]
     student = [b for b in prompt.student if b.score is not None]
@@ -215,12 +93,12 @@ def _best_worst(prompt: _Prompt) -> list[tuple[_Answer, _Answer]]:
     return [(max(teacher, key=_score), min(student, key=_score))]
 
 
-def _score(answer: _Answer) -> float:
+def _score(answer: Answer) -> float:
     assert answer.score is not None
     return answer.score
 
 
-def _accepted(prompt: _Prompt, select: SelectRso, seed: int, counts: Counter[str]) -> list[_Answer]:
+def _accepted(prompt: Candidates, select: SelectRso, seed: int, counts: Counter[str]) -> list[Answer]:
     judged = [b for b in prompt.student if b.score is not None]
     counts["rso_usable"] += len(prompt.student)
     stream = _stream(seed, prompt.example.id, "accept")
@@ -231,7 +109,7 @@ def _accepted(prompt: _Prompt, select: SelectRso, seed: int, counts: Counter[str
 
 
 def _student_pairs(
-    prompt: _Prompt, accepted: list[_Answer], rules: PairsSection, seed: int, counts: Counter[str]
+    prompt: Candidates, accepted: list[Answer], rules: PairsSection, seed: int, counts: Counter[str]
 ) -> list[Pair]:
     """Accepted answers paired at random, each at most once, the better one chosen; ties make no pair."""
     shuffled = list(accepted)
@@ -258,29 +136,39 @@ def _stream(seed: int, example_id: str, purpose: str) -> random.Random:
 
 
 def _ordered(
-    prompt: _Prompt, teacher: _Answer, student: _Answer, rules: PairsSection, noise: Noise, counts: Counter[str]
+    prompt: Candidates, teacher: Answer, student: Answer, rules: PairsSection, noise: Noise, counts: Counter[str]
 ) -> Pair | None:
     """The pair in its order; None where it is dropped."""
     if not prompt.real:
         return _pair(prompt.example, teacher, student)
-    scores = (teacher.score, student.score)
-    noise.add(prompt.example.id, student.generation.text, *scores)
-    found = fate(*scores, rules)
+    if prompt.compared is not None:
+        compared = prompt.compared[teacher.generation.sample, student.generation.sample]
+        both = None if compared is None else (compared.score, compared.opponent_score)
+    else:
+        texts = ([teacher.generation.text], [student.generation.text])
+        (compared,) = compare_scores(*texts, [teacher.score], [student.score])
+        both = None
+    noise.add(prompt.example.id, student.generation.text, compared)
+    found = fate(compared, rules)
     if found is Fate.KEEP:
-        return _pair(prompt.example, teacher, student)
+        return _pair(prompt.example, teacher, student, said=both)
     if found is Fate.SWAP:
         counts["swapped"] += 1
-        return _pair(prompt.example, student, teacher)
+        return _pair(prompt.example, student, teacher, said=both and (both[1], both[0]))
     counts[f"dropped_{found}"] += 1
     return None
 
 
-def _pair(example: Example, chosen: _Answer, rejected: _Answer) -> Pair:
+def _pair(example: Example, chosen: Answer, rejected: Answer, said: tuple[float, float] | None = None) -> Pair:
+    """A pair with the scores of its texts (`quality`), or what a pairwise judge said of the two (`judged`)."""
     a, b = chosen.generation, rejected.generation
     if chosen.source == rejected.source:
         name = f"s{a.sample}-s{b.sample}"
     else:
         name = f"{a.sample}-{b.sample}" if chosen.source == TEACHER else f"{b.sample}-{a.sample}"
+    values: dict[str, tuple[float, float]] = {} if said is None else {"judged": said}
+    if chosen.score is not None and rejected.score is not None:
+        values["quality"] = (chosen.score, rejected.score)
     return Pair(
         id=f"{example.id}#{name}",
         prompt=example.prompt,
@@ -290,7 +178,7 @@ def _pair(example: Example, chosen: _Answer, rejected: _Answer) -> Pair:
         rejected_source=rejected.source,
         chosen_token_ids=a.token_ids if chosen.source == STUDENT else (),
         rejected_token_ids=b.token_ids if rejected.source == STUDENT else (),
-        values={} if chosen.score is None or rejected.score is None else {"quality": (chosen.score, rejected.score)},
+        values=values,
     )
 
 

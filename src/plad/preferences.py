@@ -9,6 +9,8 @@ from typing import Any
 
 from plad.config import PairsSection
 from plad.evaluate.text import count_words
+from plad.judges import Comparison
+from plad.records import Verdict
 
 RESAMPLES = 2000
 
@@ -32,28 +34,21 @@ class Fate(StrEnum):
     WRONG = "wrong"
 
 
-def order(teacher: float | None, student: float | None) -> Order:
-    """The higher score wins; a missing one leaves the pair unjudged."""
-    if teacher is None or student is None:
-        return Order.UNJUDGED
-    if teacher == student:
-        return Order.TIE
-    return Order.TEACHER if teacher > student else Order.STUDENT
+_ORDERS = {Verdict.WIN: Order.TEACHER, Verdict.LOSS: Order.STUDENT, Verdict.TIE: Order.TIE}
 
 
-def fate(teacher: float | None, student: float | None, rules: PairsSection) -> Fate:
-    """What the rules make of a pair with these two scores; an unjudged pair stays as it is.
+def fate(found: Comparison | None, rules: PairsSection) -> Fate:
+    """What the rules make of a pair whose teacher's answer was compared with the student's; unjudged it stays as it is.
 
     Source: PLaD, section 5.3 (a reward model re-ranks each pair).
     """
-    found = order(teacher, student)
-    if teacher is None or student is None:
+    if found is None:
         return Fate.KEEP
-    if found is Order.TIE:
+    if found.verdict is Verdict.TIE:
         return Fate.KEEP if rules.ties == "keep" else Fate.TIE
-    if abs(teacher - student) < rules.confidence.margin:
+    if abs(found.score - found.opponent_score) < rules.confidence.margin:
         return Fate.KEEP if rules.confidence.below == "keep" else Fate.UNSURE
-    if found is Order.TEACHER:
+    if found.verdict is Verdict.WIN:
         return Fate.KEEP
     return {"swap": Fate.SWAP, "keep": Fate.KEEP, "drop": Fate.WRONG}[rules.confidence.wrong]
 
@@ -72,20 +67,20 @@ class Noise:
     _scores: set[float] = field(default_factory=set)
     _right: int = 0
 
-    def add(self, example_id: str, student_text: str, teacher: float | None, student: float | None) -> Order:
-        """Count a pair; returns the scorer's order."""
-        found = order(teacher, student)
-        self.orders[found] += 1
-        if teacher is not None and student is not None:
-            self.seen.append((example_id, count_words(student_text), found is Order.STUDENT))
-            self._scores |= {teacher, student}
-            self._right += found is Order.TIE and teacher == 1.0
-        return found
+    def add(self, example_id: str, student_text: str, found: Comparison | None) -> None:
+        """Count a pair whose teacher's answer was compared with the student's."""
+        if found is None:
+            self.orders[Order.UNJUDGED] += 1
+            return
+        self.orders[_ORDERS[found.verdict]] += 1
+        self.seen.append((example_id, count_words(student_text), found.verdict is Verdict.LOSS))
+        self._scores |= {found.score, found.opponent_score}
+        self._right += found.verdict is Verdict.TIE and found.score == 1.0
 
     def counts(self) -> dict[str, Any]:
         """For the manifest: orders, and the share of wrong pseudo-pairs, overall and by length.
 
-        Ties count as not wrong. A scorer that only says right or wrong has its ties told apart.
+        Ties count as not wrong. Where all scores are 1 or 0, for right or wrong, ties are told apart.
         """
         orders: dict[str, Any] = {str(o): self.orders[o] for o in Order}
         if self._scores and self._scores <= {0.0, 1.0}:

@@ -97,6 +97,7 @@ def validate(
     _check_policies(found, config, base, prepared, online=online)
     _check_vocabularies(found, config, base)
     _check_judges(found, config, base, prepared, verify)
+    _check_sweep(found, path, overrides)
     found.not_checked += NEVER_CHECKED
     return found
 
@@ -311,6 +312,21 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
                 found.add("ok", name, model)
                 if judge.type == "reward":
                     found.not_checked.append(f"{name} {model}: that it has exactly one output")
+
+
+def _check_sweep(found: Validation, path: Path, overrides: Sequence[str]) -> None:
+    from plad.sweep.space import Space
+
+    section = load_config(path, overrides).sweep
+    if section is None:
+        return
+    problems = Space(path, tuple(overrides), section).check()
+    if problems:
+        found.fail("sweep", problems)
+        return
+    if importlib.util.find_spec("optuna") is None:
+        found.add("note", "sweep", "plad sweep needs the package optuna: pip install 'plad[tune]'")
+    found.add("ok", "sweep", f"settings to try: {len(section.space)}, each value looked at by itself")
 
 
 def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows: Sequence[Example] | None) -> None:

@@ -253,6 +253,21 @@ def test_validate_stops_at_a_wrong_config_and_says_so(project):
     assert "the config has to be right first" in out
 
 
+def test_validate_looks_at_the_judges_truths_and_the_sweeps_values(project):
+    scorer = "pairs.scorer={type: verifiable}"
+    code, _, err = call("validate", project, scorer, "sweep={space: {distill.batch_size: [0], sft.epoch: [1]}}")
+    assert code == 2
+    assert "pairs.scorer: 0 of " in err
+    assert "sweep.space.distill.batch_size: 0: must be above 0" in err
+    assert "sweep.space.sft.epoch: no such setting" in err
+    found = call(
+        "validate", project, "pairs.scorer={type: verifiable, match: exact}", "sweep={space: {sft.epochs: [1]}}"
+    )
+    assert found[0] == 0
+    assert "has nothing to do: pairs.real_share is 0" in found[1]
+    assert "settings to try: 1" in found[1]
+
+
 def test_validate_skips_what_it_may_and_counts_it(project):
     with (project.parent / "train.jsonl").open("a") as f:
         f.write("\nrubbish\n")

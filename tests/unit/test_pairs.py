@@ -3,9 +3,11 @@
 import pytest
 
 from plad.config import DropRules, PairsSection, VerifiableJudge
+from plad.errors import ConfigError
+from plad.judges import Comparison
 from plad.pairs import build_pairs, chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
-from plad.records import Example, Generation, Outcome, Pair
+from plad.records import Example, Generation, Outcome, Pair, Verdict
 from tests.helpers import tiny_policy
 
 
@@ -288,3 +290,34 @@ def test_rso_draws_for_each_prompt_alone() -> None:
 def test_what_needs_a_scorer_says_so(use) -> None:
     with pytest.raises(ValueError, match=r"needs pairs\.scorer"):
         PairsSection(**use)
+
+
+class PrefersTheLonger:
+    """A pairwise judge: the longer text is better by the share of points 1 : 0; texts of one letter are unjudged."""
+
+    name = "longer"
+
+    def compare(self, examples, ours, theirs, references):
+        found = []
+        for a, b in zip(ours, theirs, strict=True):
+            verdict = Verdict.TIE if len(a) == len(b) else Verdict.WIN if len(a) > len(b) else Verdict.LOSS
+            points = {Verdict.WIN: 1.0, Verdict.TIE: 0.5, Verdict.LOSS: 0.0}[verdict]
+            found.append(None if len(b) == 1 else Comparison(verdict, points, 1 - points))
+        return found
+
+    def describe(self):
+        return {"type": "longer"}
+
+
+def test_a_judge_that_compares_two_answers_orders_pairs_too() -> None:
+    student = [said("ssss", 0), said("ss", 1), said("s", 2), said("sss", 3)]
+    pairs, counts = scored([said("ttt")], student, PrefersTheLonger(), ties="drop")  # type: ignore[arg-type]
+    assert sides(pairs) == [("ssss", "ttt"), ("ttt", "ss"), ("ttt", "s")]
+    assert [p.values for p in pairs] == [{"judged": (1.0, 0.0)}, {"judged": (1.0, 0.0)}, {}]
+    assert counts["scored"] == {"pairs": 4, "teacher_better": 1, "student_better": 1, "ties": 1, "unjudged": 1}
+    assert (counts["swapped"], counts["dropped_tie"]) == (1, 1)
+
+
+def test_a_judge_that_compares_two_answers_selects_none() -> None:
+    with pytest.raises(ConfigError, match="longer only compares two"):
+        scored([said("t")], [said("s")], PrefersTheLonger(), select="best_worst")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """How often the source of a pseudo-preference pair is wrong."""
 
+from plad.judges import compare_scores
 from plad.preferences import Noise
 
 
@@ -7,7 +8,8 @@ def noise(*pairs: tuple[str, int, float | None, float | None]) -> dict:
     """Counts of pairs given as (prompt, words of the student's answer, teacher's score, student's score)."""
     made = Noise()
     for prompt, words, teacher, student in pairs:
-        made.add(prompt, "word " * words, teacher, student)
+        (found,) = compare_scores(["ours"], ["theirs"], [teacher], [student])
+        made.add(prompt, "word " * words, found)
     return made.counts()
 
 
