@@ -157,7 +157,7 @@ def sweep(
         ):
             study = run_sweep(opened)
             screen = console()
-            for part in views.sweep_view(found(opened.folder, study, space)):
+            for part in views.sweep_view(found(study, space, opened.place)):
                 screen.print(part)
             typer.echo(f"report: {opened.folder / 'report/index.html'}")
 

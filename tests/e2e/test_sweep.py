@@ -81,6 +81,8 @@ def test_a_sweep_killed_while_a_trial_trains_goes_on_and_makes_nothing_twice(tmp
     printed = plad("sweep", task, "sweep.keep=best")
     assert "started" not in printed
     assert "Best of 3 trials" in " ".join(printed.split())
-    assert [p.parent.name for p in folder.glob("trials/*/student")] == [command.rpartition("/")[2]]
+    assert [p.parent.name for p in folder.glob("trials/*/student")] == [
+        shlex.split(command)[-2].rpartition("/")[2].rstrip('"')
+    ]
     again = plad(*shlex.split(command)[1:], "--to", "distill")
     assert again.count("done before") == 5

@@ -301,12 +301,12 @@ def test_the_report_names_the_best_its_command_and_every_trial(tmp_path: Path) -
     failed = study.ask()
     failed.set_user_attr("error", "<b>diverged</b>")
     study.tell(failed, state=type(study.trials[0].state).FAIL)
-    said = write_report(tmp_path / "sweep", study, made)
+    said = write_report(tmp_path / "sweep", study, made, lambda number: [f"run.dir=trials/{number}"])
     best = max(study.trials[:4], key=lambda t: t.value)
     assert said.headline.startswith("Best of 4 trials: ROUGE-L 99.")
     assert said.best == str(best.number) == said.trials.rows[0][0].text
     assert said.command is not None
-    assert said.command.endswith(f"run.dir={tmp_path}/sweep/trials/{best.number}")
+    assert said.command.endswith(f"run.dir=trials/{best.number}")
     assert " run.seed=3 distill.learning_rate=" in said.command
     assert [row[-1].text for row in said.trials.rows[4:]] == ["unfinished", "<b>diverged</b>"]
     page = (tmp_path / "sweep/report/index.html").read_text()
@@ -321,7 +321,7 @@ def test_the_report_names_the_best_its_command_and_every_trial(tmp_path: Path) -
 
 def test_a_report_before_the_first_trial_is_finished(tmp_path: Path) -> None:
     made = space(tmp_path, MIXED)
-    said = write_report(tmp_path / "sweep", studies.open_study(tmp_path / "study.sqlite", made), made)
+    said = write_report(tmp_path / "sweep", studies.open_study(tmp_path / "study.sqlite", made), made, lambda _: [])
     assert (said.headline, said.command) == ("No trial is finished yet.", None)
     assert said.notes == ("20 trials are still to come; the same command continues.",)
 

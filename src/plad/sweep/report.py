@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,12 @@ def settings_of(trial: Any) -> dict[str, str]:
     return dict(o.split("=", 1) for o in overrides)
 
 
-def found(folder: Path, study: Any, space: Space) -> Found:
-    """Words and table of a sweep as it stands; trials from the best to the worst, then the others."""
+def found(study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
+    """Words and table of a sweep as it stands; trials from the best to the worst, then the others.
+
+    Args:
+        place: from a trial's number to the overrides that say where it is kept.
+    """
     metric = space.section.metric
     best = studies.best(study)
     trials = study.get_trials(deepcopy=False)
@@ -60,7 +64,7 @@ def found(folder: Path, study: Any, space: Space) -> Found:
         _notes(best, waiting),
         Table("Trials", columns, rows),
         str(best.number),
-        _command(folder, best, space),
+        _command(best, space, place),
     )
 
 
@@ -109,18 +113,17 @@ def _row(trial: Any, metric: str, keys: Sequence[str]) -> tuple[Cell, ...]:
     return (Cell(str(trial.number)), value, *cells, time, Cell(note))
 
 
-def _command(folder: Path, best: Any, space: Space) -> str:
-    run = best.user_attrs.get("same_as", best.number)
-    parts = [*space.overrides, *best.user_attrs["overrides"], f"run.dir={folder / 'trials' / str(run)}"]
+def _command(best: Any, space: Space, place: Callable[[int], list[str]]) -> str:
+    parts = [*space.overrides, *best.user_attrs["overrides"], *place(best.number)]
     return shlex.join(["plad", "run", str(space.path), *parts])
 
 
-def write_report(folder: Path, study: Any, space: Space) -> Found:
+def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
     """Write report/index.html and report/report.md; returns what they say."""
     from plad.report.html import render
     from plad.report.markdown import escape, table_text
 
-    said = found(folder, study, space)
+    said = found(study, space, place)
     page = render(
         "sweep.html",
         None,

@@ -14,7 +14,6 @@ from plad.config import Config, ReferenceJudge, SweepSection
 from plad.config_file import write_config
 from plad.data.prepare import check
 from plad.errors import ConfigError, DataError, PladError, RunDirError, TrainingError
-from plad.generate.ledger import Ledger
 from plad.lock import acquire
 from plad.problems import join
 from plad.rundir import STAGES, RunDir, atomic_file, check_place, differences, open_run, write_json
@@ -55,6 +54,11 @@ class Sweep:
     def trial(self, number: int) -> Path:
         """The run directory of a trial."""
         return self.folder / f"trials/{number}"
+
+    def place(self, number: int) -> list[str]:
+        """Overrides that put a trial into its directory, its answers into the ledger that all trials share."""
+        ledger = self.config.generate.ledger or self.folder / LEDGER
+        return [f"run.dir={json.dumps(str(self.trial(number)))}", f"generate.ledger={json.dumps(str(ledger))}"]
 
     def __enter__(self) -> "Sweep":
         return self
@@ -153,7 +157,7 @@ def run_sweep(sweep: Sweep) -> Any:
         left_over.unlink()
     while True:
         _keep_best(sweep, study)
-        write_report(sweep.folder, study, sweep.space)
+        write_report(sweep.folder, study, sweep.space, sweep.place)
         trial = studies.next_trial(study, sweep.section, sweep.config.run.seed)
         if trial is None:
             return study
@@ -164,6 +168,8 @@ def run_sweep(sweep: Sweep) -> Any:
 def _start_ledger(sweep: Sweep) -> None:
     """One ledger for all trials, with what the run of the same config has recorded already."""
     file, known = sweep.folder / LEDGER, sweep.config.run.dir / LEDGER
+    if sweep.config.generate.ledger is not None:
+        return
     if not file.is_file() and known.is_file():
         with atomic_file(file) as temporary:
             source, target = (
@@ -173,7 +179,6 @@ def _start_ledger(sweep: Sweep) -> None:
             source.backup(target)
             target.close()
             source.close()
-    Ledger(file).close()
 
 
 def _run_trial(sweep: Sweep, study: Any, trial: Any) -> None:
@@ -192,7 +197,7 @@ def _run_trial(sweep: Sweep, study: Any, trial: Any) -> None:
         return
     folder = sweep.trial(number)
     try:
-        figures = _figures(sweep, folder, overrides)
+        figures = _figures(sweep, number, overrides)
     except PladError as e:
         if not _own_fault(e, folder):
             raise
@@ -204,14 +209,12 @@ def _run_trial(sweep: Sweep, study: Any, trial: Any) -> None:
     _finish(study, trial, figures, value)
 
 
-def _figures(sweep: Sweep, folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, Any]:
     """Run a trial up to its student; returns the validation figures of its best weights."""
-    config = sweep.space.load([*overrides, f"run.dir={json.dumps(str(folder))}"])
+    folder, config = sweep.trial(number), sweep.space.load([*overrides, *sweep.place(number)])
     earlier = sorted((sweep.folder / "trials").glob("*"), key=lambda p: int(p.name))
     donors = [sweep.config.run.dir, *(p for p in earlier if p != folder)]
     with open_run(folder) as run:
-        if not (run / LEDGER).is_symlink():
-            (run / LEDGER).symlink_to(Path("../..") / LEDGER)
         with write_config(run, sweep.space.path, config):
             pipeline.run(
                 config,
