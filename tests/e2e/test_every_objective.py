@@ -113,11 +113,23 @@ def test_prompts_without_any_reference_say_the_way_out(task: Path, monkeypatch: 
     assert "generate.samples: 2" in distil(task, "distill.objective.type=margin", code=2)
 
 
-def test_an_ablation_of_length_normalisation_differs_in_nothing_else(task: Path) -> None:
+def test_one_command_ablates_length_normalisation(task: Path) -> None:
     """The same pairs, the same seed: the first loss is that of the same texts, in another unit."""
+    run = task.parent / "run"
+    code, out, err = call(
+        "sweep",
+        task,
+        f"run.dir={run}",
+        "distill.validation.evaluations=1",
+        "sweep.sampler=grid",
+        "sweep.keep=all",
+        "sweep.space={distill.objective.length_normalization: [sum, mean]}",
+    )
+    assert code == 0, out + err
     first = {}
-    for kind in ("sum", "mean"):
-        distil(task, f"distill.objective.length_normalization={kind}")
-        first[kind] = rows(task)[0]
+    for trial in (run.with_name("run-sweep") / "trials").iterdir():
+        objective = json.loads((trial / "config.resolved.json").read_text())["distill"]["objective"]
+        steps = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+        first[objective["length_normalization"]] = next(s for s in steps if s["stage"] == "distill" and "loss" in s)
     assert first["sum"]["chosen_logp"] == first["mean"]["chosen_logp"]
     assert first["sum"]["loss"] != first["mean"]["loss"]
