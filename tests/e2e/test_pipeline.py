@@ -178,16 +178,22 @@ def test_clean_redoes_what_depends_on_a_setting_and_keeps_recorded_answers(tmp_p
 @pytest.mark.parametrize(
     "changes",
     [
-        {"family": "gpt_neo"},
+        {"family": "gpt_neo", "distill__objective": {"type": "margin", "scores": "live"}},
         {
             "family": "gpt2",
             "chat": True,
             "student__lora": {"r": 2},
             "distill__objective": {"type": "sft"},
         },
-        {"teacher__sft": False, "generate__samples": 2, "generate__student_samples": 4, "distill__batch_size": 4},
+        {
+            "teacher__sft": False,
+            "generate__samples": 2,
+            "generate__student_samples": 4,
+            "distill__batch_size": 4,
+            "distill__objective": {"type": "margin"},
+        },
     ],
-    ids=["gpt-neo", "chat-gpt2-lora-seqkd", "teacher-as-it-is-several-samples"],
+    ids=["gpt-neo-margin-live", "chat-gpt2-lora-seqkd", "teacher-as-it-is-several-samples-margin"],
 )
 def test_other_models_and_settings_run_to_the_report(tmp_path: Path, changes: dict) -> None:
     plad("run", write_task(tmp_path, **changes))

@@ -38,7 +38,12 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
         run.append_metrics({"stage": "distill", "step": 3, "loss": 0.5})
         write_examples_jsonl(run / "data/test.jsonl", ROWS)
         write_examples_jsonl(run / "data/distill.jsonl", prompts)
-        pairs = [Pair(f"{e.id}#0", e.prompt, ESCAPE, "worse", "teacher", "student_sft", (1, 2)) for e in prompts]
+        pairs = [
+            Pair(
+                f"{e.id}#0", e.prompt, ESCAPE, "worse", "teacher", "student_sft", (1, 2), values={"quality": (2.5, -1)}
+            )
+            for e in prompts
+        ]
         write_pairs_parquet(run / "pairs.parquet", pairs)
         with Ledger(run / "generations.sqlite") as ledger:
             for i, e in enumerate(ROWS):
@@ -153,7 +158,8 @@ def test_show_prints_examples_that_cannot_harm_a_terminal(run, kind):
 def test_show_says_what_a_pair_a_generation_and_a_judgement_are(run):
     pairs = call("show", run, "pairs", "-n", 1)[1]
     assert "t0#0" in pairs
-    assert "chosen (teacher)" in pairs
+    assert "chosen (teacher, quality 2.5)" in pairs
+    assert "rejected (student_sft, quality -1)" in pairs
     assert "Prompt 0" in pairs
     generations = call("show", run, "generations", "-n", 1)[1]
     assert "t5 sample 0: ok, 3 tokens" in generations
