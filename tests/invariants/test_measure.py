@@ -8,15 +8,18 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.similarity import similarity
 from plad.train.measure import measure, weights_digest
-from tests.invariants.scoring_families import some_groups, tiny
+from tests.invariants.scoring_families import routes, some_groups, tiny, widen
 
 GROUPS = [Group(g.id, g.prompt, (*g.completions, (7, 8, 9, 7)), context=1) for g in some_groups()]
 
 
-@pytest.mark.parametrize("route", Route)
+@pytest.mark.parametrize(("family", "route"), [(f, r) for f in ("llama", "t5") for r in routes(f)])
 @pytest.mark.parametrize("max_tokens", [None, 40, 1000])
-def test_values_are_those_of_the_core_however_they_are_packed(route: Route, max_tokens: int | None) -> None:
-    model = tiny("llama").train()
+def test_values_are_those_of_the_core_however_they_are_packed(
+    family: str, route: Route, max_tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(family).train()
+    widen(monkeypatch, model)
     done: list[int] = []
     found = measure(
         model,
