@@ -180,21 +180,24 @@ def test_a_finished_batch_is_remembered_for_its_key_until_it_begins_anew(ledger:
     assert ledger.finished("b", "k") is None
 
 
-# -- files that are no ledger ---------------------------------------------------------------------------
-
-
 def test_several_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
-    for turn in range(30):
-        start = threading.Barrier(6)
+    """Six threads open a file that isn't there yet, and each records an answer: all six are in it."""
+    for turn in range(100):
+        path, start = tmp_path / f"{turn}.sqlite", threading.Barrier(6)
 
-        def opened(path: Path = tmp_path / f"{turn}.sqlite", start: threading.Barrier = start) -> None:
+        def record(name: str, path: Path = path, start: threading.Barrier = start) -> None:
             start.wait()
-            with Ledger(path):
-                pass
+            with Ledger(path) as ledger:
+                put(ledger, name, example_id=name)
 
-        with ThreadPoolExecutor(6) as pool:
-            for made in [pool.submit(opened) for _ in range(6)]:
-                made.result()
+        names = list("abcdef")
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(record, names))
+        with Ledger(path, readonly=True) as ledger:
+            assert ledger.get_many(names) == {name: generation(name) for name in names}
+
+
+# -- files that are no ledger ---------------------------------------------------------------------------
 
 
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train a student on pairs by one method: what distillation, its candidates and the baselines share."""
+"""Train a student on pairs by one objective, and keep its best weights."""
 
 import logging
 from collections.abc import Sequence

@@ -1,0 +1,23 @@
+"""What the documents point to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+NAMED = re.compile(r"`((?:src/plad|tests|benchmarks|recipes|docs)/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_a_page_links_to_or_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    places = [page.parent / link for link in LINK.findall(text)] + [ROOT / name for name in NAMED.findall(text)]
+    assert [str(place.relative_to(ROOT)) for place in places if not place.exists()] == []
+
+
+def test_the_pattern_sees_links_and_names() -> None:
+    assert LINK.findall("[a](docs/a.md) [b](https://x.org) [c](#here) [d](b.md#part)") == ["docs/a.md", "b.md"]
+    assert NAMED.findall("`src/plad/config/` and `plad run`") == ["src/plad/config/"]
