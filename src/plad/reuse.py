@@ -27,7 +27,7 @@ def adopt(run: RunDir, stage: str, inputs: Mapping[str, Any], donors: Sequence[P
         The donor; None where no run has it.
     """
     wanted = fingerprint(json.loads(json.dumps(inputs, default=str)))
-    outputs = [name for name in OUTPUTS[stage] if name != "checkpoints"]
+    outputs = [name for name in OUTPUTS[stage] if not name.startswith("checkpoints/")]
     for donor in donors:
         entry = _stages(donor).get(stage)
         if entry is None or entry["fingerprint"] != wanted:

@@ -18,12 +18,12 @@ from plad.lock import acquire
 
 SCHEMA = 1
 STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
-OUTPUTS = {  # what --clean deletes; answers stay in the ledger
+OUTPUTS = {  # what --clean deletes, as patterns; answers stay in the ledger
     "data": ("data",),
-    "sft": ("sft", "checkpoints"),
+    "sft": ("sft", "checkpoints/sft-*"),
     "generate": (),
     "pair": ("pairs.parquet", "teacher_logits"),
-    "distill": ("student", "checkpoints"),
+    "distill": ("student", "rounds", "checkpoints/distill*", "checkpoints/rounds"),
     "evaluate": ("eval",),
     "report": ("report",),
 }
@@ -249,8 +249,9 @@ class RunDir:
         """Delete what the stages being cleaned made."""
         gone = self.manifest.get("cleaning", ())
         for stage in gone:
-            for name in OUTPUTS[stage]:
-                self.drop(name)
+            for pattern in OUTPUTS[stage]:
+                for made in list(self.path.glob(pattern)):
+                    self.drop(str(made.relative_to(self.path)))
         keep_metrics(self / "metrics.jsonl", lambda row: row["stage"].partition("/")[0] not in gone)
         if self.manifest.pop("cleaning", None):
             self.save()

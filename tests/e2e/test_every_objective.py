@@ -93,6 +93,11 @@ def test_frozen_scores_and_reference_log_probabilities_are_measured_once_and_kep
     assert values(task) != kept
 
 
+def test_what_is_measured_is_what_is_trained_on_also_after_a_warm_up_and_without_ends(task: Path) -> None:
+    distil(task, "distill.objective={type: dpo, rejected_end: false, sft_epochs: 1}", "distill.learning_rate=1e-2")
+    assert rows(task)[0]["margin_gained"] == pytest.approx(0, abs=1e-5), "before the first step nothing has moved"
+
+
 def test_without_targets_the_reference_is_another_answer_of_the_teacher(task: Path) -> None:
     said = distil(task, "distill.objective.type=margin", "distill.objective.reference=teacher")
     counts = json.loads((task.parent / "run/manifest.json").read_text())["stages"]["distill"]["counts"]

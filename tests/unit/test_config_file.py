@@ -11,6 +11,7 @@ from plad.config_file import load_config, write_config
 from plad.errors import PladError, RunDirError
 from plad.problems import ProblemsError
 from plad.rundir import STAGES, open_run
+from plad.stages.auto import labels
 
 BASE = """\
 run: {dir: runs/x}
@@ -235,3 +236,18 @@ def test_a_refused_change_leaves_the_runs_config_in_place(tmp_path):
         with write_config(run, tmp_path / "c.yaml", second):
             pass
         assert "epochs: 2" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_loads(recipe):
+    assert load_config(recipe, []).run.dir.parent == Path("runs")
+
+
+def test_the_ablation_changes_a_setting_at_a_time_beside_seqkd():
+    recipe = Path(__file__).parents[2] / "recipes/ablation.yaml"
+    names = labels(load_config(recipe, []).distill.objective)
+    assert len(set(names)) == len(names) == 9
+    assert names[0] == "rank"
+    assert "sft" in names
+    for tame in ("sft_weight=4", "sft_epochs=2", "beta=0.1", "anchor_weight=1"):
+        assert f"rank {tame}" in names

@@ -1,5 +1,6 @@
 """Validation while training: the best weights are kept, and training ends where nothing gets better."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,12 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from plad.config import RankObjective, TrainSettings
+from plad.scoring.score import Route
+from plad.train.run import train_policy
 from plad.train.validation import KeepBest
+from tests.faults.train_child import groups
+from tests.helpers import tiny_policy
 
 
 class Run:
@@ -71,6 +77,54 @@ def test_a_resumed_run_remembers_what_was_found(tmp_path: Path) -> None:
     second = Run(tmp_path, [0.4, 0.9, 0, 0, 0, 0], patience=2, before=lambda: first.keep.found)
     second.state.global_step = 3
     assert second.train() == 4
+
+
+def train(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Train with given win rates until two validations gain nothing; the last step, and the best validation."""
+    rates = {0: 0.3, 2: 0.4, 4: 0.6, 6: 0.5, 8: 0.6, 10: 0.9, 12: 0.9}
+    policy, metrics = tiny_policy(), folder / "metrics.jsonl"
+    metrics.touch()
+
+    def written() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in metrics.read_text().splitlines()]
+
+    def emit(row: dict[str, Any]) -> None:
+        with metrics.open("a") as f:
+            f.write(json.dumps({"stage": "t", **row}) + "\n")
+
+    keep = KeepBest(
+        policy.model,
+        lambda: {"win_rate": rates[max((row["step"] for row in written()), default=0)], "words": 9.0, "ended": 1.0},
+        emit,
+        evaluations=6,
+        folder=folder / "best",
+        patience=2,
+        before=lambda: [row for row in written() if "validation" in row],
+    )
+    train_policy(
+        policy,
+        groups(),
+        TrainSettings(epochs=2, learning_rate=1e-2, batch_size=4, checkpoint_steps=2),
+        RankObjective(),
+        route=Route.SEGMENTS,
+        depends={},
+        stage="t",
+        folder=folder / "checkpoints",
+        metrics_file=metrics,
+        emit=emit,
+        seed=3,
+        callbacks=[keep],
+    )
+    best = keep.finish("best")
+    assert best is not None
+    return max(row["step"] for row in written()), best
+
+
+def test_the_same_command_after_an_early_stop_does_not_go_on_behind_it(tmp_path: Path) -> None:
+    """Every step but the last has its checkpoint: one of the step that stopped would be resumed from."""
+    first = train(tmp_path)
+    assert first == (8, {"step": 4, "validation": {"win_rate": 0.6, "words": 9.0, "ended": 1.0}})
+    assert train(tmp_path) == first
 
 
 def test_each_sign_of_collapse_is_told_once(tmp_path: Path) -> None:

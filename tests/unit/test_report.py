@@ -302,7 +302,7 @@ def test_figures_are_the_same_each_time_and_carry_no_address() -> None:
     first = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
     again = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
     assert first == again
-    assert len(first) == 1 + 1 + 8
+    assert len(first) == 1 + 1 + 9
     for plot in first:
         assert plot is not None
         assert plot.svg.startswith("<svg viewBox=")

@@ -181,11 +181,18 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _validation_is_there(self) -> "Config":
-        chooses = self.distill.objective.type == "auto"
-        if chooses and (self.data.validation is None or not self.distill.validation.evaluations):
+        chooses = {
+            "distill.objective.type auto": self.distill.objective.type == "auto",
+            f"distill.rounds {self.distill.rounds}": self.distill.rounds > 1,
+        }
+        missing = self.data.validation is None or not self.distill.validation.evaluations
+        if missing and (names := [name for name, wanted in chooses.items() if wanted]):
             raise ValueError(
-                "distill.objective.type auto chooses on validation: give data.validation and "
-                "distill.validation.evaluations"
+                f"{names[0]} chooses on validation: give data.validation and distill.validation.evaluations"
+            )
+        if self.distill.rounds > 1 and not self.evaluate.judges:
+            raise ValueError(
+                f"distill.rounds {self.distill.rounds} needs a judge of teacher and student: evaluate.judges"
             )
         return self
 

@@ -87,3 +87,8 @@ class SftSection(TrainSettings):
 class DistillSection(TrainSettings):
     objective: Objective = RankObjective()
     validation: ValidationSection = ValidationSection()
+    rounds: PositiveInt = Field(
+        default=1,
+        description="Most rounds. Before each but the first the student is sampled again and meets the same answers of "
+        "the teacher; they end where the teacher is no longer favoured or the validation win rate no longer rises.",
+    )

@@ -31,6 +31,45 @@ def candidates_table(facts: Facts) -> Table | None:
     return Table("Candidates for the objective", ("Candidate", *_VALIDATION, "Training"), rows) if rows else None
 
 
+def rounds_table(facts: Facts) -> Table | None:
+    """Every round's student on validation and against the teacher, the kept one marked."""
+    counts = facts.counts("distill")
+    first = facts.counts("pair").get("pairs")
+    rows = []
+    for n, of_round in enumerate(counts.get("rounds", ())):
+        kept = n == counts["kept_round"]
+        rate, pairs = of_round["teacher_student"], of_round.get("pairs", first if n == 1 else None)
+        rows.append(
+            (
+                Cell(("SFT student" if n == 0 else f"Round {n}") + (" (kept)" if kept else "")),
+                *_validation_cells(of_round["validation"], BETTER if kept else ""),
+                Cell(f"{number(rate['value'], scale=100)} %" if rate["n"] else DASH, interval(rate, scale=100)),
+                Cell(DASH if pairs is None else f"{pairs:,}"),
+            )
+        )
+    columns = ("Student", *_VALIDATION, "Teacher wins", "Pairs trained on")
+    return Table("Rounds", columns, tuple(rows)) if rows else None
+
+
+def rounds_said(facts: Facts) -> str:
+    """On what teacher and student met, and why no further round was made."""
+    counts = facts.counts("distill")
+    if not counts.get("rounds"):
+        return ""
+    split = {"validation": "validation", "distill": "distillation"}[counts["rounds"][0]["met_on"]]
+    ended = counts["stopped"] or "as many were made as were asked for"
+    return f"Teacher and student met on {split} prompts, sampled as pairs are. The rounds ended: {ended}."
+
+
+def kept_curves(facts: Facts) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl, the training run whose student was kept under the name of the stage."""
+    kept = facts.counts("distill").get("stage", "distill")
+    if kept == "distill":
+        return facts.curves
+    others = [row for row in facts.curves if row.get("stage") != "distill"]
+    return [{**row, "stage": "distill"} if row.get("stage") == kept else row for row in others]
+
+
 def _validation_cells(figures: Mapping[str, Any], tone: str = "") -> tuple[Cell, ...]:
     def share(name: str) -> str:
         return f"{number(figures[name], scale=100)} %" if name in figures else DASH

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plad.evaluate.stats import SMALL
-from plad.report.choices import alarms, candidates_table
+from plad.report.choices import alarms, candidates_table, rounds_said, rounds_table
 from plad.report.facts import Facts
 from plad.report.run_tables import (
     flatten,
@@ -44,6 +44,8 @@ class Report:
     texts: Table | None
     teacher_student: Table | None
     candidates: Table | None
+    rounds: Table | None
+    rounds_said: str
     funnel: Table | None
     scored: Table | None
     wrong: Table | None
@@ -72,6 +74,8 @@ def build_report(facts: Facts) -> Report:
         texts=texts_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
         candidates=candidates_table(facts),
+        rounds=rounds_table(facts),
+        rounds_said=rounds_said(facts),
         funnel=funnel_table(facts),
         scored=scored_table(facts),
         wrong=wrong_table(facts),

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from plad.report.plots import A, B, Plot, render_svg
+from plad.report.plots import SOFT, A, B, Plot, render_svg
 from plad.report.wording import number
 
 Points = tuple[list[int], list[float]]
@@ -25,6 +25,14 @@ class _Curve:
 
 _CURVES = (
     _Curve("sft/teacher", (("loss", "loss"),), "Fine-tuning the teacher: loss", "nats a token"),
+    _Curve(
+        "sft/teacher",
+        (("win_rate", "win rate"), ("rougeL", "ROUGE-L")),
+        "While fine-tuning the teacher: validation",
+        "%",
+        100.0,
+        validation=True,
+    ),
     _Curve("sft/student", (("loss", "loss"),), "Fine-tuning the student: loss", "nats a token"),
     _Curve("distill", (("loss", "loss"),), "Distilling: loss", "loss"),
     _Curve(
@@ -56,6 +64,21 @@ _CURVES = (
         "words",
         validation=True,
     ),
+    _Curve(
+        "distill",
+        (("ended", "answers that end"), ("accuracy", "pairs in order")),
+        "While distilling: ends on validation, order of a few pairs",
+        "%",
+        100.0,
+        validation=True,
+    ),
+    _Curve(
+        "distill",
+        (("chosen_logp", "teacher's answer"), ("rejected_logp", "student's answer")),
+        "While distilling: log-probability a token of a few pairs",
+        "nats",
+        validation=True,
+    ),
 )
 
 
@@ -67,6 +90,38 @@ def training_plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
         with_band = curve.validation and "win rate" in lines
         plots.append(_curve_plot(f"curve-{i}", curve, lines, bands if with_band else None))
     return plots
+
+
+def rounds_plot(rounds: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """Win rates by round, with their intervals: the student's on validation, the teacher's against it."""
+    lines: dict[str, list[tuple[int, Mapping[str, Any]]]] = {
+        "student against the target": [
+            (n, {**r["validation"], "value": r["validation"].get("win_rate")}) for n, r in enumerate(rounds)
+        ],
+        "teacher against the student": [(n, r["teacher_student"]) for n, r in enumerate(rounds)],
+    }
+    lines = {name: [(n, e) for n, e in points if e.get("value") is not None] for name, points in lines.items()}
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(50, color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
+        for (name, points), colour in zip(lines.items(), (A, B), strict=False):
+            x = [n for n, _ in points]
+            low, value, high = ([100 * e[key] for _, e in points] for key in ("low", "value", "high"))
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(x, value, color=colour, label=name, marker="o", markersize=4)
+        axes.set_xticks(range(len(rounds)))
+        axes.set_xlabel("round (0: before distillation)")
+        axes.set_ylabel("% won")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1, borderaxespad=0.2)
+
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"round {n} {number(e['value'], scale=100)} %" for n, e in points)
+        for name, points in lines.items()
+    )
+    return Plot("Win rates by round", render_svg("rounds", 2.7, draw), said)
 
 
 def training_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, dict[str, Points]]]:

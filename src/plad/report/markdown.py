@@ -46,6 +46,7 @@ def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     yield "What the answers are made of", r.texts, TEXTS
     yield "Teacher against SFT student, on the distillation prompts", r.teacher_student, "95 % interval."
     yield "Candidates for the objective", r.candidates, "The one with the best validation win rate is kept."
+    yield "Rounds", r.rounds, r.rounds_said
     yield "From rows to pairs", r.funnel, ""
     yield (r.scored.title if r.scored else ""), r.scored, ""
     yield "Wrong pseudo-pairs", r.wrong, "Share of pairs whose student's answer the scorer prefers, 95 % interval."

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from plad.redact import redact
 from plad.report.cases import run_cases
+from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
-from plad.report.curves import training_plots
+from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts, read_facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
@@ -25,7 +26,8 @@ def page_html(facts: Facts, report: Report) -> str:
         gains=gain_plots(m) if m else [],
         length=length_plot(m) if m else None,
         time=time_plot(facts.stages),
-        curves=training_plots(facts.curves),
+        curves=training_plots(kept_curves(facts)),
+        by_round=rounds_plot(facts.counts("distill").get("rounds", ())),
         names=NAMES,
         equal=EQUAL,
         power=POWER,

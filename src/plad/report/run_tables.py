@@ -16,6 +16,7 @@ _ORDERS = {
     "both_wrong": "of them both wrong",
     "unjudged": "Unjudged",
 }
+_ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}
 
 
 def scored_table(facts: Facts) -> Table | None:
@@ -110,7 +111,7 @@ def stages_table(facts: Facts) -> Table | None:
 
 def _short(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Counts without those that have a table of their own."""
-    return {k: v for k, v in counts.items() if k not in ("scored", "wrong", "scorer")}
+    return {k: v for k, v in counts.items() if k not in _ELSEWHERE}
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

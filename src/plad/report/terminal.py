@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from plad import terminal
+from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
 from plad.report.curves import training_lines
 from plad.report.facts import Facts
@@ -94,7 +95,7 @@ def _curves(facts: Facts) -> Iterator["RenderableType"]:
             sparkline(y),
             f"{number(y[0], digits=2)} → {number(y[-1], digits=2)} {axis}",
         )
-        for title, axis, lines in training_lines(facts.curves)
+        for title, axis, lines in training_lines(kept_curves(facts))
         for label, (_, y) in lines.items()
     ]
     if rows:

@@ -8,24 +8,28 @@ from typing import Any
 from plad.config import AutoObjective, DistillSection
 from plad.records import Pair
 from plad.stages.context import Context
+from plad.stages.made import keep_counts
 from plad.stages.student import train_and_keep, train_student
 
 log = logging.getLogger("plad")
 
 
 def labels(objective: AutoObjective) -> list[str]:
-    """A short name for each candidate: its type, and what sets it apart from others of the type."""
-    dumps = [c.model_dump(mode="json") for c in objective.candidates]
+    """A short name for each candidate: its type, and what sets it apart from the type's defaults and its like."""
     names: list[str] = []
-    for dump in dumps:
-        same = [d for d in dumps if d["type"] == dump["type"]]
-        apart = [key for key in dump if any(d[key] != dump[key] for d in same)]
-        names.append(" ".join([dump["type"], *(f"{key}={_short(dump[key])}" for key in apart)]))
+    for candidate in objective.candidates:
+        default = type(candidate)().model_dump(mode="json")
+        same = [c.model_dump(mode="json") for c in objective.candidates if c.type == candidate.type]
+        own = candidate.model_dump(mode="json")
+        apart = [key for key in own if own[key] != default[key] and any(other[key] != own[key] for other in same)]
+        names.append(" ".join([candidate.type, *(f"{key}={_short(own[key])}" for key in apart)]))
     return names
 
 
 def _short(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def figures(counts: dict[str, Any]) -> tuple[float, float]:
@@ -44,21 +48,24 @@ def choose_objective(
     assert isinstance(objective, AutoObjective)
     found: list[dict[str, Any]] = []
     folders: list[Path] = []
-    for label, candidate in zip(labels(objective), objective.candidates, strict=True):
+    names = labels(objective)
+    best = 0
+    for i, (label, candidate) in enumerate(zip(names, objective.candidates, strict=True)):
         folders.append(ctx.run / "checkpoints" / f"{name.replace('/', '-')}-{label.replace(' ', '-')}-done")
         own = settings.model_copy(update={"objective": candidate})
-        counts = train_and_keep(ctx, f"{name}/{label}", own, start, pairs, folders[-1], file)
-        found.append(counts)
-        log.info("%s: validation win rate %.1f %%, ROUGE-L %.1f", label, *(100 * v for v in figures(counts)))
-    best = max(range(len(found)), key=lambda i: figures(found[i]))  # the first of equals
-    names = labels(objective)
+        found.append(train_and_keep(ctx, f"{name}/{label}", own, start, pairs, folders[-1], file))
+        log.info("%s: validation win rate %.1f %%, ROUGE-L %.1f", label, *(100 * v for v in figures(found[-1])))
+        if i:
+            better = figures(found[i]) > figures(found[best])  # the first of equals stays
+            keep_counts(folders[best if better else i])
+            best = i if better else best
     candidates = [
         {"name": label, "validation": (c.get("best") or {}).get("validation"), "seconds": c["seconds"]}
         for label, c in zip(names, found, strict=True)
     ]
     log.info("kept: %s", names[best])
     policy = load_policy(ctx.policy_section("student"), folder=folders[best])
-    return policy, {**found[best], "chosen": names[best], "candidates": candidates}
+    return policy, {**found[best], "stage": f"{name}/{names[best]}", "chosen": names[best], "candidates": candidates}
 
 
 def distilled(

@@ -5,6 +5,7 @@ from typing import Any
 from plad.rundir import atomic_dir
 from plad.stages.auto import distilled
 from plad.stages.context import Context, fine_tuned, student_card
+from plad.stages.rounds import in_rounds
 
 
 def distill(ctx: Context) -> dict[str, Any]:
@@ -13,8 +14,11 @@ def distill(ctx: Context) -> dict[str, Any]:
     from plad.policy.load import save_policy
 
     file = ctx.run / "pairs.parquet"
-    pairs = read_pairs_parquet(file)
-    policy, counts = distilled(ctx, "distill", ctx.config.distill, lambda: fine_tuned(ctx, "student"), pairs, file)
+    pairs, settings = read_pairs_parquet(file), ctx.config.distill
+    if settings.rounds > 1:
+        policy, counts = in_rounds(ctx, settings, pairs, file)
+    else:
+        policy, counts = distilled(ctx, "distill", settings, lambda: fine_tuned(ctx, "student"), pairs, file)
     with atomic_dir(ctx.run / "student") as staging:
         save_policy(policy, staging)
         (staging / "README.md").write_text(student_card(ctx, staging), encoding="utf-8")

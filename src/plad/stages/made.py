@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from plad.rundir import is_complete, verify_dir, write_json
+from plad.rundir import atomic_dir, is_complete, verify_dir, write_json
 
 log = logging.getLogger("plad")
 
@@ -29,3 +29,10 @@ def made_before(folder: Path, inputs: str) -> dict[str, Any] | None:
         return made["counts"]
     log.info("%s was made with other settings: making it again", folder)
     return None
+
+
+def keep_counts(folder: Path) -> None:
+    """Let go of what a finished folder holds, but not of the fact that it was finished, or of its counts."""
+    made = (folder / "made_from.json").read_text()
+    with atomic_dir(folder) as staging:
+        (staging / "made_from.json").write_text(made)

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plad.config import AnchoredObjective, DistillSection, DpoObjective, LipoObjective, MarginObjective, Objective
+from plad.config import (
+    AnchoredObjective,
+    DistillSection,
+    DpoObjective,
+    LipoObjective,
+    MarginObjective,
+    Objective,
+    PairObjective,
+)
 from plad.errors import DataError
 from plad.pairs import by_example, pair_groups
 from plad.records import Pair
@@ -30,6 +38,18 @@ class Prepared:
     pairs: Sequence[Pair]
     references: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def groups_of(
+    objective: Objective, policy: Any, pairs: Sequence[Pair], references: Mapping[str, str] | None = None
+) -> list[Any]:
+    """One group a prompt, its texts as the objective scores them: what is measured is what is trained on."""
+    from plad.train.groups import without_rejected_end
+
+    groups = pair_groups(pairs, policy.prompt, references)
+    if not isinstance(objective, PairObjective) or objective.rejected_end:
+        return groups
+    return [without_rejected_end(group, policy.eos_ids) for group in groups]
 
 
 def needs_reference_logp(objective: Objective) -> bool:
@@ -98,7 +118,7 @@ def _measured(
     from plad.train.measure import weights_digest
 
     objective = settings.objective
-    groups = keep_fitting(pair_groups(pairs, policy.prompt, references), policy, settings.max_length).groups
+    groups = keep_fitting(groups_of(objective, policy, pairs, references), policy, settings.max_length).groups
     made_of = [weights_digest(policy.model), [[g.id, g.prompt, g.completions[: g.candidates]] for g in groups]]
     wanted: dict[str, str] = {}
     if needs_reference_logp(objective):

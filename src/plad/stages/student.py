@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from plad.rundir import atomic_dir, fingerprint
 from plad.stages.context import Context
 from plad.stages.logits import prepare_logits
 from plad.stages.made import made_before, sign
-from plad.stages.measure import prepare_pairs
+from plad.stages.measure import groups_of, prepare_pairs
 from plad.stages.validate import keep_best
 from plad.train.prepare import require_groups, trainable
 
@@ -43,10 +42,10 @@ def train_student(
     Returns:
         The trained policy, its adapter merged, and counts.
     """
-    from plad.pairs import chosen_groups, pair_groups
+    from plad.pairs import chosen_groups
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
-    from plad.train.groups import keep_fitting, longest, without_rejected_end
+    from plad.train.groups import keep_fitting, longest
     from plad.train.run import train_policy
     from plad.train.validation import probe_logps
 
@@ -58,13 +57,12 @@ def train_student(
     if on_pairs and objective.sft_epochs:
         policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
     prepared = prepare_pairs(ctx, settings, policy, pairs, file)
-    ranked = keep_fitting(pair_groups(prepared.pairs, policy.prompt, prepared.references), policy, settings.max_length)
+    groups = groups_of(objective, policy, prepared.pairs, prepared.references)
+    ranked = keep_fitting(groups, policy, settings.max_length)
     require_groups(ranked.groups, ranked.counts(), name)
-    is_sft = isinstance(objective, SftObjective)
-    chosen = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
-    encoded = chosen if is_sft else ranked
-    if on_pairs and not objective.rejected_end:
-        encoded = replace(encoded, groups=[without_rejected_end(g, policy.eos_ids) for g in encoded.groups])
+    encoded = ranked
+    if isinstance(objective, SftObjective):
+        encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
     if isinstance(objective, LogitObjective):
@@ -119,14 +117,16 @@ def train_and_keep(
     from plad.policy.load import save_policy
 
     depends = fingerprint([ctx.depends, settings.model_dump(mode="json"), [p.id for p in pairs]])
-    made = made_before(folder, depends)
-    if made is not None:
+    counts = made_before(folder, depends)
+    if counts is not None:
         log.info("%s: trained before", name)
-        return made
-    trained, counts = train_student(ctx, name, settings, policy() if callable(policy) else policy, pairs, file)
-    with atomic_dir(folder) as staging:
-        save_policy(trained, staging)
-        sign(staging, depends, counts)
+    else:
+        trained, counts = train_student(ctx, name, settings, policy() if callable(policy) else policy, pairs, file)
+        with atomic_dir(folder) as staging:
+            save_policy(trained, staging)
+            sign(staging, depends, counts)
+    for rest in ("", "-best", "-sft-done"):
+        ctx.run.drop(f"checkpoints/{name.replace('/', '-')}{rest}")
     return counts
 
 

@@ -34,7 +34,7 @@ def keep_best(
     rows = ctx.examples("validation")[: validation.rows]
     if not validation.evaluations or not rows:
         return None
-    figures = _figures(ctx, policy, rows)
+    figures = figures_of(ctx, policy, rows)
     run = ctx.run
     return KeepBest(
         policy.model,
@@ -49,7 +49,7 @@ def keep_best(
     )
 
 
-def _figures(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:
+def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
     from plad.evaluate.quick import quick_figures
     from plad.generate.engine import Sampling, answer

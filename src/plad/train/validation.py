@@ -1,4 +1,4 @@
-"""Watching a student while it is distilled, and keeping its best weights."""
+"""Watching a policy while it is trained, and keeping its best weights."""
 
 import json
 import shutil
@@ -107,6 +107,7 @@ class KeepBest(TrainerCallback):
         elif self.patience and self._since_best(best["step"]) >= self.patience:
             self.warn(f"stopped at step {state.global_step}: the best validation was at step {best['step']}")
             control.should_training_stop = True
+            control.should_save = False  # resumed from here, training would go on
 
     def _validate(self, step: int) -> dict[str, Any]:
         row = {"step": step, "validation": self.validate()}
@@ -148,7 +149,7 @@ class KeepBest(TrainerCallback):
             raise RunDirError(
                 "the best weights belong to other parameters than those trained now",
                 where=str(self.folder),
-                fix="--clean distill trains from the beginning",
+                fix="--clean the stage trains from the beginning",
             )
         with torch.no_grad():
             for name, parameter in trained.items():
