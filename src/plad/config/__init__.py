@@ -25,7 +25,7 @@ from plad.config.engines import (
     PriceSection,
     TransformersEngine,
 )
-from plad.config.evaluation import EvaluateSection
+from plad.config.evaluation import CalibrationSection, EvaluateSection
 from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
 from plad.config.models import (
     LoraSection,
@@ -69,6 +69,7 @@ __all__ = [
     "AnchoredObjective",
     "AnswerColumns",
     "AutoObjective",
+    "CalibrationSection",
     "Columns",
     "ConfidenceSection",
     "Config",
