@@ -26,7 +26,14 @@ from plad.config.engines import (
     TransformersEngine,
 )
 from plad.config.evaluation import CalibrationSection, EvaluateSection
-from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import (
+    EmbeddingJudge,
+    Judge,
+    LlmJudge,
+    ReferenceJudge,
+    RewardJudge,
+    VerifiableJudge,
+)
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -89,6 +96,7 @@ __all__ = [
     "Judge",
     "KdObjective",
     "LipoObjective",
+    "LlmJudge",
     "LogitObjective",
     "LoraSection",
     "MarginObjective",
