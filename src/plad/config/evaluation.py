@@ -10,8 +10,12 @@ class CalibrationSection(Section):
     """Whether the student finds the better of several texts the likelier one, before and after distillation."""
 
     rows: PositiveInt = Field(default=64, description="Test prompts, from the first on.")
-    samples: PositiveInt = Field(
-        default=2, description="Answers a prompt of the fine-tuned student, and as many of the teacher."
+    samples: PositiveInt = Field(default=2, description="Answers a prompt of the fine-tuned student.")
+    teacher_samples: int | None = Field(
+        default=None,
+        ge=0,
+        description="Answers a prompt of the teacher. Default: `samples` of one in this process, none of one behind an "
+        "endpoint or in a file, which may cost money or have no more.",
     )
     temperature: float = Field(default=0.7, gt=0, description="Temperature of these answers.")
 

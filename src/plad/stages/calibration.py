@@ -28,8 +28,15 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     if section is None:
         return None
     rows = rows[: section.rows]
-    sampling = Sampling(section.temperature, ctx.config.evaluation_max_new_tokens, section.samples)
-    answers = {system: _sampled(ctx, system, rows, sampling, ledger) for system in (BEFORE, "teacher")}
+    by_default = section.samples if ctx.config.teacher.local else 0
+    samples = {
+        BEFORE: section.samples,
+        "teacher": by_default if section.teacher_samples is None else section.teacher_samples,
+    }
+    answers: dict[str, Any] = {}
+    for system, n in samples.items():
+        sampling = Sampling(section.temperature, ctx.config.evaluation_max_new_tokens, n)
+        answers[system] = _sampled(ctx, system, rows, sampling, ledger) if n else {}
     texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
     likelihood: dict[str, Any] = {}
     for model in (BEFORE, AFTER):
@@ -51,7 +58,7 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
         "prompts": len(texts),
         "texts": sum(map(len, texts.values())),
         "left_out": left_out,
-        "samples": section.samples,
+        "samples": samples,
         "temperature": section.temperature,
         "writers": [system for system, given in answers.items() if given],
         "judges": found,
