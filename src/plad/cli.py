@@ -209,6 +209,51 @@ def reward(
         typer.echo(f"reward model: {section.out}")
 
 
+@app.command("judge-check")
+def judge_check(
+    judge: Annotated[
+        str,
+        typer.Argument(
+            metavar="JUDGE",
+            help="A reward model's folder, a YAML file with a judge's section, or the section itself.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Rows prompt, chosen, rejected (tie, references): a file, a hub name, or pandalm, which ships.",
+        ),
+    ] = "pandalm",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N rows.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sides, labels and resampling.")] = 0,
+    ledger: Annotated[Path, typer.Option("--ledger", metavar="FILE", help="Keeps the replies of an LLM judge.")] = Path(
+        "judge-check.sqlite"
+    ),
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a judge against people, on pairs that they labelled."""
+    with guard(resume=resume_command()):
+        from plad import judge_check as checking
+        from plad.config import VerifiableJudge
+        from plad.config.reward import PreferenceColumns
+        from plad.data.preferences import read_preferences
+        from plad.generate.ledger import Ledger
+        from plad.judges import load_judge
+
+        section = checking.read_judge(judge)
+        if isinstance(section, VerifiableJudge):
+            section = section.verified_by(verify)
+        source = checking.data_source(data)
+        rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
+        loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
+        found = checking.check(loaded, rows, resamples=10_000, seed=seed)
+        _print(found, as_json, checking.view)
+
+
 @app.command()
 def status(run: RunPath, as_json: AsJson = False) -> None:
     """Show stages, counts, seconds and versions; also while a run goes on."""

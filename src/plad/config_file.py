@@ -89,6 +89,27 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
             _override(document, item)
         except ConfigError as e:
             problems.append(e)
+    return _check(schema, document, problems)
+
+
+def parse_as(schema: type[S], text: str, name: str) -> S:
+    """Check YAML that stands in no config file; `name` names it in messages. Raises like `load_as`."""
+    document = Document(name)
+    return _check(schema, document, _read_yaml(text, document))
+
+
+def read_mapping(text: str, name: str) -> dict[str, Any]:
+    """The mapping of a YAML text, unchecked.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    document = Document(name)
+    _read_yaml(text, document)
+    return document.raw
+
+
+def _check(schema: type[S], document: Document, problems: list[ConfigError]) -> S:
     fill_types(schema, document.raw)
     try:
         # Strict JSON mode: no number from a boolean or a text, but lists become tuples and texts paths.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from plad import __version__
-from plad.config import ROLES, Config, ValidationSection, VerifiableJudge
+from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
 from plad.stages.context import Context, teacher_source
@@ -103,6 +103,8 @@ def _judge(section: Any) -> dict[str, Any]:
     from plad.judges.verifiable import function_fingerprint
     from plad.policy.fingerprint import model_fingerprint
 
+    if isinstance(section, LlmJudge):
+        return section.shaping()
     settings = section.model_dump(mode="json", exclude={"batch_size", "model"})
     if isinstance(section, VerifiableJudge):
         return settings if section.function is None else {**settings, **function_fingerprint(section.function)}

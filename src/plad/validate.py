@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from plad.config import (
     Config,
     EmbeddingJudge,
+    LlmJudge,
     LogitObjective,
     ModelSection,
     ReferenceJudge,
@@ -299,6 +300,8 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
             found.findings += _reference_judge(name, judge.type, rows, against_target=name != "pairs.scorer")
         if isinstance(judge, VerifiableJudge):
             _check_verifiable(found, name, judge.verified_by(verify), rows)
+        if isinstance(judge, LlmJudge):
+            _check_llm(found, name, judge)
         if isinstance(judge, RewardJudge | EmbeddingJudge):
             model = locate(judge.model, base)
             try:
@@ -327,6 +330,19 @@ def _check_sweep(found: Validation, path: Path, overrides: Sequence[str]) -> Non
     if importlib.util.find_spec("optuna") is None:
         found.add("note", "sweep", "plad sweep needs the package optuna: pip install 'plad[tune]'")
     found.add("ok", "sweep", f"settings to try: {len(section.space)}, each value looked at by itself")
+
+
+def _check_llm(found: Validation, name: str, judge: LlmJudge) -> None:
+    from plad.generate.transport import api_key, require_client
+
+    try:
+        require_client()
+        api_key(judge)
+    except PladError as e:
+        found.fail(name, [e])
+        return
+    found.add("ok", name, f"llm: {judge.model} at {judge.base_url}; two questions a comparison")
+    found.not_checked.append(f"{name}: that {judge.base_url} answers, and replies in JSON; nothing was sent")
 
 
 def _check_verifiable(found: Validation, name: str, judge: VerifiableJudge, rows: Sequence[Example] | None) -> None:

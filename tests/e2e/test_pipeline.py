@@ -69,6 +69,15 @@ def test_metrics_hold_every_system_with_interval_and_n(finished: Path) -> None:
     assert metrics["teacher_student_win_rate"]["reference"]["n"] == 12
 
 
+def test_likelihoods_are_measured_before_and_after_on_the_same_texts(finished: Path) -> None:
+    found = results(finished / "run")[0]["calibration"]
+    assert found["writers"] == ["student_sft", "teacher"]
+    assert found["texts"] + sum(found["left_out"].get(k, 0) for k in ("truncated", "empty", "same_text")) <= 24
+    before, after = (found["judges"]["reference"][name] for name in ("student_sft", "student"))
+    assert before["pairs"] == after["pairs"]
+    assert before["kendall"]["n"] + before["no_order"] == found["prompts"]
+
+
 def test_pairs_load_as_a_preference_data_set(finished: Path) -> None:
     found = load_dataset("parquet", data_files=str(finished / "run/pairs.parquet"), split="train")
     assert {"prompt", "chosen", "rejected"} <= set(found.column_names)

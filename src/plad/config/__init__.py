@@ -25,8 +25,15 @@ from plad.config.engines import (
     PriceSection,
     TransformersEngine,
 )
-from plad.config.evaluation import EvaluateSection
-from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.evaluation import CalibrationSection, EvaluateSection
+from plad.config.judges import (
+    EmbeddingJudge,
+    Judge,
+    LlmJudge,
+    ReferenceJudge,
+    RewardJudge,
+    VerifiableJudge,
+)
 from plad.config.models import (
     LoraSection,
     ModelSection,
@@ -69,6 +76,7 @@ __all__ = [
     "AnchoredObjective",
     "AnswerColumns",
     "AutoObjective",
+    "CalibrationSection",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -88,6 +96,7 @@ __all__ = [
     "Judge",
     "KdObjective",
     "LipoObjective",
+    "LlmJudge",
     "LogitObjective",
     "LoraSection",
     "MarginObjective",

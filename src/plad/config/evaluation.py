@@ -6,6 +6,20 @@ from plad.config.base import PositiveInt, Section
 from plad.config.judges import Judge, ReferenceJudge
 
 
+class CalibrationSection(Section):
+    """Whether the student finds the better of several texts the likelier one, before and after distillation."""
+
+    rows: PositiveInt = Field(default=64, description="Test prompts, from the first on.")
+    samples: PositiveInt = Field(default=2, description="Answers a prompt of the fine-tuned student.")
+    teacher_samples: int | None = Field(
+        default=None,
+        ge=0,
+        description="Answers a prompt of the teacher. Default: `samples` of one in this process, none of one behind an "
+        "endpoint or in a file, which may cost money or have no more.",
+    )
+    temperature: float = Field(default=0.7, gt=0, description="Temperature of these answers.")
+
+
 class EvaluateSection(Section):
     judges: tuple[Judge, ...] = (ReferenceJudge(),)
     rouge: bool = Field(default=True, description="ROUGE-1, ROUGE-2 and ROUGE-L F1 against the best reference.")
@@ -14,3 +28,7 @@ class EvaluateSection(Section):
     max_new_tokens: PositiveInt | None = Field(default=None, description="Default: `generate.max_new_tokens`.")
     limit: PositiveInt | None = Field(default=None, description="Evaluate only the first N test rows.")
     bootstrap: PositiveInt = Field(default=10_000, description="Resamples of the paired bootstrap over prompts.")
+    calibration: CalibrationSection | None = Field(
+        default=CalibrationSection(),
+        description="Calibration of likelihoods; it asks for further answers. null switches it off.",
+    )

@@ -1,11 +1,12 @@
 """Who says which of two answers is better."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import regex
 from pydantic import Field, PrivateAttr, model_validator
 
 from plad.config.base import PositiveInt, Section
+from plad.config.engines import Endpoint
 
 
 class ReferenceJudge(Section):
@@ -92,4 +93,38 @@ class VerifiableJudge(Section):
         return made
 
 
-Judge = Annotated[ReferenceJudge | RewardJudge | EmbeddingJudge | VerifiableJudge, Field(discriminator="type")]
+class LlmJudge(Endpoint):
+    """Asks a model behind an endpoint which of two answers is better, in both orders."""
+
+    type: Literal["llm"] = "llm"
+    model: str = Field(description="The model's name there.")
+    revision: str | None = Field(default=None, description="Tells verdicts apart where a provider changes a model.")
+    task: Literal["summary", "dialogue"] = Field(
+        default="dialogue", description="What makes an answer better: a rubric for summaries or for helpful dialogue."
+    )
+    rubric: str | None = Field(default=None, min_length=1, description="Your own text in the rubric's place.")
+    response_format: Literal["json_schema", "json_object", "none"] = Field(
+        default="json_schema", description="How the server is told to reply in JSON; none only asks for it in words."
+    )
+    temperature: float = Field(default=0.0, ge=0, description="Temperature of the replies.")
+    max_new_tokens: PositiveInt = Field(default=512, description="Most tokens of a reply; reasoning counts.")
+    max_characters: PositiveInt = Field(
+        default=20_000, description="Characters of an answer that the judge sees; what is cut off is counted."
+    )
+    max_unjudged: float = Field(
+        default=0.05, ge=0, le=1, description="Share of comparisons without a verdict above which the run fails."
+    )
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape a verdict."""
+        own = {"model", "revision", "task", "rubric", "response_format", "temperature", "max_new_tokens"}
+        return {
+            **super().shaping(),
+            "type": self.type,
+            **self.model_dump(mode="json", include={*own, "max_characters"}),
+        }
+
+
+Judge = Annotated[
+    ReferenceJudge | RewardJudge | EmbeddingJudge | VerifiableJudge | LlmJudge, Field(discriminator="type")
+]

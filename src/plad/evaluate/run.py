@@ -16,6 +16,7 @@ from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import Example, Generation, Judgement
 
 SCHEMA = 1
+POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
 TARGET, TEACHER, SFT, STUDENT = "target", "teacher", "student_sft", "student"
 RULES = {
     "win_rate": "share of prompts on which the judge prefers the answer to the human target; ties count half; rows "
@@ -260,6 +261,9 @@ def _warnings(metrics: Mapping[str, Any]) -> list[str]:
             found.append(f"judge {judge} could judge no row: no row has {needs}")
         elif rates and rates[0]["unjudged"]:
             found.append(f"judge {judge} could not judge {rates[0]['unjudged']} of {metrics['n']} rows")
+        bias = (facts.get("position_bias") or {}).get("share")
+        if bias is not None and bias > POSITION_BIAS:
+            found.append(f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties")
         if facts.get("truncated"):
             found.append(f"judge {judge} saw {facts['truncated']} of {facts['scored']} inputs cut off")
     return found

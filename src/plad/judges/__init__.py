@@ -11,17 +11,20 @@ evaluation leaves the target out of them when the target is the opponent. A judg
 ignores them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from plad.config import EmbeddingJudge as EmbeddingSection
+from plad.config import LlmJudge as LlmSection
 from plad.config import ReferenceJudge as ReferenceSection
 from plad.config import RewardJudge as RewardSection
 from plad.config import VerifiableJudge as VerifiableSection
 from plad.records import Example, Verdict
 
-JudgeSection = ReferenceSection | RewardSection | EmbeddingSection | VerifiableSection
+ScoringSection = ReferenceSection | RewardSection | EmbeddingSection | VerifiableSection
+JudgeSection = ScoringSection | LlmSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,14 @@ def compare_scores(
     return found
 
 
-def load_judge(section: JudgeSection, *, stemmer: bool = False) -> ScoringJudge:
-    """The judge that a config section names.
+OpenLedger = Callable[[], AbstractContextManager[Any]]
+
+
+def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> ScoringJudge:
+    """The scoring judge that a config section names.
+
+    Args:
+        stemmer: for the reference judge.
 
     Raises:
         PolicyError: a judge's model can't be used.
@@ -136,11 +145,33 @@ def load_judge(section: JudgeSection, *, stemmer: bool = False) -> ScoringJudge:
     return ReferenceJudge(stemmer=stemmer)
 
 
-def load_judges(sections: Sequence[JudgeSection], *, stemmer: bool = False) -> list[Judge]:
+def load_judge(
+    section: JudgeSection, *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
+) -> Judge:
+    """The judge of either kind that a config section names; see `load_scoring_judge`.
+
+    Args:
+        open_ledger: opens the ledger of an LLM judge's replies; without it they are forgotten.
+        seed: of the run.
+
+    Raises:
+        ConfigError: an LLM judge lacks its key.
+    """
+    if not isinstance(section, LlmSection):
+        return load_scoring_judge(section, stemmer=stemmer)
+    from plad.generate.ledger import Ledger
+    from plad.judges.llm import LlmJudge
+
+    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed)
+
+
+def load_judges(
+    sections: Sequence[JudgeSection], *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
+) -> list[Judge]:
     """All judges of a config, with different names."""
     judges: list[Judge] = []
     for section in sections:
-        judge = load_judge(section, stemmer=stemmer)
+        judge = load_judge(section, stemmer=stemmer, open_ledger=open_ledger, seed=seed)
         taken = {j.name for j in judges}
         if judge.name in taken:
             judge.name = next(f"{judge.name}-{i}" for i in range(2, 100) if f"{judge.name}-{i}" not in taken)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, FileEngine, ModelSection, OpenAIEngine, VerifiableJudge
+from plad.config import Config, FileEngine, LlmJudge, ModelSection, OpenAIEngine, VerifiableJudge
 from plad.paths import locate
 from plad.records import Example
 from plad.rundir import RunDir, fingerprint, verify_dir
@@ -40,7 +40,7 @@ class Context:
     def _judge(self, section: Any) -> Any:
         if isinstance(section, VerifiableJudge):
             return section.verified_by(self.verify)
-        model = getattr(section, "model", None)
+        model = None if isinstance(section, LlmJudge) else getattr(section, "model", None)
         return section if model is None else section.model_copy(update={"model": locate(model, self.base)})
 
     def examples(self, split: str) -> list[Example]:

@@ -17,6 +17,15 @@ def open_ledger(ctx: Context) -> Any:
     return Ledger(ctx.run.ledger, run=ctx.run.id)
 
 
+def judge_options(ctx: Context) -> dict[str, Any]:
+    """What `load_judge` needs beside a section: replies of an LLM judge go through the run's ledger."""
+    return {
+        "stemmer": ctx.config.evaluate.stemmer,
+        "open_ledger": lambda: open_ledger(ctx),
+        "seed": ctx.config.run.seed,
+    }
+
+
 def check_teacher(ctx: Context) -> None:
     """Find out at once whether a teacher elsewhere can be asked at all: packages, key, file.
 

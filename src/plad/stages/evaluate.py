@@ -6,8 +6,17 @@ from typing import Any
 
 from plad.records import ANSWERED, Example, Generation
 from plad.rundir import write_json
+from plad.stages.calibration import calibrate
 from plad.stages.context import Context
-from plad.stages.engines import answered, engine_for, fill, missing_answers, open_ledger, served_by_others
+from plad.stages.engines import (
+    answered,
+    engine_for,
+    fill,
+    judge_options,
+    missing_answers,
+    open_ledger,
+    served_by_others,
+)
 from plad.stages.generate import recorded_on_distill
 
 log = logging.getLogger("plad")
@@ -46,7 +55,7 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     cfg, run = ctx.config, ctx.run
     rows = ctx.examples("test")[: cfg.evaluate.limit]
     answers, notes = _test_answers(ctx, rows)
-    judges = load_judges(ctx.judge_sections(), stemmer=cfg.evaluate.stemmer)
+    judges = load_judges(ctx.judge_sections(), **judge_options(ctx))
     metrics, judgements = evaluate_systems(
         rows,
         answers,
@@ -58,6 +67,8 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     )
     rates, more = _teacher_against_student(ctx, judges)
     metrics["teacher_student_win_rate"] = rates
+    with open_ledger(ctx) as ledger:
+        metrics["calibration"] = calibrate(ctx, rows, judges, ledger)
     metrics["warnings"] = [*notes, *metrics["warnings"]]
     write_answers(run / "eval/answers.jsonl", rows, answers)
     write_judgements(run / "eval/judgements.parquet", [*judgements, *more])

@@ -22,10 +22,11 @@ def paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair]
     """
     from plad.judges import load_judge
     from plad.pairs import build_pairs
+    from plad.stages.engines import judge_options
 
     cfg = ctx.config
     section = ctx.scorer_section()
-    scorer = None if section is None else load_judge(section, stemmer=cfg.evaluate.stemmer)
+    scorer = None if section is None else load_judge(section, **judge_options(ctx))
     pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}

@@ -56,10 +56,11 @@ def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], d
     from plad.generate.ledger import Ledger
     from plad.generate.local import Transformers
     from plad.judges import load_judge
+    from plad.stages.engines import judge_options
 
     cfg = ctx.config
     judges = ctx.judge_sections()
-    judge = load_judge(judges[0], stemmer=cfg.evaluate.stemmer) if judges else None
+    judge = load_judge(judges[0], **judge_options(ctx)) if judges else None
     measure = quick_figures(rows, judge, stemmer=cfg.evaluate.stemmer, seed=cfg.run.seed)
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens)
 

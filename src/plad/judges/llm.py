@@ -1,0 +1,214 @@
+"""The LLM judge: a model behind an endpoint says which of two answers is better, asked in both orders."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from plad.config import LlmJudge as LlmSection
+from plad.config import OpenAIEngine, PromptSection
+from plad.errors import PartialResultError
+from plad.generate.engine import Sampling, answer
+from plad.generate.ledger import Ledger, request_key
+from plad.generate.limits import Clock, RealClock
+from plad.generate.remote import OpenAI
+from plad.generate.transport import api_key, require_client
+from plad.judges import Comparison
+from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict
+from plad.progress import track
+from plad.records import Example, Generation, Outcome, Verdict
+
+_SCHEMA = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "verdict": {"type": "string"}},
+    "required": ["reason", "verdict"],
+    "additionalProperties": False,
+}
+_FORMATS: dict[str, dict[str, Any]] = {
+    "json_schema": {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "verdict", "strict": True, "schema": _SCHEMA},
+        }
+    },
+    "json_object": {"response_format": {"type": "json_object"}},
+    "none": {},
+}
+_ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "tokenizer", "context", "body"}
+
+
+class LlmJudge:
+    """Compares two answers by asking a model twice, once in each order.
+
+    Both orders agree: that is the verdict. They disagree: a tie, counted as the work of the position. A reply that is
+    no verdict, or none at all, in either order: unjudged. Equal answers tie without a question. An answer that speaks
+    to the judge can't win: a verdict in its favour becomes a tie.
+
+    Args:
+        open_ledger: opens the ledger that questions and replies go through: what it holds is not asked again.
+        seed: of the run; it salts the labels.
+
+    Raises:
+        ConfigError: the key's environment variable is not set.
+        MissingExtraError: the HTTP client isn't installed.
+    """
+
+    def __init__(
+        self,
+        section: LlmSection,
+        open_ledger: Callable[[], AbstractContextManager[Ledger]],
+        *,
+        seed: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        require_client()
+        api_key(section)
+        self.name = section.model.rpartition("/")[2]
+        self._section, self._open_ledger, self._seed = section, open_ledger, seed
+        self._rubric = section.rubric or RUBRICS[section.task]
+        body = {**_FORMATS[section.response_format], **section.body}
+        engine = OpenAIEngine(**{name: getattr(section, name) for name in _ENDPOINT}, body=body)
+        self._engine = OpenAI(engine, section.model, PromptSection(), section.revision, clock=clock or RealClock())
+        self._counts: Counter[str] = Counter()
+
+    def compare(
+        self,
+        examples: Sequence[Example],
+        ours: Sequence[str],
+        theirs: Sequence[str],
+        references: Sequence[Sequence[str]],
+    ) -> list[Comparison | None]:
+        """One comparison a row, None where it is unjudged; references are not read.
+
+        Raises:
+            PartialResultError: more comparisons are unjudged than `max_unjudged` allows.
+            ProviderError: the provider refuses the key, the model or the credit, or doesn't answer.
+            Interrupted: stopped; all replies so far are recorded.
+        """
+        rows = list(zip(examples, map(self._cut, ours), map(self._cut, theirs), strict=True))
+        both = [None if a == b else (self._ask(e, a, b), self._ask(e, b, a)) for e, a, b in rows]
+        replies = self._replies([q for pair in both if pair is not None for q in pair])
+        found = [
+            self._equal() if pair is None else self._settle(pair, a, b, replies)
+            for (_, a, b), pair in zip(rows, both, strict=True)
+        ]
+        self._require_enough(replies)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader must know to trust the verdicts."""
+        c = self._counts
+        decided = c["agree"] + c["first"] + c["second"] + c["half"]
+        return {
+            "type": "llm",
+            "model": self._section.model,
+            "task": "own" if self._section.rubric else self._section.task,
+            "rubric": self._rubric,
+            "rule": "asked in both orders; disagreement is a tie; a reply without a verdict is unjudged; equal answers "
+            "tie without a question; an answer that speaks to the judge can't win",
+            "comparisons": c["comparisons"],
+            "equal": c["equal"],
+            "decided": decided,
+            "orders_agree": c["agree"],
+            "position_bias": {
+                "prefers_first": c["first"],
+                "prefers_second": c["second"],
+                "tie_in_one_order": c["half"],
+                "share": None if not decided else (decided - c["agree"]) / decided,
+            },
+            "unjudged": self._unjudged(),
+            "speaks_to_judge": c["addressed"],
+            "wins_denied": c["denied"],
+            "truncated": c["truncated"],
+            "scored": 2 * c["comparisons"],
+        }
+
+    def _unjudged(self) -> dict[str, int]:
+        return {name.partition(":")[2]: n for name, n in sorted(self._counts.items()) if name.startswith("unjudged:")}
+
+    def _cut(self, text: str) -> str:
+        limit = self._section.max_characters
+        self._counts["truncated"] += len(text) > limit
+        return text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate can't be sent
+
+    def _ask(self, example: Example, first: str, second: str) -> Question:
+        return ask(example.prompt, first, second, rubric=self._rubric, salt=f"{self._seed} {self._section.model}")
+
+    def _equal(self) -> Comparison:
+        self._counts["comparisons"] += 1
+        self._counts["equal"] += 1
+        return Comparison(Verdict.TIE, 0.5, 0.5)
+
+    def _replies(self, questions: Sequence[Question]) -> dict[str, Generation]:
+        """The reply to each question, by its key, through the ledger."""
+        asked = {q.key: Example(q.key, q.messages) for q in questions}
+        if not asked:
+            return {}
+        sampling = Sampling(self._section.temperature, self._section.max_new_tokens)
+        with self._open_ledger() as ledger, track(f"judge {self.name}", len(asked), "verdicts") as progress:
+            given = answer(
+                self._engine,
+                list(asked.values()),
+                system=f"judge {self.name}",
+                weights=request_key(self._engine.spec()),
+                sampling=sampling,
+                seed=self._seed,
+                ledger=ledger,
+                progress=progress,
+            )
+        return {g.example_id: g for g in given}
+
+    def _settle(
+        self, pair: tuple[Question, Question], ours: str, theirs: str, replies: dict[str, Generation]
+    ) -> Comparison | None:
+        """The verdict of both orders together."""
+        self._counts["comparisons"] += 1
+        first, second = (_read(q, replies[q.key]) for q in pair)
+        if isinstance(first, str) or isinstance(second, str):
+            self._counts[f"unjudged:{first if isinstance(first, str) else second}"] += 1
+            return None
+        straight, swapped = first, -second  # of ours
+        self._counts[_agreement(straight, swapped)] += 1
+        better = straight if straight == swapped else 0
+        speaks = (addresses_judge(ours), addresses_judge(theirs))
+        self._counts["addressed"] += sum(speaks)
+        if (better > 0 and speaks[0]) or (better < 0 and speaks[1]):
+            self._counts["denied"] += 1
+            better = 0
+        points = (better + 1) / 2
+        verdict = {1: Verdict.WIN, 0: Verdict.TIE, -1: Verdict.LOSS}[better]
+        return Comparison(verdict, points, 1 - points)
+
+    def _require_enough(self, replies: dict[str, Generation]) -> None:
+        unjudged = self._unjudged()
+        total, missing = self._counts["comparisons"], sum(unjudged.values())
+        if missing <= self._section.max_unjudged * total:
+            return
+        said = ", ".join(f"{n} {name}" for name, n in sorted(unjudged.items()))
+        odd = next((g.text for g in replies.values() if g.outcome is Outcome.OK and "{" not in g.text), None)
+        raise PartialResultError(
+            f"judge {self.name} left {missing} of {total} comparisons unjudged ({said})"
+            + (f"; it said for example: {odd[:200]!r}" if odd else ""),
+            where=f"max_unjudged={self._section.max_unjudged:g}",
+            fix="unparsable or truncated: raise max_new_tokens, try another response_format or a stronger judge\n"
+            "failed: the same command asks those again\nor raise max_unjudged",
+        )
+
+
+def _read(question: Question, reply: Generation) -> int | str:
+    """The verdict, or why there is none."""
+    if reply.outcome not in (Outcome.OK, Outcome.TRUNCATED):
+        return str(reply.outcome)
+    verdict = read_verdict(question, reply.text)
+    if verdict is not None:
+        return verdict
+    return "truncated" if reply.outcome is Outcome.TRUNCATED else "unparsable"
+
+
+def _agreement(straight: int, swapped: int) -> str:
+    """How two orders agree: `agree`, the same place twice (`first`, `second`), or a tie in one of them (`half`)."""
+    if straight == swapped:
+        return "agree"
+    if 0 in (straight, swapped):
+        return "half"
+    return "first" if straight > 0 else "second"
