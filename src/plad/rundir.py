@@ -17,13 +17,14 @@ from plad.errors import RunDirError
 from plad.lock import acquire
 
 SCHEMA = 1
-STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
-OUTPUTS = {  # what --clean deletes; answers stay in the ledger
+STAGES = ("data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report")
+OUTPUTS = {  # what --clean deletes; answers stay in the ledger, baselines until the pairs go or they are named
     "data": ("data",),
     "sft": ("sft", "checkpoints"),
     "generate": (),
-    "pair": ("pairs.parquet", "teacher_logits"),
+    "pair": ("pairs.parquet", "teacher_logits", "baselines"),
     "distill": ("student", "checkpoints"),
+    "baselines": ("checkpoints",),
     "evaluate": ("eval",),
     "report": ("report",),
 }
@@ -251,6 +252,8 @@ class RunDir:
         for stage in gone:
             for name in OUTPUTS[stage]:
                 self.drop(name)
+        if gone and gone[0] == "baselines":
+            self.drop("baselines")
         keep_metrics(self / "metrics.jsonl", lambda row: row["stage"].partition("/")[0] not in gone)
         if self.manifest.pop("cleaning", None):
             self.save()

@@ -84,7 +84,8 @@ def weights(ctx: Context, system: str) -> str:
     if system == "teacher" and not ctx.config.teacher.sft:
         section = ctx.policy_section("teacher")
         return model_fingerprint(section.model, section.revision)
-    place = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}[system]
+    places = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}
+    place = places.get(system, f"baselines/{system}")
     return folder_fingerprint(ctx.run / place)
 
 

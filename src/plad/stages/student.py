@@ -28,17 +28,16 @@ def train_student(
     policy: Any,
     pairs: Sequence[Pair],
     file: Path | None = None,
-    *,
-    steps: int | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
+
+    Whatever the objective trains on, it takes as many steps as passes over the pairs' prompts make.
 
     Args:
         name: of the method; its metrics rows and its checkpoints go under it.
         settings: with a single objective.
         policy: where training starts, without an adapter.
         file: where `pairs` stand. Default: RUN/pairs.parquet.
-        steps: how many to take. Default: what `settings.epochs` passes over the pairs' prompts make.
 
     Returns:
         The trained policy, its adapter merged, and counts.
@@ -47,7 +46,7 @@ def train_student(
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
     from plad.train.groups import keep_fitting, longest, without_rejected_end
-    from plad.train.run import train_policy
+    from plad.train.run import planned_steps, train_policy
     from plad.train.validation import probe_logps
 
     cfg, objective = ctx.config, settings.objective
@@ -67,9 +66,12 @@ def train_student(
         encoded = replace(encoded, groups=[without_rejected_end(g, policy.eos_ids) for g in encoded.groups])
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
+    steps = planned_steps(settings, len(ranked.groups))
+    counts["cached_texts"] = ["teacher"] if is_sft else ["teacher", "student_sft"]
     if isinstance(objective, LogitObjective):
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
+        counts["cached_texts"] = list(found.cached)
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     watched = ranked.groups[:PROBE_PAIRS]
     best = checkpoints.with_name(f"{checkpoints.name}-best")
@@ -97,7 +99,7 @@ def train_student(
         callbacks=[keep] if keep else [],
         teacher=teacher,
         texts=texts,
-        steps=steps,
+        steps=None if len(encoded.groups) == len(ranked.groups) else steps,
     )
     counts |= {**encoded.counts(), **prepared.counts}
     if keep is not None:
