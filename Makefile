@@ -11,11 +11,12 @@ MODEL := models/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup browser model demo scitldr test lint bench clean
+.PHONY: help setup browser model demo compare-demo scitldr test lint bench clean
 
 help:
 	@echo "make setup    build .venv with pinned dependencies"
 	@echo "make demo     fine-tune, sample, pair, distil, evaluate, report (runs/demo/report/index.html)"
+	@echo "make compare-demo  PLaD beside SeqKD, KD, f-distill, MiniLLM and GKD on the demo's task (about an hour)"
 	@echo "make scitldr  the same on the whole SciTLDR set (an hour or two)"
 	@echo "make test     format, lint, types and all tests"
 	@echo "make bench    speed and memory side by side with TRL and transformers"
@@ -35,6 +36,9 @@ model: $(READY)
 
 demo: model
 	$(PY) -m plad run recipes/demo.yaml
+
+compare-demo: model
+	$(PY) -m plad compare recipes/compare.yaml
 
 scitldr: model
 	$(PY) -m plad run recipes/scitldr.yaml

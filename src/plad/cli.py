@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-StageName = Literal["data", "sft", "generate", "pair", "distill", "evaluate", "report"]
+StageName = Literal["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -89,6 +89,7 @@ _stage_command("sft", "Only fine-tune teacher and student.")
 _stage_command("generate", "Only sample answers of both.")
 _stage_command("pair", "Only build the preference pairs.")
 _stage_command("distill", "Only train the student on the pairs.")
+_stage_command("baselines", "Only train the methods that the student is compared with.")
 _stage_command("evaluate", "Only compare the systems on the test rows.")
 
 
@@ -288,17 +289,56 @@ def show(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.", show_default=False)],
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... | CONFIG.yaml [A.B=VALUE]...",
+            help="Run directories; or a config, whose baselines are trained and compared.",
+            show_default=False,
+        ),
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="A,B",
+            help="With a config, instead of its evaluate.baselines: sft, seqkd, kd, f_distill-js, minillm, gkd, ...",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, metavar="N", help="With a config: the first N rows of each file."),
+    ] = None,
     as_json: AsJson = False,
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write a page instead: their students side by side."),
     ] = None,
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
 ) -> None:
-    """Compare the systems of one or several runs."""
+    """Compare the systems of one or several runs; or train and compare the methods of a config."""
+    first, *others = targets
+    if first.endswith((".yaml", ".yml")) and not Path(first).is_dir():
+        from plad.methods import comparison_overrides
+
+        with guard():
+            changes = [*others, *comparison_overrides(Path(first), others, methods)]
+        changes += [f"data.limit={limit}"] if limit is not None else []
+        _execute(Path(first), changes, skip_invalid=skip_invalid, verify=verify)
+        with guard():
+            from plad.config_file import load_config
+            from plad.report.terminal import methods_view
+
+            _print(load_config(Path(first), changes).run.dir, False, methods_view)
+        return
     with guard():
         from plad import inspect_run, views
+        from plad.errors import ConfigError
 
+        if methods is not None or limit is not None:
+            raise ConfigError("--methods and --limit go with a config", where=first, fix="plad compare CONFIG.yaml ...")
+        runs = [Path(target) for target in targets]
         if html is not None:
             from plad.report.compare import write_comparison
 

@@ -1,4 +1,5 @@
-"""The order of the stages and what each depends on: data -> sft -> generate -> pair -> distill -> evaluate -> report.
+"""The order of the stages and what each depends on: data -> sft -> generate -> pair -> distill -> baselines -> evaluate
+-> report.
 
 Every stage is recorded with a fingerprint of all it depends on. The same command again continues where it
 stopped; a changed setting is refused until the stages that depend on it are cleaned.
@@ -18,6 +19,7 @@ from plad import __version__
 from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
+from plad.stages.baselines import baselines, methods, reopen_for_methods
 from plad.stages.context import Context, teacher_source
 from plad.stages.data import data
 from plad.stages.distill import distill
@@ -35,6 +37,7 @@ _RUN: dict[str, Callable[[Context], dict[str, Any]]] = {
     "generate": generate,
     "pair": pair,
     "distill": distill,
+    "baselines": baselines,
     "evaluate": evaluate,
     "report": report,
 }
@@ -135,14 +138,27 @@ def _validation_inputs(ctx: Context, validation: ValidationSection) -> dict[str,
     }
 
 
+def _baseline_inputs(ctx: Context) -> dict[str, Any]:
+    cfg = ctx.config
+    if not cfg.evaluate.baselines:
+        return {"methods": {}}
+    return {
+        "settings": {k: v for k, v in cfg.distill.relevant().items() if k != "objective"},
+        "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
+        "validation": _validation_inputs(ctx, cfg.distill.validation),
+        "methods": {m.name: _dump(m.objective) for m in cfg.evaluate.baselines},
+    }
+
+
 def inputs(ctx: Context, stage: str) -> dict[str, Any]:
     """Everything a stage's outcome depends on, and nothing else.
 
     Concurrency, memory bounds and checkpoint pace are left out: they never change a result.
     """
-    position = STAGES.index(stage)
-    before = {STAGES[position - 1]: ctx.run.fingerprint(STAGES[position - 1])} if position else {}
-    return before | own_inputs(ctx, stage)
+    earlier = [s for s in STAGES[: STAGES.index(stage)] if s != "baselines"][-1:]
+    if stage == "evaluate" and methods(ctx.config):
+        earlier.append("baselines")
+    return {s: ctx.run.fingerprint(s) for s in earlier} | own_inputs(ctx, stage)
 
 
 def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
@@ -158,8 +174,9 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
             "validation": _validation_inputs(ctx, cfg.distill.validation),
         },
+        "baselines": lambda: _baseline_inputs(ctx),
         "evaluate": lambda: {
-            "evaluate": cfg.evaluate.model_dump(mode="json", exclude={"judges"}),
+            "evaluate": cfg.evaluate.model_dump(mode="json", exclude={"judges", "baselines"}),
             "judges": [_judge(j) for j in ctx.judge_sections()],
             "max_new_tokens": cfg.evaluation_max_new_tokens,
         },
@@ -245,6 +262,8 @@ def run(
     _check_functions(ctx, _wanted(to, only))
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)
+        if stage == "baselines" and reopen_for_methods(run_dir, depends):
+            log.info("baselines: other methods than before; what is trained is kept")
         if run_dir.is_done(stage, depends):
             log.info("%s: done before", stage)
             continue

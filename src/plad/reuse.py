@@ -28,6 +28,8 @@ def adopt(run: RunDir, stage: str, inputs: Mapping[str, Any], donors: Sequence[P
     """
     wanted = fingerprint(json.loads(json.dumps(inputs, default=str)))
     outputs = [name for name in OUTPUTS[stage] if not name.startswith("checkpoints/")]
+    if stage == "baselines":
+        outputs.append("baselines")
     for donor in donors:
         entry = _stages(donor).get(stage)
         if entry is None or entry["fingerprint"] != wanted:

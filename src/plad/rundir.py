@@ -17,13 +17,14 @@ from plad.errors import RunDirError
 from plad.lock import acquire
 
 SCHEMA = 1
-STAGES = ("data", "sft", "generate", "pair", "distill", "evaluate", "report")
-OUTPUTS = {  # what --clean deletes, as patterns; answers stay in the ledger
+STAGES = ("data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report")
+OUTPUTS = {  # what --clean deletes, as patterns; answers stay in the ledger, baselines until pairs go or they are named
     "data": ("data",),
     "sft": ("sft", "checkpoints/sft-*"),
     "generate": (),
-    "pair": ("pairs.parquet", "teacher_logits"),
+    "pair": ("pairs.parquet", "teacher_logits", "baselines"),
     "distill": ("student", "rounds", "checkpoints/distill*", "checkpoints/rounds"),
+    "baselines": ("checkpoints/baselines-*",),
     "evaluate": ("eval",),
     "report": ("report",),
 }
@@ -252,6 +253,8 @@ class RunDir:
             for pattern in OUTPUTS[stage]:
                 for made in list(self.path.glob(pattern)):
                     self.drop(str(made.relative_to(self.path)))
+        if gone and gone[0] == "baselines":
+            self.drop("baselines")
         keep_metrics(self / "metrics.jsonl", lambda row: row["stage"].partition("/")[0] not in gone)
         if self.manifest.pop("cleaning", None):
             self.save()

@@ -6,6 +6,7 @@ Unknown keys are refused, numbers must be finite, and nothing here imports code 
 from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
+from plad.config.baselines import Baseline
 from plad.config.data import Columns, DataSection, RunSection
 from plad.config.distillation import (
     DistillmObjective,
@@ -76,6 +77,7 @@ __all__ = [
     "AnchoredObjective",
     "AnswerColumns",
     "AutoObjective",
+    "Baseline",
     "CalibrationSection",
     "Columns",
     "ConfidenceSection",
@@ -163,8 +165,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":
-        objective = self.distill.objective
-        wants = isinstance(objective, MarginObjective) and objective.reference == "teacher"
+        wants = any(isinstance(o, MarginObjective) and o.reference == "teacher" for o in self.objectives)
         if wants and self.generate.samples == 1:
             raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
         return self
@@ -182,11 +183,9 @@ class Config(Section):
     @property
     def objectives(self) -> tuple[SingleObjective, ...]:
         """All that students are trained with."""
-        match self.distill.objective:
-            case AutoObjective() as auto:
-                return auto.candidates
-            case single:
-                return (single,)
+        own = self.distill.objective
+        students = own.candidates if isinstance(own, AutoObjective) else (own,)
+        return (*students, *(b.objective for b in self.evaluate.baselines))
 
     @model_validator(mode="after")
     def _validation_is_there(self) -> "Config":

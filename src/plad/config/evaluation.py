@@ -1,8 +1,9 @@
 """What is measured on the test rows."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plad.config.base import PositiveInt, Section
+from plad.config.baselines import Baselines
 from plad.config.judges import Judge, ReferenceJudge
 
 
@@ -32,3 +33,17 @@ class EvaluateSection(Section):
         default=CalibrationSection(),
         description="Calibration of likelihoods; it asks for further answers. null switches it off.",
     )
+    baselines: Baselines = Field(
+        default=(),
+        description="Methods to train and evaluate beside the student, from the same fine-tuned student with as many "
+        "updates: seqkd, kd, f_distill-js, minillm, gkd, distillm, or objectives as in `distill.objective`; sft is the "
+        "fine-tuned student itself.",
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "EvaluateSection":
+        names = [b.name for b in self.baselines]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two baselines are called {twice}: give one a `name` of its own")
+        return self

@@ -6,6 +6,7 @@ from typing import Any
 from plad.evaluate.stats import SMALL
 from plad.report.choices import alarms, candidates_table, rounds_said, rounds_table
 from plad.report.facts import Facts
+from plad.report.methods import methods_table
 from plad.report.run_tables import (
     flatten,
     funnel_table,
@@ -37,6 +38,7 @@ class Report:
     verdict: Verdict
     warnings: tuple[str, ...]
     results: Table | None
+    methods: Table | None
     differences: Table | None
     judged: Table | None
     by_length: Table | None
@@ -67,6 +69,7 @@ def build_report(facts: Facts) -> Report:
         verdict=verdict(m),
         warnings=(*(m.get("warnings", ()) if m else ()), *alarms(facts)),
         results=results_table(m) if m else None,
+        methods=methods_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
         by_length=by_length_table(m) if m else None,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from plad.report.content import Report
+from plad.report.methods import NOTE as METHODS
 from plad.report.tables import Cell, Table
 from plad.report.wording import harmless
 
@@ -39,6 +40,7 @@ def table_text(table: Table) -> str:
 def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     values = "Win rates and ROUGE in %, in brackets the 95 % interval."
     yield "Results on the test set", r.results, values
+    yield "Methods side by side", r.methods, METHODS
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
     yield "Comparisons with the human target", r.judged, EQUAL
     yield "Gain by length", r.by_length, "Points of win rate, by the words of the distilled student's answer."

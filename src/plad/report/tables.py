@@ -201,8 +201,9 @@ def texts_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def differences_table(metrics: Mapping[str, Any]) -> Table:
-    """Paired differences: metric by pair of systems."""
-    pairs = metrics["differences"]
+    """Paired differences: metric by pair of systems; those of compared methods have a table of their own."""
+    methods = set(metrics.get("comparison", {}).get("methods", ()))
+    pairs = {pair: e for pair, e in metrics["differences"].items() if not methods & set(pair.split(" - "))}
     rows: dict[str, dict[str, Cell]] = {}
     for pair, by_metric in pairs.items():
         for metric, e in by_metric.items():

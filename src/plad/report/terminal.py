@@ -2,14 +2,15 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plad import terminal
 from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
 from plad.report.curves import training_lines
-from plad.report.facts import Facts
-from plad.report.markdown import sections
+from plad.report.facts import Facts, read_facts
+from plad.report.markdown import METHODS, sections
 from plad.report.tables import Cell, Table
 from plad.report.wording import number
 
@@ -41,6 +42,17 @@ def report_view(facts: Facts) -> Iterator["RenderableType | str"]:
     yield from _curves(facts)
     if r.missing:
         yield textwrap.fill(f"Left out, because the run has no {', '.join(r.missing)}.", terminal.WIDTH)
+
+
+def methods_view(run: Path) -> Iterator["RenderableType | str"]:
+    """The table of compared methods of a run directory, in parts of 80 columns."""
+    table = build_report(read_facts(run)).methods
+    if table is None:
+        yield "no method was compared"
+        return
+    for i, part in enumerate(fit(table)):
+        yield terminal.table("" if i else table.title, part.columns, [[_text(c) for c in row] for row in part.rows])
+    yield textwrap.fill(METHODS, terminal.WIDTH)
 
 
 def _verdict(r: Report) -> Iterator[str]:

@@ -10,6 +10,16 @@ NAMES = {
     "student_sft": "SFT student",
     "student": "Distilled student",
 }
+METHODS = {
+    "seqkd": "SeqKD",
+    "kd": "Standard KD",
+    "f_distill": "f-distill",
+    "minillm": "MiniLLM",
+    "gkd": "GKD",
+    "distillm": "DistiLLM",
+    "rank": "PLaD, rank",
+    "margin": "PLaD, margin",
+}
 METRICS = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
@@ -21,7 +31,10 @@ _OPEN_TO_TEXT = "\n\t"
 
 
 def system_name(system: str) -> str:
-    """The reader's name of a system; further systems keep their own."""
+    """The reader's name of a system or a method: `f_distill-js` is `f-distill, js`; others keep their own."""
+    kind, _, choice = system.partition("-")
+    if kind in METHODS:
+        return f"{METHODS[kind]}, {harmless(choice)}" if choice else METHODS[kind]
     return NAMES.get(system) or harmless(system)
 
 

@@ -6,11 +6,12 @@ few positions at a time; in the backward pass they are computed again, so that n
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from plad.objectives.distillation import log_softmax
 from plad.scoring.attention import unwrap
@@ -154,10 +155,88 @@ def _predicted(student: nn.Module, states: Tensor, targets: Tensor) -> tuple[Ten
 def _in_pieces(
     piece: Callable[..., Tensor], columns: Sequence[Tensor], student: nn.Module, elements: int | None
 ) -> Tensor:
-    """`piece` of a few rows of all columns [N, ...] at a time, forgotten after the forward and done again backward."""
+    """`piece` of a few rows of all columns [N, ...] at a time; the first are the states, which have a gradient."""
     width = unwrap(student).config.get_text_config(decoder=True).vocab_size
     bound = elements or (CPU_ELEMENTS if columns[0].device.type == "cpu" else GPU_ELEMENTS)
     step = max(1, bound // width)
-    again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, "determinism_check": "none"}
-    pieces = zip(*(column.split(step) for column in columns), strict=True)
-    return torch.cat([cast(Tensor, checkpoint(piece, *part, **again)) for part in pieces])
+    head = cast(nn.Module, unwrap(student).get_output_embeddings())
+    weights = [p for p in head.parameters() if p.requires_grad]
+    return cast(Tensor, _InPieces.apply(piece, step, head, len(columns), *columns, *weights))
+
+
+class _InPieces(torch.autograd.Function):
+    """A function of rows, applied to a few at a time, of which nothing is kept but its result.
+
+    Unlike a checkpoint a piece, it leaves no small object between two large ones, whose memory would be lost for the
+    next; and a linear head's weight gradient is added up in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, piece: Callable[..., Tensor], step: int, head: nn.Module, width: int, *tensors: Tensor
+    ) -> Tensor:
+        columns = tensors[:width]
+        ctx.piece, ctx.step, ctx.head, ctx.width = piece, step, head, width
+        ctx.autocast = _autocast(columns[0].device)
+        ctx.save_for_backward(*tensors)
+        out: Tensor | None = None
+        for rows in _rows(len(columns[0]), step):
+            found = piece(*(column[rows] for column in columns))
+            if out is None:
+                out = found.new_empty(len(columns[0]), *found.shape[1:])
+            out[rows] = found
+        assert out is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        columns, weights = ctx.saved_tensors[: ctx.width], ctx.saved_tensors[ctx.width :]
+        states_grad = torch.empty_like(columns[0])
+        weight_grads = [torch.zeros_like(w) for w in weights]
+        for rows in _rows(len(columns[0]), ctx.step):
+            states = columns[0][rows].detach().requires_grad_()
+            with torch.enable_grad(), ctx.autocast(), _Watched(ctx.head) as watched:
+                out = ctx.piece(states, *(column[rows] for column in columns[1:]))
+            if type(ctx.head) is nn.Linear:
+                states_grad[rows], logits_grad = torch.autograd.grad(out, [states, watched.output], grads[0][rows])
+                for weight, total in zip(weights, weight_grads, strict=True):
+                    if weight.dim() == 2:
+                        total.addmm_(logits_grad.to(total.dtype).T, states.detach().to(total.dtype))
+                    else:
+                        total += logits_grad.sum(0)
+            else:
+                states_grad[rows], *found = torch.autograd.grad(out, [states, *weights], grads[0][rows])
+                for total, more in zip(weight_grads, found, strict=True):
+                    total += more
+        return None, None, None, None, states_grad, *[None] * (ctx.width - 1), *weight_grads
+
+
+def _rows(n: int, step: int) -> list[slice]:
+    """Slices of `step` rows that make up `n`; one empty one where there are none."""
+    return [slice(start, start + step) for start in range(0, max(n, 1), step)]
+
+
+def _autocast(device: torch.device) -> Callable[[], Any]:
+    """The mixed precision that is on now, to be entered again."""
+    on, dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+    return partial(torch.autocast, device.type, dtype=dtype, enabled=on)
+
+
+class _Watched:
+    """Keeps what a module gives while the block runs."""
+
+    output: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> "_Watched":
+        self.handle = self.module.register_forward_hook(self._keep)
+        return self
+
+    def _keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.output = output
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.remove()

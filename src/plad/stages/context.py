@@ -85,7 +85,8 @@ def weights(ctx: Context, system: str) -> str:
         section = ctx.policy_section("teacher")
         return model_fingerprint(section.model, section.revision)
     places = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}
-    place = places.get(system, f"checkpoints/rounds/{system}")  # a student between two rounds
+    between = f"checkpoints/rounds/{system}" if system.startswith("student_round_") else f"baselines/{system}"
+    place = places.get(system, between)
     return folder_fingerprint(ctx.run / place)
 
 

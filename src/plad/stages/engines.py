@@ -54,11 +54,12 @@ def engine_for(ctx: Context, system: str) -> Any:
         return _teacher(ctx)
     from plad.generate.local import Transformers
 
-    if system == "student":
-        verify_dir(ctx.run / "student")
-        policy = load_policy(ctx.config.student, folder=ctx.run / "student")
-    else:
+    if system in ("teacher", "student_sft"):
         policy = fine_tuned(ctx, "teacher" if system == "teacher" else "student")
+    else:
+        folder = ctx.run / ("student" if system == "student" else f"baselines/{system}")
+        verify_dir(folder)
+        policy = load_policy(ctx.config.student, folder=folder)
     return Transformers(policy, weights(ctx, system), ctx.config.generate.slots)
 
 

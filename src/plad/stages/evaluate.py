@@ -6,6 +6,7 @@ from typing import Any
 
 from plad.records import ANSWERED, Example, Generation
 from plad.rundir import write_json
+from plad.stages.baselines import costs, methods
 from plad.stages.calibration import calibrate
 from plad.stages.context import Context
 from plad.stages.engines import (
@@ -23,7 +24,7 @@ log = logging.getLogger("plad")
 
 
 def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
-    """The answers of teacher, SFT student and student on the test rows, and what a reader must know of them."""
+    """The answers of all systems on the test rows, and what a reader must know of them."""
     from plad.generate.engine import Sampling
 
     cfg = ctx.config
@@ -31,7 +32,7 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
     answers: dict[str, dict[str, Generation]] = {}
     notes: list[str] = []
     with open_ledger(ctx) as ledger:
-        for system in ("teacher", "student_sft", "student"):
+        for system in ("teacher", "student_sft", "student", *(m.name for m in methods(cfg))):
             engine = engine_for(ctx, system)
             lacking = missing_answers(engine, rows)
             if lacking:
@@ -47,7 +48,8 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
 
 
 def evaluate(ctx: Context) -> dict[str, Any]:
-    """Score target, teacher, SFT student and distilled student on the test rows."""
+    """Score target, teacher, SFT student, distilled student and baselines on the test rows."""
+    from plad.evaluate.comparison import add_comparison
     from plad.evaluate.files import write_answers, write_judgements
     from plad.evaluate.run import evaluate_systems
     from plad.judges import load_judges
@@ -67,6 +69,8 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     )
     rates, more = _teacher_against_student(ctx, judges)
     metrics["teacher_student_win_rate"] = rates
+    if cfg.evaluate.baselines:
+        add_comparison(metrics, [m.name for m in methods(cfg)], costs(ctx))
     with open_ledger(ctx) as ledger:
         metrics["calibration"] = calibrate(ctx, rows, judges, ledger)
     metrics["warnings"] = [*notes, *metrics["warnings"]]

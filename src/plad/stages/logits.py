@@ -36,11 +36,13 @@ class OnLogits:
         encoded: groups, one a prompt; its chosen texts are the teacher's (or the data's), the others the student's.
         teacher: predicts the same tokens.
         texts: says what each step trains on; None for the groups themselves.
+        cached: systems whose answers of the generate stage are trained on.
     """
 
     encoded: Any
     teacher: Any
     texts: Any
+    cached: tuple[str, ...]
 
 
 def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher: ModelSection) -> None:
@@ -63,7 +65,7 @@ def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher
 
 
 def prepare_logits(
-    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], steps: int | None
+    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], steps: int
 ) -> OnLogits:
     """Gather what `settings.objective` needs of the pairs' prompts.
 
@@ -71,7 +73,7 @@ def prepare_logits(
         name: of the method.
         policy: the student, as it is trained: with its adapter.
         pairs: their texts are told apart by who wrote them, not by which is preferred.
-        steps: that will be taken; None for what the settings make of the groups.
+        steps: that will be taken.
 
     Raises:
         DataError: no prompt has the texts that it needs.
@@ -81,7 +83,7 @@ def prepare_logits(
 
     objective = settings.objective
     assert isinstance(objective, LogitObjective)
-    groups = _texts(ctx, objective, policy, pairs)
+    groups, cached = _texts(ctx, objective, policy, pairs)
     encoded = keep_fitting(groups, policy, settings.max_length)
     if not encoded.groups:
         raise DataError(
@@ -91,34 +93,39 @@ def prepare_logits(
         )
     teacher = _teacher(ctx, objective, policy, encoded.groups, longest(encoded.groups))
     texts = _source(ctx, name, settings, policy, teacher, encoded.groups, steps)
-    return OnLogits(encoded, teacher, texts)
+    return OnLogits(encoded, teacher, texts, cached)
 
 
 # -- texts --------------------------------------------------------------------------------------------
 
 
-def _texts(ctx: Context, objective: LogitObjective, policy: Any, pairs: Sequence[Pair]) -> list[Any]:
-    """One group a prompt with the texts that the objective may train on."""
+def _texts(
+    ctx: Context, objective: LogitObjective, policy: Any, pairs: Sequence[Pair]
+) -> tuple[list[Any], tuple[str, ...]]:
+    """One group a prompt with the texts that the objective may train on, and who wrote those of before training."""
     from plad.train.texts import texts_of_pairs, with_targets
 
     groups = texts_of_pairs(pairs, policy.prompt)
+    teacher, student = ("teacher",), ("student_sft",)
     match objective:
         case KdObjective():
             targets = {e.id: e.target for e in ctx.examples("distill")}
             complete = all((targets.get(g.id) or "").strip() for g in groups)
             if objective.text == "target" or (objective.text == "auto" and complete):
-                return with_targets(groups, targets, policy.prompt)
-            return _only(groups, teacher=True)
+                return with_targets(groups, targets, policy.prompt), ()
+            return _only(groups, teacher=True), teacher
         case FDistillObjective(divergence="kl"):
-            return _only(groups, teacher=True)
-        case FDistillObjective(student_samples="cached"):
-            return _only(groups, student=True, teacher=objective.divergence != "rkl")
+            return _only(groups, teacher=True), teacher
+        case FDistillObjective(divergence="rkl", student_samples="cached"):
+            return _only(groups, student=True), student
         case FDistillObjective(divergence="rkl") | MiniLlmObjective():
-            return groups  # prompts alone matter
+            return groups, ()  # prompts alone matter
+        case FDistillObjective(student_samples="cached"):
+            return _only(groups, teacher=True, student=True), teacher + student
         case DistillmObjective(student_samples="cached") if objective.student_share:
-            return _only(groups, teacher=True, student=True)
+            return _only(groups, teacher=True, student=True), teacher + student
         case _:
-            return _only(groups, teacher=True)
+            return _only(groups, teacher=True), teacher
 
 
 def _only(groups: Sequence[Any], *, teacher: bool = False, student: bool = False) -> list[Any]:
@@ -194,7 +201,7 @@ def _source(
     policy: Any,
     teacher: Any,
     groups: Sequence[Any],
-    steps: int | None,
+    steps: int,
 ) -> Any:
     """What every step trains on, where that isn't the groups themselves."""
     from plad.train.rollouts import MixedTexts
@@ -232,18 +239,16 @@ def _policy_rollouts(
     policy: Any,
     teacher: Any,
     groups: Sequence[Any],
-    steps: int | None,
+    steps: int,
 ) -> Any:
     from plad.scoring.score import checked_route
     from plad.train.groups import longest
     from plad.train.rollouts import PolicyRollouts, batches_of_a_set
-    from plad.train.run import planned_steps
 
     batch = settings.batch_size * settings.gradient_accumulation_steps
-    total = planned_steps(settings, len(groups)) if steps is None else steps
-    batches = batches_of_a_set(objective.rollouts, batch, objective.ppo_epochs, total)
+    batches = batches_of_a_set(objective.rollouts, batch, objective.ppo_epochs, steps)
     if batches * batch < objective.rollouts:
-        log.info("%s: %d rollouts at a time, as %d steps don't suffice for more", name, batches * batch, total)
+        log.info("%s: %d rollouts at a time, as %d steps don't suffice for more", name, batches * batch, steps)
     return PolicyRollouts(
         _sampler(ctx, name, policy, 1.0, teacher=teacher, mix=objective.teacher_mix),
         teacher,

@@ -27,17 +27,16 @@ def train_student(
     policy: Any,
     pairs: Sequence[Pair],
     file: Path | None = None,
-    *,
-    steps: int | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
+
+    Whatever the objective trains on, it takes as many steps as passes over the pairs' prompts make.
 
     Args:
         name: of the method; its metrics rows and its checkpoints go under it.
         settings: with a single objective.
         policy: where training starts, without an adapter.
         file: where `pairs` stand. Default: RUN/pairs.parquet.
-        steps: how many to take. Default: what `settings.epochs` passes over the pairs' prompts make.
 
     Returns:
         The trained policy, its adapter merged, and counts.
@@ -46,7 +45,7 @@ def train_student(
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
     from plad.train.groups import keep_fitting, longest
-    from plad.train.run import train_policy
+    from plad.train.run import planned_steps, train_policy
     from plad.train.validation import probe_logps
 
     cfg, objective = ctx.config, settings.objective
@@ -61,13 +60,17 @@ def train_student(
     ranked = keep_fitting(groups, policy, settings.max_length)
     require_groups(ranked.groups, ranked.counts(), name)
     encoded = ranked
-    if isinstance(objective, SftObjective):
+    is_sft = isinstance(objective, SftObjective)
+    if is_sft:
         encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
+    steps = planned_steps(settings, len(ranked.groups))
+    counts["cached_texts"] = ["teacher"] if is_sft else ["teacher", "student_sft"]
     if isinstance(objective, LogitObjective):
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
+        counts["cached_texts"] = list(found.cached)
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     watched = ranked.groups[:PROBE_PAIRS]
     best = checkpoints.with_name(f"{checkpoints.name}-best")
@@ -95,7 +98,7 @@ def train_student(
         callbacks=[keep] if keep else [],
         teacher=teacher,
         texts=texts,
-        steps=steps,
+        steps=None if len(encoded.groups) == len(ranked.groups) else steps,
     )
     counts |= {**encoded.counts(), **prepared.counts}
     if keep is not None:

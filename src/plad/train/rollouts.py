@@ -84,7 +84,8 @@ class Sampler:
         times: Counter[str] = Counter()
         requests: list[Request] = []
         for i, group in enumerate(prompts):
-            room = min(self.max_new_tokens, self.policy.context - len(group.prompt))
+            taken = 0 if self.policy.apart else len(group.prompt)
+            room = min(self.max_new_tokens, self.policy.context - taken)
             seed = request_seed(self.seed, f"{self.name}:{step}:{group.id}", times[group.id])
             requests.append(Request(str(i), group.prompt, room, self.temperature, seed))
             times[group.id] += 1

@@ -1,0 +1,161 @@
+"""The list of compared methods, Holm's correction, and the table of methods."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
+from plad.config_file import load_config
+from plad.errors import ConfigError
+from plad.evaluate.comparison import add_comparison, holm
+from plad.methods import comparison_overrides
+from plad.report.methods import methods_table
+from plad.report.wording import system_name
+from plad.stages.baselines import is_the_student, methods
+from tests.task import write_task
+
+# -- the list -------------------------------------------------------------------------------------
+
+
+def read(folder: Path, listed: str) -> tuple[Baseline, ...]:
+    """As it stands in a config file."""
+    return load_config(write_task(folder), [f"evaluate.baselines={listed}"]).evaluate.baselines
+
+
+def test_methods_by_name_by_key_and_by_type(tmp_path: Path) -> None:
+    listed = "[sft, seqkd, kd, f_distill-js, {f_distill: {divergence: tvd}}, {type: margin, spans: [1, 2], name: m}]"
+    assert read(tmp_path, listed) == (
+        Baseline(name="seqkd", objective=SftObjective()),
+        Baseline(name="kd", objective=KdObjective()),
+        Baseline(name="f_distill-js", objective=FDistillObjective(divergence="js")),
+        Baseline(name="f_distill-tvd", objective=FDistillObjective(divergence="tvd")),
+        Baseline(name="m", objective=MarginObjective(spans=(1, 2))),
+    )
+
+
+def test_a_resolved_list_reads_back_as_it_is(tmp_path: Path) -> None:
+    found = read(tmp_path, "[seqkd, {type: rank, length_normalization: sum}]")
+    assert [b.name for b in found] == ["seqkd", "rank-sum"]
+    assert EvaluateSection.model_validate({"baselines": [b.model_dump(mode="json") for b in found]}).baselines == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ("[kd, kd]", "two baselines are called kd"),
+        ("[nothing]", "no objective 'nothing'"),
+        ("[{type: kd, name: student}]", "student is what every run evaluates"),
+        ("[{type: kd, name: ../up}]", "evaluate.baselines"),
+        ("[{type: kd, ratios: 1}]", "ratio"),
+        ("[{type: auto}]", "evaluate.baselines"),
+    ],
+)
+def test_a_wrong_list_is_refused(listed: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path, listed)
+
+
+def test_what_the_student_itself_is_trained_with_is_not_trained_twice(tmp_path: Path) -> None:
+    config = load_config(write_task(tmp_path), ["evaluate.baselines=[rank, kd]"])
+    assert [is_the_student(config, b) for b in config.evaluate.baselines] == [True, False]
+    assert [m.name for m in methods(config)] == ["kd"]
+
+
+def test_methods_of_the_command_line_take_the_place_of_the_configs(tmp_path: Path) -> None:
+    path = write_task(tmp_path, evaluate__baselines=["kd"])
+    assert comparison_overrides(path, [], None) == []
+    assert comparison_overrides(path, [], "sft, seqkd,gkd") == ["evaluate.baselines=[sft, seqkd, gkd]"]
+    with pytest.raises(ConfigError, match="names no method to compare"):
+        comparison_overrides(path, ["evaluate.baselines=[]"], None)
+
+
+# -- Holm -----------------------------------------------------------------------------------------
+
+
+def test_holm_worked_by_hand() -> None:
+    """Sorted 0.01, 0.02, 0.03, 0.4 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.4; the third may not fall below the second."""
+    assert holm([0.03, 0.01, 0.4, 0.02]) == pytest.approx([0.06, 0.04, 0.4, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_a_corrected_p_is_never_smaller_nor_above_the_plainest_correction(p: list[float]) -> None:
+    for raw, corrected in zip(p, holm(p), strict=True):
+        assert raw <= corrected <= min(1.0, len(p) * raw) + 1e-12
+
+
+def estimate(value: float, p: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 50, "p": p}
+
+
+def metrics(systems: Iterable[str], differences: dict[str, tuple[float, float | None]]) -> dict[str, Any]:
+    """Figures of systems, and (win rate's, ROUGE-L's p) of pairs."""
+    rate = {**estimate(0.5), "wins": 25, "ties": 0, "losses": 25, "unjudged": 0}
+    return {
+        "systems": {s: {"win_rate": {"j": rate}, "rougeL": estimate(0.3), "words": estimate(20)} for s in systems},
+        "differences": {
+            pair: {"win_rate": {"j": estimate(0.1, a)}, "rougeL": estimate(0.1, b)}
+            for pair, (a, b) in differences.items()
+        },
+        "method": {},
+    }
+
+
+def test_families_are_the_methods_against_one_system_by_one_measure() -> None:
+    """Against the SFT student: student 0.01, a 0.02, b 0.5. Against a and b, the student: 0.03 and 0.04."""
+    found = metrics(
+        ("teacher", "student_sft", "student", "a", "b"),
+        {
+            "student - student_sft": (0.01, 0.2),
+            "a - student_sft": (0.02, None),
+            "b - student_sft": (0.5, 0.3),
+            "student - a": (0.03, 0.1),
+            "student - b": (0.04, 0.1),
+            "student - teacher": (0.001, 0.001),
+        },
+    )
+    add_comparison(found, ["a", "b"], {"student": {}})
+
+    def corrected(pair: str) -> tuple[float | None, float | None]:
+        d = found["differences"][pair]
+        return d["win_rate"]["j"].get("p_holm"), d["rougeL"].get("p_holm")
+
+    assert corrected("student - student_sft") == pytest.approx((0.03, 0.4))
+    assert corrected("a - student_sft") == (pytest.approx(0.04), None)
+    assert corrected("b - student_sft") == pytest.approx((0.5, 0.4))
+    assert corrected("student - a") == pytest.approx((0.06, 0.2))
+    assert corrected("student - b") == pytest.approx((0.06, 0.2))
+    assert corrected("student - teacher") == (None, None), "the teacher is no method"
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def test_one_row_a_method_with_quality_differences_and_costs() -> None:
+    pairs = dict.fromkeys(("student - student_sft", "kd - student_sft", "student - kd"), (0.01, 0.02))
+    found = metrics(("target", "teacher", "student_sft", "student", "kd"), pairs)
+    assert methods_table(found) is None
+    cost = {"updates": 45, "seconds": 90.0, "peak_memory": 2_340_000_000, "tokens_cached": 1200, "tokens_fresh": 0}
+    add_comparison(found, ["kd"], {"kd": cost, "student": {}})
+    table = methods_table(found)
+    assert table is not None
+    rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert list(rows) == ["Teacher", "SFT student", "Standard KD", "Distilled student"]
+    kd = rows["Standard KD"]
+    assert kd["Win rate, j"].text == "50.0"
+    assert "p = 0.020" in kd["Minus SFT student, j"].detail, "two methods in the family: 0.01 x 2"
+    assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
+    assert [kd[c].text for c in table.columns[-5:]] == ["45", "1 min 30 s", "2.34", "1,200", "0"]
+    assert rows["SFT student"]["Minus SFT student, j"].text == "–"
+    assert rows["Teacher"]["Time"].text == "–"
+
+
+def test_methods_have_a_readers_name() -> None:
+    names = ("seqkd", "f_distill-js", "margin", "student", "mine")
+    assert [system_name(n) for n in names] == ["SeqKD", "f-distill, js", "PLaD, margin", "Distilled student", "mine"]
