@@ -14,8 +14,8 @@ from plad.terminal import console
 
 app = typer.Typer(
     help="Distil a large language model into a small one by preference (PLaD).",
-    epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 finished with more "
-    "failures than allowed, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 stopped short: more "
+    "failures than allowed, or the budget, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -239,6 +239,24 @@ def show(
 
         found = inspect_run.examples_of(run, kind, n)
         _print(found, as_json, lambda rows: map(views.example_view, rows))
+
+
+@app.command()
+def ledger(
+    run: RunPath,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to a parquet file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the answers that a run got: outcomes, tokens, cost, requests."""
+    with guard():
+        from plad import inspect_ledger, views
+
+        if export is not None:
+            typer.echo(f"wrote {inspect_ledger.export_ledger(run, export):,} answers to {export}")
+            return
+        _print(inspect_ledger.ledger_summary(run), as_json, views.ledger_view)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from plad.guard import resume_command
 from tests.helpers import CHATML, tiny_folder, train_tokenizer
 
 STAGE_COMMANDS = ("sft", "generate", "pair", "distill", "evaluate", "report")
-COMMANDS = ("run", *STAGE_COMMANDS, "validate", "status", "show", "compare", "export", "init", "doctor")
+COMMANDS = ("run", *STAGE_COMMANDS, "validate", "status", "show", "ledger", "compare", "export", "init", "doctor")
 
 
 def call(*args: object) -> tuple[int, str, str]:

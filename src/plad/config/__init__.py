@@ -3,6 +3,8 @@
 Unknown keys are refused, numbers must be finite, and nothing here imports code named in a file.
 """
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
@@ -18,6 +20,7 @@ from plad.config.distillation import (
 )
 from plad.config.engines import (
     AnswerColumns,
+    BudgetSection,
     Endpoint,
     Engine,
     FileEngine,
@@ -69,6 +72,7 @@ __all__ = [
     "AnchoredObjective",
     "AnswerColumns",
     "AutoObjective",
+    "BudgetSection",
     "Columns",
     "ConfidenceSection",
     "Config",
@@ -144,6 +148,7 @@ class Config(Section):
     pairs: PairsSection = PairsSection()
     distill: DistillSection = DistillSection()
     evaluate: EvaluateSection = EvaluateSection()
+    budget: BudgetSection | None = Field(default=None, description="What providers may cost; null for no limit.")
     sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
 
     @model_validator(mode="after")
@@ -188,6 +193,23 @@ class Config(Section):
                 "distill.validation.evaluations"
             )
         return self
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> "Config":
+        free = [name for name, endpoint in self.endpoints() if endpoint.price is None]
+        if self.budget is not None and self.budget.usd is not None and free:
+            raise ValueError(
+                f"budget.usd needs {free[0]}.price: {{input: ..., output: ...}}, US dollars a million tokens"
+            )
+        return self
+
+    def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
+        """Every server that this run asks, by its place in the config."""
+        if isinstance(self.teacher.engine, Endpoint):
+            yield "teacher.engine", self.teacher.engine
+        for i, judge in enumerate(self.evaluate.judges):
+            if isinstance(judge, Endpoint):
+                yield f"evaluate.judges.{i}", judge
 
     @property
     def student_samples(self) -> int:

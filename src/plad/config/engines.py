@@ -23,6 +23,13 @@ class PriceSection(Section):
         return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
 
 
+class BudgetSection(Section):
+    """The most that a run may take from providers; it stops before, and continues once this is raised."""
+
+    usd: float | None = Field(default=None, gt=0, description="US dollars; needs the price of every endpoint.")
+    tokens: PositiveInt | None = Field(default=None, description="Tokens of prompts and answers together.")
+
+
 class Endpoint(Section):
     """An OpenAI-compatible server, and how hard it may be worked."""
 
