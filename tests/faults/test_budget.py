@@ -14,7 +14,7 @@ from plad.generate.remote import OpenAI
 from plad.records import Example
 from tests.server import Call, FakeClock, Response, answer, error, serve
 
-EXAMPLES = [Example(f"id {i}", f"question {i} " * (1 + i % 3)) for i in range(60)]
+EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
 FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 40), "seed": 0}
 PRICE = PriceSection(input=1000.0, output=5000.0)
 
