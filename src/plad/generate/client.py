@@ -111,7 +111,7 @@ class _Session:
         self.endpoint, self.requests, self.on_reply = endpoint, iter(requests), on_reply
         self.budget, self.clock, self.draw = budget, clock, draw
         self.gate = Gate(endpoint.concurrency, clock, endpoint.rpm, endpoint.tpm)
-        self.key = api_key(endpoint)
+        api_key(endpoint)  # a missing one is found before anything is sent
         self.error: BaseException | None = None
         self.answered = False
         self.unanswered = 0  # in a row
@@ -123,7 +123,7 @@ class _Session:
         self.stop, self.settled = asyncio.Event(), asyncio.Event()
         self.workers: list[asyncio.Task[None]] = []
         with _signals(self._interrupt):
-            async with connect(self.key) as self.http:
+            async with connect(self.endpoint) as self.http:
                 self.workers = [asyncio.create_task(self._work()) for _ in range(self.endpoint.concurrency)]
                 await asyncio.gather(*self.workers, return_exceptions=True)
         if self.error is not None:
