@@ -272,6 +272,7 @@ def test_validate_finds_what_is_wrong_with_a_teacher_elsewhere(tmp_path: Path, m
         ("teacher.lora={r: 4}", "remove lora"),
         ("teacher.dtype=float16", "remove dtype"),
         ("teacher.prompt.separator=x", "prompt.separator has no effect"),
+        ("teacher={model: model, engine: {type: vllm}}", "engine vllm needs the package vllm"),
         ("teacher.engine={type: file, path: nowhere.jsonl}", "nowhere.jsonl: no such data file"),
     ):
         code, _, err = call("validate", config, override)

@@ -27,6 +27,7 @@ from plad.config.engines import (
     OpenAIEngine,
     PriceSection,
     TransformersEngine,
+    VllmEngine,
 )
 from plad.config.evaluation import EvaluateSection
 from plad.config.judges import EmbeddingJudge, Judge, ReferenceJudge, RewardJudge, VerifiableJudge
@@ -132,6 +133,7 @@ __all__ = [
     "TransformersEngine",
     "ValidationSection",
     "VerifiableJudge",
+    "VllmEngine",
     "named_objective",
 ]
 

@@ -106,6 +106,15 @@ class AnswerColumns(Section):
     text: str = Field(default="text", description="The answer.")
 
 
+class VllmEngine(Section):
+    """A local model, sampled by vLLM in this process: fast on a GPU."""
+
+    type: Literal["vllm"] = "vllm"
+    chunk: PositiveInt = Field(default=512, description="Prompts handed over at once; each whole chunk is recorded.")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes.")
+    tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share the model.")
+
+
 class OpenAIEngine(Endpoint):
     """Any server that speaks OpenAI's protocol; `teacher.model` is the model's name there."""
 
@@ -143,4 +152,4 @@ class FileEngine(Section):
     columns: AnswerColumns = AnswerColumns()
 
 
-Engine = Annotated[TransformersEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]
+Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]

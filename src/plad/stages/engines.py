@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plad.config import FileEngine, OpenAIEngine
+from plad.config import FileEngine, OpenAIEngine, VllmEngine
 from plad.errors import PartialResultError
 from plad.paths import locate
 from plad.records import Example, Outcome
@@ -29,6 +29,10 @@ def check_teacher(ctx: Context) -> None:
 
         require_client()
         api_key(section)
+    if isinstance(section, VllmEngine):
+        from plad.generate.vllm_engine import require_vllm
+
+        require_vllm()
     if not ctx.config.teacher.local:
         _teacher(ctx, None)
 
@@ -43,9 +47,16 @@ def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
         PladError: its model, tokenizer or file can't be used.
     """
     from plad.policy.load import load_policy
+    from plad.policy.resolve import resolve_model
 
     if system == "teacher" and not ctx.config.teacher.local:
         return _teacher(ctx, budget_of(ctx, ledger))
+    if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
+        from plad.generate.vllm_engine import load_vllm
+
+        section = ctx.policy_section("teacher")
+        folder = ctx.run / "sft/teacher" if section.sft else resolve_model(section.model, section.revision)
+        return load_vllm(section, section.engine, folder, weights(ctx, "teacher"))
     from plad.generate.local import Transformers
 
     if system == "student":
