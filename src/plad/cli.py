@@ -295,12 +295,12 @@ def _print(found: Any, as_json: bool, view: Any) -> None:
 def export(
     run: RunPath,
     to: Annotated[
-        Literal["trl", "merged", "gguf", "hub"],
+        Literal["trl", "llamafactory", "axolotl", "merged", "gguf", "hub"],
         typer.Option(
             "--to",
-            metavar="trl|merged|gguf|hub",
-            help="trl: the pairs as preference JSONL. merged: the student as one model folder. gguf: the student as "
-            "one file. hub: the student with its card, uploaded with the token of HF_TOKEN.",
+            metavar="trl|llamafactory|axolotl|merged|gguf|hub",
+            help="trl, llamafactory, axolotl: the pairs as each takes preferences. merged: the student as one model "
+            "folder. gguf: the student as one file. hub: the student with its card, uploaded with HF_TOKEN.",
             show_default=False,
         ),
     ],
@@ -318,9 +318,13 @@ def export(
 
             typer.echo(f"uploaded: {push(run, repo, public=public)}")
             return
+        from plad.data.preference_exports import registration
         from plad.export import export as hand_over
 
-        typer.echo(f"wrote {hand_over(run, to, out)}")
+        written = hand_over(run, to, out)
+        typer.echo(f"wrote {written}")
+        if how := registration(to, written):
+            typer.echo(how)
 
 
 @app.command()

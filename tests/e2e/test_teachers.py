@@ -298,3 +298,30 @@ def test_validate_counts_the_prompts_that_a_file_has_no_answer_to(tmp_path: Path
     code, _, err = call("validate", config)
     assert "4 rows can't be used" in err
     assert "answers.jsonl:3: neither 'id' nor 'prompt'" in err
+
+
+# -- pairs that exist already ---------------------------------------------------------------------------
+
+
+def test_pairs_of_a_file_are_added_and_may_not_ask_what_test_rows_ask(taught: tuple[Path, Server]) -> None:
+    config, _ = taught
+    file = config.parent / "preferences.jsonl"
+    talk = [{"prompt": f"Another question {i}", "chosen": "yes", "rejected": "no"} for i in range(5)]
+    file.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*talk, {**talk[0], "tie": True}, {**talk[1], "chosen": "no"}])
+    )
+    copy = config.parent / "with_file.yaml"
+    copy.write_text(config.read_text())
+    settings = ("pairs.file.path=preferences.jsonl", "--clean", "pair", "--to", "distill")
+    code, out, err = call("run", copy, *settings)
+    assert code == 0, out + err
+    counts = json.loads((config.parent / "run/manifest.json").read_text())["stages"]["pair"]["counts"]
+    assert (counts["from_file"], counts["file_ties"], counts["file_identical"]) == (5, 1, 1)
+    table = load_dataset("parquet", data_files=str(config.parent / "run/pairs.parquet"), split="train")
+    assert len(table) == counts["pairs"] + 5
+    assert [r["chosen_source"] for r in table][-5:] == ["file"] * 5
+    leak = {"prompt": rows("test", 1)[0]["prompt"], "chosen": "yes", "rejected": "no"}
+    file.write_text(json.dumps(leak) + "\n")
+    code, _, err = call("run", copy, *settings)
+    assert code == 2
+    assert "1 pairs ask what validation or test rows ask" in err

@@ -60,6 +60,7 @@ from plad.config.pairs import (
     ConfidenceSection,
     DropRules,
     GenerateSection,
+    PairsFile,
     PairsSection,
     SelectAll,
     SelectBestWorst,
@@ -101,6 +102,7 @@ __all__ = [
     "Objective",
     "OpenAIEngine",
     "PairObjective",
+    "PairsFile",
     "PairsSection",
     "PositiveInt",
     "PretrainedInit",
@@ -175,6 +177,8 @@ class Config(Section):
                 f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
                 "PLaD (rank, margin) and SeqKD (sft) need nothing else"
             )
+        if wanting and self.pairs.file is not None:
+            raise ValueError(f"objective {wanting[0]} learns from texts of teacher and student: remove pairs.file")
         return self
 
     @property
