@@ -14,8 +14,8 @@ from plad.terminal import console
 
 app = typer.Typer(
     help="Distil a large language model into a small one by preference (PLaD).",
-    epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 finished with more "
-    "failures than allowed, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 stopped short: more "
+    "failures than allowed, or the budget, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -288,6 +288,24 @@ def show(
 
 
 @app.command()
+def ledger(
+    run: RunPath,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to a parquet file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the answers that a run got: outcomes, tokens, cost, requests."""
+    with guard():
+        from plad import inspect_ledger, views
+
+        if export is not None:
+            typer.echo(f"wrote {inspect_ledger.export_ledger(run, export):,} answers to {export}")
+            return
+        _print(inspect_ledger.ledger_summary(run), as_json, views.ledger_view)
+
+
+@app.command()
 def compare(
     targets: Annotated[
         list[str],
@@ -362,12 +380,12 @@ def _print(found: Any, as_json: bool, view: Any) -> None:
 def export(
     run: RunPath,
     to: Annotated[
-        Literal["trl", "merged", "gguf", "hub"],
+        Literal["trl", "llamafactory", "axolotl", "merged", "gguf", "hub"],
         typer.Option(
             "--to",
-            metavar="trl|merged|gguf|hub",
-            help="trl: the pairs as preference JSONL. merged: the student as one model folder. gguf: the student as "
-            "one file. hub: the student with its card, uploaded with the token of HF_TOKEN.",
+            metavar="trl|llamafactory|axolotl|merged|gguf|hub",
+            help="trl, llamafactory, axolotl: the pairs as each takes preferences. merged: the student as one model "
+            "folder. gguf: the student as one file. hub: the student with its card, uploaded with HF_TOKEN.",
             show_default=False,
         ),
     ],
@@ -385,9 +403,13 @@ def export(
 
             typer.echo(f"uploaded: {push(run, repo, public=public)}")
             return
+        from plad.data.preference_exports import registration
         from plad.export import export as hand_over
 
-        typer.echo(f"wrote {hand_over(run, to, out)}")
+        written = hand_over(run, to, out)
+        typer.echo(f"wrote {written}")
+        if how := registration(to, written):
+            typer.echo(how)
 
 
 @app.command()

@@ -9,6 +9,7 @@
     ├── MissingExtraError     an optional dependency is not installed
     ├── ProviderError         exit code 3: a provider refused (key, quota, unknown model)
     ├── PartialResultError    exit code 4: finished, with more failures than allowed
+    ├── BudgetError           exit code 4: stopped before the budget is passed; the same command continues
     └── Interrupted           exit code 130: stopped by the user; the same command continues
 
 A message says what happened, where (file:line or key), and the way out.
@@ -70,6 +71,12 @@ class ProviderError(PladError):
 
 class PartialResultError(PladError):
     """The stage finished with more failures than allowed."""
+
+    exit_code = 4
+
+
+class BudgetError(PladError):
+    """Stopped before the budget is passed; the same command continues once it is raised."""
 
     exit_code = 4
 

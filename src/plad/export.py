@@ -9,15 +9,21 @@ from typing import Literal
 from plad.errors import RunDirError
 from plad.rundir import COMPLETE, atomic_dir, atomic_file, is_complete, read_manifest, verify_dir
 
-Format = Literal["trl", "merged", "gguf"]
-DEFAULTS: dict[Format, str] = {"trl": "pairs.jsonl", "merged": "merged", "gguf": "student.gguf"}
+Format = Literal["trl", "llamafactory", "axolotl", "merged", "gguf"]
+DEFAULTS: dict[Format, str] = {
+    "trl": "pairs.jsonl",
+    "llamafactory": "llamafactory.json",
+    "axolotl": "axolotl.jsonl",
+    "merged": "merged",
+    "gguf": "student.gguf",
+}
 _PROBES = 50  # texts of the run that a written tokenizer is tried on
 
 log = logging.getLogger("plad")
 
 
 def export(run: Path, to: Format, out: Path | None = None) -> Path:
-    """Write the pairs as TRL preference JSONL, or the student as a Hugging Face folder or a GGUF file.
+    """Write the pairs for TRL, LLaMA-Factory or axolotl, or the student as a Hugging Face folder or a GGUF file.
 
     Args:
         out: a folder for merged, else a file. Default: RUN/export/pairs.jsonl, merged or student.gguf.
@@ -33,17 +39,25 @@ def export(run: Path, to: Format, out: Path | None = None) -> Path:
     out = out or run / "export" / DEFAULTS[to]
     if out.is_file() or out.is_symlink() or (out.is_dir() and (to != "merged" or any(out.iterdir()))):
         raise RunDirError("exists; nothing is overwritten", where=str(out), fix="give another --out")
-    return {"trl": _export_pairs, "merged": _export_student, "gguf": _export_gguf}[to](run, out)
+    match to:
+        case "merged":
+            return _export_student(run, out)
+        case "gguf":
+            return _export_gguf(run, out)
+        case _:
+            return _export_pairs(run, out, to)
 
 
-def _export_pairs(run: Path, out: Path) -> Path:
+def _export_pairs(run: Path, out: Path, to: Literal["trl", "llamafactory", "axolotl"]) -> Path:
     from plad.data.formats import pair_to_trl, read_pairs_parquet
+    from plad.data.preference_exports import pair_to_axolotl, pair_to_llamafactory
 
     if not (run / "pairs.parquet").is_file():
         raise RunDirError("no pairs yet", where=str(run), fix="plad pair CONFIG makes them")
+    shape = {"trl": pair_to_trl, "llamafactory": pair_to_llamafactory, "axolotl": pair_to_axolotl}[to]
+    rows = (json.dumps(shape(pair), ensure_ascii=False) for pair in read_pairs_parquet(run / "pairs.parquet"))
     with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
-        for pair in read_pairs_parquet(run / "pairs.parquet"):
-            f.write(json.dumps(pair_to_trl(pair), ensure_ascii=False) + "\n")
+        f.write("[\n" + ",\n".join(rows) + "\n]\n" if to == "llamafactory" else "".join(f"{r}\n" for r in rows))
     return out
 
 

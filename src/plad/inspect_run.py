@@ -120,7 +120,7 @@ def _pairs(run: Path, n: int) -> Iterator[dict[str, Any]]:
 def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
     from plad.generate.ledger import Ledger
 
-    prompts = _prompts(run)
+    prompts = prompts_of(run)
     with Ledger(ledger_of(run, read_manifest(run)), readonly=True) as ledger:
         for row in ledger.rows(limit=n):
             answer = asdict(row.generation)
@@ -136,7 +136,7 @@ def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def _prompts(run: Path) -> dict[str, Prompt | None]:
+def prompts_of(run: Path) -> dict[str, Prompt | None]:
     """Prompts by example id; None where two splits use one id for different prompts."""
     from plad.data.formats import read_examples_jsonl
 

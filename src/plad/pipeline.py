@@ -58,8 +58,9 @@ def _source(ctx: Context, role: str) -> dict[str, Any]:
     from plad.policy.fingerprint import model_fingerprint
 
     section = ctx.policy_section(role)
+    pace: Any = {"chunk", "gpu_memory_utilization", "tensor_parallel_size"}  # of an engine: no part of the answers
     return {
-        "settings": getattr(ctx.config, role).model_dump(mode="json", exclude={"lora"}),
+        "settings": getattr(ctx.config, role).model_dump(mode="json", exclude={"lora": True, "engine": pace}),
         "weights": model_fingerprint(section.model, section.revision),
     }
 
@@ -116,10 +117,14 @@ def _judge(section: Any) -> dict[str, Any]:
 
 
 def _pair_inputs(ctx: Context) -> dict[str, Any]:
+    from plad.data.sources import source_fingerprint
+
     section = ctx.scorer_section()
     unused = set() if section is not None else {"real_share", "ties", "confidence"}
+    file = ctx.config.pairs.file
     return {
         "pairs": ctx.config.pairs.model_dump(mode="json", exclude={"scorer", *unused}),
+        "file": None if file is None else source_fingerprint(file.path, ctx.base),
         "scorer": None if section is None else {**_judge(section), "stemmer": ctx.config.evaluate.stemmer},
     }
 

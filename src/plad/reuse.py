@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.errors import RunDirError
+from plad.policy.fingerprint import MADE_FROM
 from plad.rundir import OUTPUTS, RunDir, fingerprint, is_complete, read_manifest
 
 
@@ -58,7 +59,7 @@ def adopt_fine_tuned(run: RunDir, role: str, signature: str, donors: Sequence[Pa
     for donor in donors:
         if not is_complete(donor / folder):
             continue
-        if json.loads((donor / folder / "made_from.json").read_text())["inputs"] == signature:
+        if json.loads((donor / folder / MADE_FROM).read_text())["inputs"] == signature:
             _link(donor / folder, run / folder)
             _copy_metrics(donor, run, lambda row: row["stage"] == folder)
             return donor

@@ -16,6 +16,7 @@ from plad.config import (
     ReferenceJudge,
     RewardJudge,
     VerifiableJudge,
+    VllmEngine,
 )
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
@@ -143,6 +144,10 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
         section: ModelSection = getattr(config, role)
         section = section.model_copy(update={"model": locate(section.model, base)})
         try:
+            if role == "teacher" and isinstance(config.teacher.engine, VllmEngine):
+                from plad.generate.vllm_engine import require_vllm
+
+                require_vllm()
             folder = _local_folder(section.model, section.revision)
             if folder is None:
                 found.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")

@@ -47,6 +47,35 @@ def _wrong_pairs(counts: Mapping[str, Any]) -> Iterator[str]:
         yield "  by words: " + ", ".join(f"{k} {_interval(s, 100)} (n {s['n']})" for k, s in wrong["by_words"].items())
 
 
+def ledger_view(found: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
+    """Answers by system: outcomes, tokens, cost, attempts, and what providers said."""
+    rows = [
+        (
+            f"{s['system']} ({s['engine']})",
+            _flat({k: f"{v:,}" for k, v in s["outcomes"].items()}),
+            f"{s['prompt_tokens']:,} + {s['completion_tokens']:,}",
+            "-" if s["usd"] is None else f"{s['usd']:.4f}",
+            f"{s['attempts']:,}",
+            f"{s['seconds']:.2f}",
+        )
+        for s in found["systems"]
+    ]
+    columns = ["system (engine)", "answers", "tokens in + out", "US dollars", "requests", "seconds each"]
+    yield table(found["run"], columns, rows, numbers=False)
+    if found["shared"]:
+        yield f"got by this run; the shared ledger {found['ledger']} holds {found['answers_in_ledger']:,} answers"
+    for s in found["systems"]:
+        name = s["system"]
+        if s["models"]:
+            yield f"{name} was served by: " + ", ".join(f"{model} {n:,}" for model, n in s["models"].items())
+        if s["estimated"]:
+            yield f"{name}: tokens of {s['estimated']:,} answers are estimated, the provider counted none"
+        if s["lost"]:
+            yield f"{name}: {s['lost']:,} requests brought no answer and may be billed all the same"
+        for message in s["said"]:
+            yield fold(f"{name}, missing: {message}")
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "", depth: int = 2) -> str:
     """`a 1, b.c 2`: two levels deep, a group of zeros as one."""
     parts = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import load_dataset
 
 from tests.server import Call, Response, Server, answer, as_json, error, serve
 from tests.task import rows, write_task
@@ -74,6 +75,63 @@ def test_the_key_stands_in_no_file_of_the_run(taught: tuple[Path, Server]) -> No
     assert len(files) > 20
     for file in files:
         assert CANARY.encode() not in file.read_bytes(), file
+
+
+def test_the_ledger_shows_outcomes_tokens_cost_and_who_served(taught: tuple[Path, Server], tmp_path: Path) -> None:
+    run = taught[0].parent / "run"
+    code, out, err = call("ledger", run, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    systems = {s["system"]: s for s in found["systems"]}
+    teacher = systems["teacher"]
+    assert (teacher["engine"], teacher["outcomes"], teacher["models"]) == ("openai", {"ok": 18}, {"large-2026": 18})
+    assert (teacher["prompt_tokens"], teacher["completion_tokens"], teacher["attempts"]) == (90, 36, 18)
+    assert teacher["usd"] == pytest.approx((90 * 1 + 36 * 2) / 1e6)
+    assert systems["student_sft"]["usd"] is None
+    assert systems["student_sft"]["answers"] == 18
+    code, out, _ = call("ledger", run)
+    assert "90 + 36" in out
+    assert "teacher was served by: large-2026 18" in out
+    code, out, err = call("ledger", run, "--export", tmp_path / "answers.parquet")
+    assert code == 0, err
+    table = load_dataset("parquet", data_files=str(tmp_path / "answers.parquet"), split="train")
+    assert len(table) == found["answers_in_ledger"] == 18 * 2 + 6
+    row = next(r for r in table if r["system"] == "teacher" and r["prompt"] in TARGETS)
+    assert row["text"].startswith(TARGETS[row["prompt"]])
+    assert CANARY not in row["spec"]
+    assert call("ledger", run, "--export", tmp_path / "answers.parquet")[0] == 2
+
+
+def test_two_runs_share_a_ledger_and_each_shows_its_own(tmp_path: Path) -> None:
+    with serve(teach) as server:
+        changes = {"generate__ledger": str(tmp_path / "shared.sqlite")}
+        one = write(tmp_path / "one", behind(server), **changes)
+        two = write(tmp_path / "two", behind(server), **changes, distill__learning_rate=1e-4)
+        for config in (one, two):
+            code, out, err = call("run", config, "--to", "pair")
+            assert code == 0, out + err
+        assert len(server.calls) == 12
+    shown = [json.loads(call("ledger", tmp_path / name / "run", "--json")[1]) for name in ("one", "two")]
+    assert [s["answers_in_ledger"] for s in shown] == [24, 24]
+    assert [sum(s["answers"] for s in found["systems"]) for found in shown] == [24, 0]
+    assert call("status", tmp_path / "two/run")[0] == 0
+    assert call("show", tmp_path / "two/run", "generations")[0] == 0
+
+
+def test_a_budget_stops_a_run_which_goes_on_when_it_is_raised(tmp_path: Path) -> None:
+    with serve(teach) as server:
+        price = {"input": 1.0, "output": 2.0}
+        config = write(tmp_path, behind(server, price=price, concurrency=2))
+        code, _, err = call("run", config, "--to", "generate", "budget.tokens=220")
+        assert code == 4
+        assert "stopped before the budget is passed (budget.tokens 220: " in err
+        sent = len(server.calls)
+        assert 0 < sent < 12
+        code, _, err = call("run", config, "--to", "generate", "budget.usd=1")
+        assert (code, len(server.calls)) == (0, 12), err
+        code, _, err = call("run", config, "teacher.engine.price=null", "budget.usd=1")
+        assert code == 2
+        assert "budget.usd needs teacher.engine.price" in err
 
 
 def test_another_endpoint_is_another_run_and_another_pace_is_not(taught: tuple[Path, Server]) -> None:
@@ -214,6 +272,7 @@ def test_validate_finds_what_is_wrong_with_a_teacher_elsewhere(tmp_path: Path, m
         ("teacher.lora={r: 4}", "remove lora"),
         ("teacher.dtype=float16", "remove dtype"),
         ("teacher.prompt.separator=x", "prompt.separator has no effect"),
+        ("teacher={model: model, engine: {type: vllm}}", "engine vllm needs the package vllm"),
         ("teacher.engine={type: file, path: nowhere.jsonl}", "nowhere.jsonl: no such data file"),
     ):
         code, _, err = call("validate", config, override)
@@ -239,3 +298,30 @@ def test_validate_counts_the_prompts_that_a_file_has_no_answer_to(tmp_path: Path
     code, _, err = call("validate", config)
     assert "4 rows can't be used" in err
     assert "answers.jsonl:3: neither 'id' nor 'prompt'" in err
+
+
+# -- pairs that exist already ---------------------------------------------------------------------------
+
+
+def test_pairs_of_a_file_are_added_and_may_not_ask_what_test_rows_ask(taught: tuple[Path, Server]) -> None:
+    config, _ = taught
+    file = config.parent / "preferences.jsonl"
+    talk = [{"prompt": f"Another question {i}", "chosen": "yes", "rejected": "no"} for i in range(5)]
+    file.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*talk, {**talk[0], "tie": True}, {**talk[1], "chosen": "no"}])
+    )
+    copy = config.parent / "with_file.yaml"
+    copy.write_text(config.read_text())
+    settings = ("pairs.file.path=preferences.jsonl", "--clean", "pair", "--to", "distill")
+    code, out, err = call("run", copy, *settings)
+    assert code == 0, out + err
+    counts = json.loads((config.parent / "run/manifest.json").read_text())["stages"]["pair"]["counts"]
+    assert (counts["from_file"], counts["file_ties"], counts["file_identical"]) == (5, 1, 1)
+    table = load_dataset("parquet", data_files=str(config.parent / "run/pairs.parquet"), split="train")
+    assert len(table) == counts["pairs"] + 5
+    assert [r["chosen_source"] for r in table][-5:] == ["file"] * 5
+    leak = {"prompt": rows("test", 1)[0]["prompt"], "chosen": "yes", "rejected": "no"}
+    file.write_text(json.dumps(leak) + "\n")
+    code, _, err = call("run", copy, *settings)
+    assert code == 2
+    assert "1 pairs ask what validation or test rows ask" in err

@@ -26,6 +26,7 @@ COMMANDS = (
     "validate",
     "status",
     "show",
+    "ledger",
     "compare",
     "export",
     "init",

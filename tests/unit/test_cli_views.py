@@ -285,6 +285,20 @@ def test_conversations_stay_conversations(tmp_path):
     assert data_utils.is_conversational(row)
 
 
+@pytest.mark.parametrize(("to", "says"), [("llamafactory", "dataset_info.json"), ("axolotl", "rl: dpo")])
+def test_pairs_are_exported_for_other_trainers_with_how_to_register_them(run, tmp_path, to, says):
+    datasets = import_module("datasets")
+    file = tmp_path / "p.json"
+    code, out, _ = call("export", run, "--to", to, "--out", file)
+    assert code == 0
+    assert out.startswith(f"wrote {file}\n")
+    assert says in out
+    assert str(file) in out
+    table = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(table) == 6
+    assert {"chosen", "rejected"} <= set(table.column_names)
+
+
 def test_the_student_is_exported_whole_and_verified(run, tmp_path):
     code, _, _ = call("export", run, "--to", "merged", "--out", tmp_path / "out")
     assert code == 0

@@ -3,6 +3,8 @@
 Unknown keys are refused, numbers must be finite, and nothing here imports code named in a file.
 """
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
@@ -19,12 +21,14 @@ from plad.config.distillation import (
 )
 from plad.config.engines import (
     AnswerColumns,
+    BudgetSection,
     Endpoint,
     Engine,
     FileEngine,
     OpenAIEngine,
     PriceSection,
     TransformersEngine,
+    VllmEngine,
 )
 from plad.config.evaluation import CalibrationSection, EvaluateSection
 from plad.config.judges import (
@@ -64,6 +68,7 @@ from plad.config.pairs import (
     ConfidenceSection,
     DropRules,
     GenerateSection,
+    PairsFile,
     PairsSection,
     SelectAll,
     SelectBestWorst,
@@ -78,6 +83,7 @@ __all__ = [
     "AnswerColumns",
     "AutoObjective",
     "Baseline",
+    "BudgetSection",
     "CalibrationSection",
     "Columns",
     "ConfidenceSection",
@@ -107,6 +113,7 @@ __all__ = [
     "Objective",
     "OpenAIEngine",
     "PairObjective",
+    "PairsFile",
     "PairsSection",
     "PositiveInt",
     "PretrainedInit",
@@ -139,6 +146,7 @@ __all__ = [
     "TransformersEngine",
     "ValidationSection",
     "VerifiableJudge",
+    "VllmEngine",
     "named_objective",
 ]
 
@@ -155,6 +163,7 @@ class Config(Section):
     pairs: PairsSection = PairsSection()
     distill: DistillSection = DistillSection()
     evaluate: EvaluateSection = EvaluateSection()
+    budget: BudgetSection | None = Field(default=None, description="What providers may cost; null for no limit.")
     sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
 
     @model_validator(mode="after")
@@ -178,6 +187,8 @@ class Config(Section):
                 f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
                 "PLaD (rank, margin) and SeqKD (sft) need nothing else"
             )
+        if wanting and self.pairs.file is not None:
+            raise ValueError(f"objective {wanting[0]} learns from texts of teacher and student: remove pairs.file")
         return self
 
     @property
@@ -203,6 +214,23 @@ class Config(Section):
                 f"distill.rounds {self.distill.rounds} needs a judge of teacher and student: evaluate.judges"
             )
         return self
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> "Config":
+        free = [name for name, endpoint in self.endpoints() if endpoint.price is None]
+        if self.budget is not None and self.budget.usd is not None and free:
+            raise ValueError(
+                f"budget.usd needs {free[0]}.price: {{input: ..., output: ...}}, US dollars a million tokens"
+            )
+        return self
+
+    def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
+        """Every server that this run asks, by its place in the config."""
+        if isinstance(self.teacher.engine, Endpoint):
+            yield "teacher.engine", self.teacher.engine
+        for i, judge in enumerate(self.evaluate.judges):
+            if isinstance(judge, Endpoint):
+                yield f"evaluate.judges.{i}", judge
 
     @property
     def student_samples(self) -> int:

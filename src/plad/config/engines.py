@@ -23,6 +23,13 @@ class PriceSection(Section):
         return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
 
 
+class BudgetSection(Section):
+    """The most that a run may take from providers; it stops before, and continues once this is raised."""
+
+    usd: float | None = Field(default=None, gt=0, description="US dollars; needs the price of every endpoint.")
+    tokens: PositiveInt | None = Field(default=None, description="Tokens of prompts and answers together.")
+
+
 class Endpoint(Section):
     """An OpenAI-compatible server, and how hard it may be worked."""
 
@@ -99,6 +106,15 @@ class AnswerColumns(Section):
     text: str = Field(default="text", description="The answer.")
 
 
+class VllmEngine(Section):
+    """A local model, sampled by vLLM in this process: fast on a GPU."""
+
+    type: Literal["vllm"] = "vllm"
+    chunk: PositiveInt = Field(default=512, description="Prompts handed over at once; each whole chunk is recorded.")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes.")
+    tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share the model.")
+
+
 class OpenAIEngine(Endpoint):
     """Any server that speaks OpenAI's protocol; `teacher.model` is the model's name there."""
 
@@ -136,4 +152,4 @@ class FileEngine(Section):
     columns: AnswerColumns = AnswerColumns()
 
 
-Engine = Annotated[TransformersEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]
+Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]

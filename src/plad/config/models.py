@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from plad.config.base import PositiveInt, Section
-from plad.config.engines import Engine, TransformersEngine
+from plad.config.engines import Engine, TransformersEngine, VllmEngine
 
 
 class PromptSection(Section):
@@ -91,7 +91,7 @@ class TeacherSection(ModelSection):
     @property
     def local(self) -> bool:
         """Whether the teacher's weights are loaded in this process."""
-        return isinstance(self.engine, TransformersEngine)
+        return isinstance(self.engine, TransformersEngine | VllmEngine)
 
 
 class StudentSection(ModelSection):

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PositiveInt, Section
 from plad.config.judges import Judge
+from plad.config.reward import PreferenceColumns
 
 
 class GenerateSection(Section):
@@ -106,7 +107,18 @@ class ConfidenceSection(Section):
     )
 
 
+class PairsFile(Section):
+    """Preferences that exist already, added to the run's own pairs."""
+
+    path: str = Field(
+        description="JSONL (also .gz), parquet, or a hub name owner/name:split; of TRL, UltraFeedback or DPO."
+    )
+    columns: PreferenceColumns = PreferenceColumns()
+    limit: PositiveInt | None = Field(default=None, description="Use only the first N usable rows.")
+
+
 class PairsSection(Section):
+    file: PairsFile | None = Field(default=None, description="Preferences of a file beside the run's own pairs.")
     drop: DropRules = DropRules()
     scorer: Judge | None = Field(
         default=None, description="Who looks at pairs for `real_share` and `select`: any judge that `evaluate` takes."

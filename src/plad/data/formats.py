@@ -144,6 +144,12 @@ def _pair(row: dict[str, Any], measured: Sequence[str]) -> Pair:
     )
 
 
+def prompt_messages(prompt: Prompt) -> list[dict[str, str]]:
+    """A prompt as messages; a plain one is what a user says."""
+    found = _prompt_to_json(prompt)
+    return [{"role": "user", "content": found}] if isinstance(found, str) else found
+
+
 def _prompt_to_json(prompt: Prompt) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [{"role": m["role"], "content": m["content"]} for m in prompt]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.reward import PreferenceColumns
+from plad.data.preference_shapes import plain_preference
 from plad.data.read import SHOWN, BadRowsError, prompt_in, texts_in
 from plad.data.sources import BadRow, Row, read_rows
 from plad.errors import DataError
@@ -50,7 +51,8 @@ def read_preferences(
     skip_invalid: bool = False,
     base: Path | None = None,
 ) -> Preferences:
-    """Read and check the preferences of a file or a hub data set: TRL's rows {"prompt", "chosen", "rejected"}.
+    """Read and check the preferences of a file or a hub data set: TRL's rows {"prompt", "chosen", "rejected"},
+    or as `preference_shapes` lists them.
 
     Args:
         source: see `read_rows`.
@@ -91,6 +93,7 @@ def _preference(row: Row | BadRow, columns: PreferenceColumns) -> Preference | B
         value = row.value
         if not isinstance(value, dict):
             raise ValueError('expected an object {"prompt", "chosen", "rejected"}')
+        value = plain_preference(value, columns)
         prompt = prompt_in(value, columns.prompt)
         chosen, rejected = (_one(value, name) for name in (columns.chosen, columns.rejected))
         given = value.get(columns.id)

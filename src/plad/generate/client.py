@@ -18,6 +18,7 @@ from typing import Any
 
 from plad.config.engines import Endpoint
 from plad.errors import ProviderError
+from plad.generate.budget import Budget
 from plad.generate.http_request import HttpRequest
 from plad.generate.limits import Clock, Gate, RealClock
 from plad.generate.reply import Kind, Reply, Verdict, is_other_model
@@ -57,6 +58,7 @@ def complete(
     requests: Iterable[HttpRequest],
     on_reply: OnReply,
     *,
+    budget: Budget | None = None,
     clock: Clock | None = None,
     draw: Callable[[], float] = random.random,
 ) -> None:
@@ -65,16 +67,18 @@ def complete(
     Args:
         requests: read as they are needed.
         on_reply: called once a request, in no particular order, from one thread. An error it raises stops everything.
+        budget: what may be spent; its figures grow with every answer.
         clock, draw: time, and random numbers from [0, 1) for the backoff.
 
     Raises:
         ProviderError: the provider refuses the key, the model or the credit, lets nothing through, or doesn't answer.
+        BudgetError: the next request could pass the budget.
         KeyboardInterrupt: Ctrl-C or SIGTERM; requests in flight were waited for, `GRACE_S` at most.
         ConfigError: the key's environment variable is not set.
         MissingExtraError: the HTTP client isn't installed.
     """
     require_client()
-    session = _Session(endpoint, requests, on_reply, clock or RealClock(), draw)
+    session = _Session(endpoint, requests, on_reply, budget or Budget(), clock or RealClock(), draw)
 
     def run() -> None:
         asyncio.run(session.run())
@@ -100,13 +104,14 @@ class _Session:
         endpoint: Endpoint,
         requests: Iterable[HttpRequest],
         on_reply: OnReply,
+        budget: Budget,
         clock: Clock,
         draw: Callable[[], float],
     ) -> None:
         self.endpoint, self.requests, self.on_reply = endpoint, iter(requests), on_reply
-        self.clock, self.draw = clock, draw
+        self.budget, self.clock, self.draw = budget, clock, draw
         self.gate = Gate(endpoint.concurrency, clock, endpoint.rpm, endpoint.tpm)
-        self.key = api_key(endpoint)
+        api_key(endpoint)  # a missing one is found before anything is sent
         self.error: BaseException | None = None
         self.answered = False
         self.unanswered = 0  # in a row
@@ -115,10 +120,10 @@ class _Session:
         self.models: set[str] = set()
 
     async def run(self) -> None:
-        self.stop = asyncio.Event()
+        self.stop, self.settled = asyncio.Event(), asyncio.Event()
         self.workers: list[asyncio.Task[None]] = []
         with _signals(self._interrupt):
-            async with connect(self.key) as self.http:
+            async with connect(self.endpoint) as self.http:
                 self.workers = [asyncio.create_task(self._work()) for _ in range(self.endpoint.concurrency)]
                 await asyncio.gather(*self.workers, return_exceptions=True)
         if self.error is not None:
@@ -145,11 +150,26 @@ class _Session:
                 request = next(self.requests, None)
                 if request is None:
                     return
-                self._settle(request, await self._ask(request))
+                await self._afford(request)
+                try:
+                    reply = await self._ask(request)
+                    self.budget.count(reply)
+                finally:
+                    self.budget.release(request)
+                    self.settled.set()
+                self._settle(request, reply)
         except _Stopped:
             return
         except Exception as e:
             self._halt(e)
+
+    async def _afford(self, request: HttpRequest) -> None:
+        """Set the price of a request aside; wait for others to turn out cheaper where there is no room."""
+        while not self.budget.set_aside(self.endpoint, request):
+            if not self.budget.waiting:
+                raise self.budget.passed(self.endpoint, request)
+            self.settled.clear()
+            await self._unless_stopped(self.settled.wait())
 
     def _settle(self, request: HttpRequest, reply: Reply) -> None:
         if reply.outcome is Outcome.BAD_REQUEST and not self.answered:

@@ -21,7 +21,7 @@ from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
 
 T = TypeVar("T")
-_CHUNK = 256  # examples encoded and looked up together
+_CHUNK = 64  # examples encoded and looked up together; more would hold up answers that arrive meanwhile
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,23 @@ _KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
 _KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
 
 
+PAID = ("openai",)  # engines whose tokens somebody charges for
+_SUMMARY = {
+    "system": "system",
+    "engine": "engine",
+    "model": "model",
+    "outcome": "outcome",
+    "answers": "COUNT(*)",
+    "prompt_tokens": "SUM(prompt_tokens)",
+    "completion_tokens": "SUM(completion_tokens)",
+    "estimated": "SUM(estimated)",
+    "usd": "SUM(cost)",
+    "attempts": "SUM(attempts)",
+    "lost": "SUM(lost)",
+    "seconds": "AVG(seconds)",
+}
+
+
 def canonical_json(value: Any) -> str:
     """JSON text that is the same for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -289,6 +306,37 @@ class Ledger:
             for system, outcome, n in self._db.execute(query, values):
                 counts[system][outcome] = n
         return dict(counts)
+
+    def spent(self, run: str) -> tuple[float, int]:
+        """US dollars and tokens that a run has taken from providers."""
+        query = (
+            "SELECT COALESCE(SUM(cost), 0.0), COALESCE(SUM(prompt_tokens + completion_tokens), 0) "
+            f"FROM generations WHERE run = ? AND engine IN ({_marks(PAID)})"
+        )
+        with self._errors():
+            usd, tokens = self._db.execute(query, (run, *PAID)).fetchone()
+        return usd, tokens
+
+    def summary(self, run: str | None = None) -> list[dict[str, Any]]:
+        """Counts, tokens, cost and time by system, engine, served model and outcome.
+
+        Args:
+            run: only answers that this run got.
+        """
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        query = (
+            f"SELECT {', '.join(_SUMMARY.values())} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        )
+        with self._errors():
+            return [dict(zip(_SUMMARY, row, strict=True)) for row in self._db.execute(query, values)]
+
+    def table(self, run: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every row with all its columns, in the order of recording."""
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        names = _PUT.split(", ")
+        with self._errors():
+            for row in self._db.execute(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values):
+                yield dict(zip(names, row, strict=True))
 
     def served(self, system: str, run: str) -> dict[str, int]:
         """Number of answers of a system that a run got, by the model that served them."""

@@ -90,4 +90,4 @@ def token_reply(
         outcome = Outcome.EMPTY
     else:
         outcome = Outcome.OK if tokens[-1] in eos_ids else Outcome.TRUNCATED
-    return Reply(outcome, text, tokens, prompt_tokens, len(tokens), seconds=seconds)
+    return Reply(outcome, text, tokens, prompt_tokens, len(tokens), seconds=seconds, attempts=0)

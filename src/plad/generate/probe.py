@@ -11,7 +11,7 @@ from plad.generate.client import complete
 from plad.generate.engine import Question, Sampling
 from plad.generate.remote import OpenAI
 from plad.generate.reply import Reply, Verdict
-from plad.generate.transport import api_key, connect, require_client, send
+from plad.generate.transport import connect, require_client, send
 from plad.records import Example, Outcome
 
 _CONTEXT = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "n_ctx_train")
@@ -56,7 +56,7 @@ def context_of(endpoint: Endpoint, model: str) -> int | None:
     require_client()
 
     async def get() -> tuple[int, dict[str, str], bytes] | Verdict:
-        async with connect(api_key(endpoint)) as http:
+        async with connect(endpoint) as http:
             return await send(http, endpoint, "GET", "/models")
 
     response = asyncio.run(get())

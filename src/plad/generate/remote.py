@@ -6,6 +6,7 @@ from typing import Any
 
 from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PolicyError
+from plad.generate.budget import Budget
 from plad.generate.client import complete
 from plad.generate.engine import Question, Record, Sampling
 from plad.generate.http_request import HttpRequest, chat_request, text_request
@@ -21,6 +22,7 @@ class OpenAI:
     Attributes:
         model: its name there.
         revision: tells the answers apart where a provider changes a model under its name.
+        budget: what the run may spend.
         tokenizer: counts a prompt's tokens, where the section names one.
     """
 
@@ -29,6 +31,7 @@ class OpenAI:
     prompt: PromptSection
     revision: str | None = None
     tokenizer: Any = None
+    budget: Budget = field(default_factory=Budget)
     clock: Clock = field(default_factory=RealClock)
 
     def spec(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class OpenAI:
             self.section,
             requests(),
             lambda request, reply: record(pending.pop(request.key), reply),
+            budget=self.budget,
             clock=self.clock,
         )
 

@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from plad import __version__
 from plad.config.engines import Endpoint
@@ -55,14 +57,18 @@ def require_client() -> None:
         raise MissingExtraError("asking a server needs the package aiohttp", fix="pip install 'plad[api]'")
 
 
-def connect(key: str | None) -> "aiohttp.ClientSession":
-    """A session of the HTTP client; use it as a context manager."""
+def connect(endpoint: Endpoint) -> "aiohttp.ClientSession":
+    """A session of the HTTP client with the endpoint's key; use it as a context manager.
+
+    Raises:
+        ConfigError: the key's environment variable is not set.
+    """
     import ssl
 
     import aiohttp
     import truststore
 
-    headers = {"User-Agent": f"plad/{__version__}"}
+    headers, key = {"User-Agent": f"plad/{__version__}"}, api_key(endpoint)
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     return aiohttp.ClientSession(
@@ -70,8 +76,14 @@ def connect(key: str | None) -> "aiohttp.ClientSession":
         connector=aiohttp.TCPConnector(limit=0, ssl=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,  # proxies
+        proxy=_proxy(endpoint.base_url),
     )
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY); looked up once, not by request."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 async def post(http: "aiohttp.ClientSession", endpoint: Endpoint, request: HttpRequest) -> Verdict:

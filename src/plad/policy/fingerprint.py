@@ -8,6 +8,7 @@ from plad.policy.resolve import ADAPTER, is_adapter, resolve_model
 from plad.rundir import COMPLETE, file_sha256, fingerprint
 
 _SHAPING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+MADE_FROM = "made_from.json"  # what a stage notes beside a model, its seconds too: no part of the model
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -27,7 +28,7 @@ def folder_fingerprint(folder: Path) -> str:
     """Fingerprint of a model folder: weights, config and tokenizer; an adapter's includes its base's.
 
     Hashes come from the folder's COMPLETE marker where it has one; a folder of the hub's cache is its commit.
-    The place of a folder doesn't matter, nor do files beside the model (README.md).
+    The place of a folder doesn't matter, nor do files beside the model (README.md, made_from.json).
 
     Raises:
         PolicyError: an adapter's base can't be found.
@@ -38,7 +39,7 @@ def folder_fingerprint(folder: Path) -> str:
     marker = folder / COMPLETE
     known = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     files = sorted({p for pattern in _SHAPING for p in folder.glob(pattern)})
-    content = {p.name: known.get(p.name) or file_sha256(p) for p in files if p.name != ADAPTER}
+    content = {p.name: known.get(p.name) or file_sha256(p) for p in files if p.name not in (ADAPTER, MADE_FROM)}
     if not is_adapter(folder):
         return fingerprint(content)
     config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
     likelihood: dict[str, Any] = {}
     for model in (BEFORE, AFTER):
-        policy = engine_for(ctx, model).policy
+        policy = engine_for(ctx, model, ledger).policy
         likelihood[model] = likelihoods(policy, rows, texts, max_tokens=_max_tokens(policy))
         del policy
         gc.collect()
@@ -68,7 +68,7 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
 
 def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledger: Any) -> dict[str, Any]:
     """A system's answers by example; none where its file of answers lacks some."""
-    engine = engine_for(ctx, system)
+    engine = engine_for(ctx, system, ledger)
     if missing_answers(engine, rows) is not None:
         return {}
     fill(ctx, engine, rows, len(rows), system, sampling, ledger)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plad.config import FileEngine, OpenAIEngine
+from plad.config import FileEngine, OpenAIEngine, VllmEngine
 from plad.errors import PartialResultError
 from plad.paths import locate
 from plad.records import Example, Outcome
@@ -38,20 +38,34 @@ def check_teacher(ctx: Context) -> None:
 
         require_client()
         api_key(section)
+    if isinstance(section, VllmEngine):
+        from plad.generate.vllm_engine import require_vllm
+
+        require_vllm()
     if not ctx.config.teacher.local:
-        _teacher(ctx)
+        _teacher(ctx, None)
 
 
-def engine_for(ctx: Context, system: str) -> Any:
+def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
     """The engine that answers for a system.
+
+    Args:
+        ledger: knows what the run has spent so far.
 
     Raises:
         PladError: its model, tokenizer or file can't be used.
     """
     from plad.policy.load import load_policy
+    from plad.policy.resolve import resolve_model
 
     if system == "teacher" and not ctx.config.teacher.local:
-        return _teacher(ctx)
+        return _teacher(ctx, budget_of(ctx, ledger))
+    if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
+        from plad.generate.vllm_engine import load_vllm
+
+        section = ctx.policy_section("teacher")
+        folder = ctx.run / "sft/teacher" if section.sft else resolve_model(section.model, section.revision)
+        return load_vllm(section, section.engine, folder, weights(ctx, "teacher"))
     from plad.generate.local import Transformers
 
     if system in ("teacher", "student_sft"):
@@ -63,7 +77,14 @@ def engine_for(ctx: Context, system: str) -> Any:
     return Transformers(policy, weights(ctx, system), ctx.config.generate.slots)
 
 
-def _teacher(ctx: Context) -> Any:
+def budget_of(ctx: Context, ledger: Any) -> Any:
+    """The run's budget, with what it has spent so far."""
+    from plad.generate.budget import Budget
+
+    return Budget.of(ctx.config.budget, *ledger.spent(ctx.run.id))
+
+
+def _teacher(ctx: Context, budget: Any) -> Any:
     """The engine of a teacher whose weights are not here."""
     teacher = ctx.config.teacher
     if isinstance(teacher.engine, FileEngine):
@@ -79,7 +100,8 @@ def _teacher(ctx: Context) -> Any:
         from plad.policy.resolve import resolve_model
 
         tokenizer = load_tokenizer(resolve_model(locate(teacher.engine.tokenizer, ctx.base)))
-    return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer)
+    more = {} if budget is None else {"budget": budget}
+    return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer, **more)
 
 
 def missing_answers(engine: Any, rows: list[Example]) -> str | None:

@@ -33,7 +33,7 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
     notes: list[str] = []
     with open_ledger(ctx) as ledger:
         for system in ("teacher", "student_sft", "student", *(m.name for m in methods(cfg))):
-            engine = engine_for(ctx, system)
+            engine = engine_for(ctx, system, ledger)
             lacking = missing_answers(engine, rows)
             if lacking:
                 notes.append(f"{system} is left out: {lacking}")

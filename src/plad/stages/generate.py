@@ -21,7 +21,7 @@ def generate(ctx: Context) -> dict[str, Any]:
     with open_ledger(ctx) as ledger:
         for system, samples in (("student_sft", cfg.student_samples), ("teacher", cfg.generate.samples)):
             sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens, samples)
-            engine = engine_for(ctx, system)
+            engine = engine_for(ctx, system, ledger)
             counts[system] = fill(ctx, engine, ctx.stream("distill"), total, system, sampling, ledger)
             _warn_if_cut_off(system, counts[system])
             del engine

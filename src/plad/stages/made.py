@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from plad.policy.fingerprint import MADE_FROM
 from plad.rundir import atomic_dir, is_complete, verify_dir, write_json
 
 log = logging.getLogger("plad")
@@ -12,7 +13,7 @@ log = logging.getLogger("plad")
 
 def sign(folder: Path, inputs: str, counts: dict[str, Any]) -> None:
     """Leave in a folder what it was made from, and what was counted."""
-    write_json(folder / "made_from.json", {"inputs": inputs, "counts": counts})
+    write_json(folder / MADE_FROM, {"inputs": inputs, "counts": counts})
 
 
 def made_before(folder: Path, inputs: str) -> dict[str, Any] | None:
@@ -24,7 +25,7 @@ def made_before(folder: Path, inputs: str) -> dict[str, Any] | None:
     if not is_complete(folder):
         return None
     verify_dir(folder)
-    made = json.loads((folder / "made_from.json").read_text())
+    made = json.loads((folder / MADE_FROM).read_text())
     if made["inputs"] == inputs:
         return made["counts"]
     log.info("%s was made with other settings: making it again", folder)

@@ -72,5 +72,35 @@ def pair(ctx: Context) -> dict[str, Any]:
         recorded_on_distill(ctx, "teacher", cfg.generate.samples),
         recorded_on_distill(ctx, "student_sft", cfg.student_samples),
     )
+    if cfg.pairs.file is not None:
+        added, more = imported(ctx)
+        pairs, counts = [*pairs, *added], {**counts, **more}
     write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
     return counts
+
+
+def imported(ctx: Context) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs of a file that somebody else made, and counts; ties and pairs of equal texts are left out.
+
+    Raises:
+        DataError: the file can't be read, or asks what validation or test rows ask.
+    """
+    from plad.data.preferences import read_preferences
+    from plad.data.split import prompt_key
+
+    file = ctx.config.pairs.file
+    assert file is not None
+    found = read_preferences(file.path, file.columns, limit=file.limit, skip_invalid=ctx.skip_invalid, base=ctx.base)
+    held_out = {prompt_key(e.prompt) for split in ("validation", "test") for e in ctx.examples(split)}
+    leaking = [p.id for p in found.rows if prompt_key(p.prompt) in held_out]
+    if leaking:
+        raise DataError(
+            f"{len(leaking)} pairs ask what validation or test rows ask, so results would be flattered: "
+            + ", ".join(leaking[:5]),
+            where=file.path,
+            fix="remove these rows from the file",
+        )
+    kept = [p for p in found.rows if not p.tie]
+    pairs = [Pair(f"file {i}#0-0", p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
+    counts = {"from_file": len(pairs), "file_ties": len(found.rows) - len(kept)}
+    return pairs, {**counts, "file_identical": found.identical, "file_skipped": found.skipped}

@@ -131,7 +131,8 @@ class _Loop:
         ctx = replace(ctx, depends=depends)
         rows, split = ctx.examples("validation"), "validation"
         if not ctx.config.teacher.local:
-            lacking = missing_answers(engine_for(ctx, "teacher"), rows[: settings.validation.rows])
+            with open_ledger(ctx) as ledger:
+                lacking = missing_answers(engine_for(ctx, "teacher", ledger), rows[: settings.validation.rows])
             if lacking is not None:
                 log.warning("the teacher meets its students on distillation prompts: %s", lacking)
                 rows, split = ctx.examples("distill"), "distill"
@@ -210,7 +211,7 @@ class _Loop:
         rate = self._once(n, "teacher_student", lambda: self._teacher_against(n))
         return {"teacher_student": rate, "met_on": self.split}
 
-    def _answers(self, system: str, rows: list[Example], samples: int, engine: Callable[[], Any]) -> dict[str, Any]:
+    def _answers(self, system: str, rows: list[Example], samples: int, engine: Callable[[Any], Any]) -> dict[str, Any]:
         """Answers as pairs are made of, through the ledger; a model is loaded only where some are missing."""
         from plad.errors import RunDirError
         from plad.generate.engine import Sampling
@@ -221,7 +222,7 @@ class _Loop:
             try:
                 return answered(self.ctx, rows, system, sampling, ledger)
             except RunDirError:  # some are missing
-                fill(self.ctx, engine(), rows, len(rows), system, sampling, ledger)
+                fill(self.ctx, engine(ledger), rows, len(rows), system, sampling, ledger)
                 return answered(self.ctx, rows, system, sampling, ledger)
 
     def _of_student(self, n: int, rows: list[Example], samples: int) -> dict[str, Any]:
@@ -230,7 +231,7 @@ class _Loop:
         system = f"student_round_{n}" if n else "student_sft"
         slots = self.ctx.config.generate.slots
 
-        def engine() -> Any:
+        def engine(ledger: Any) -> Any:
             return Transformers(self._student(n), weights(self.ctx, system), slots)
 
         return self._answers(system, rows, samples, engine)
@@ -242,7 +243,7 @@ class _Loop:
 
         cfg = self.ctx.config
         samples = cfg.generate.samples if self.split == "distill" else 1  # those of the pairs are there already
-        teacher = self._answers("teacher", self.rows, samples, lambda: engine_for(self.ctx, "teacher"))
+        teacher = self._answers("teacher", self.rows, samples, lambda ledger: engine_for(self.ctx, "teacher", ledger))
         student = self._of_student(n, self.rows, 1)
         met = [
             (row, teacher[row.id][0].text, student[row.id][0].text)

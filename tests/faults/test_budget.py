@@ -1,0 +1,101 @@
+"""A budget is never passed, whatever is in flight; what was spent counts across sessions."""
+
+import random
+from typing import Any
+
+import pytest
+
+from plad.config import BudgetSection, OpenAIEngine, PriceSection, PromptSection
+from plad.errors import BudgetError
+from plad.generate.budget import Budget
+from plad.generate.engine import Sampling, fill
+from plad.generate.ledger import Ledger
+from plad.generate.remote import OpenAI
+from plad.records import Example
+from tests.server import Call, FakeClock, Response, answer, error, serve
+
+EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
+FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 40), "seed": 0}
+PRICE = PriceSection(input=1000.0, output=5000.0)
+
+
+def honest(call: Call) -> Response:
+    """As many tokens as a server could count: a prompt's bytes, and all that was allowed, or fewer."""
+    out = random.Random(call.raw).randint(1, 40)
+    usage = {"prompt_tokens": len(call.prompt.encode()) // 3 + 5, "completion_tokens": out}
+    return answer("text", usage=usage)
+
+
+def run(url: str, ledger: Ledger, section: BudgetSection, **settings: Any) -> dict[str, int]:
+    engine = OpenAI(
+        OpenAIEngine(base_url=url, price=PRICE, **{"concurrency": 8, **settings}),
+        "big",
+        PromptSection(),
+        budget=Budget.of(section, *ledger.spent("r")),
+        clock=FakeClock(),
+    )
+    return fill(engine, EXAMPLES, ledger=ledger, **FACTS)
+
+
+def ledger() -> Ledger:
+    return Ledger(":memory:", run="r")
+
+
+@pytest.mark.parametrize("section", [BudgetSection(usd=2.0), BudgetSection(tokens=1000)])
+def test_it_stops_before_the_budget_is_passed_and_goes_on_once_it_is_raised(section: BudgetSection) -> None:
+    with serve(honest) as server, ledger() as book:
+        with pytest.raises(BudgetError) as caught:
+            run(server.url, book, section)
+        assert caught.value.exit_code == 4
+        assert "same command continues" in str(caught.value)
+        usd, tokens = book.spent("r")
+        done = len(server.calls)
+        assert 5 < done < len(EXAMPLES)
+        if section.usd is not None:
+            assert section.usd - 0.5 < usd <= section.usd
+        if section.tokens is not None:
+            assert section.tokens - 200 < tokens <= section.tokens
+        assert sum(book.counts()["teacher"].values()) == done, "every answer that was paid for is kept"
+        with pytest.raises(BudgetError):
+            run(server.url, book, section)
+        assert len(server.calls) == done, "earlier sessions count"
+        assert run(server.url, book, BudgetSection(usd=1000.0)) == {"ok": len(EXAMPLES)}
+        assert len(server.calls) == len(EXAMPLES)
+
+
+def test_what_other_runs_spent_does_not_count() -> None:
+    with serve(honest) as server, Ledger(":memory:", run="other") as book:
+        run(server.url, book, BudgetSection())
+        assert book.spent("r") == (0.0, 0)
+        assert book.spent("other")[0] > 2
+
+
+def test_a_budget_for_the_last_request_is_used() -> None:
+    """Requests that wait for a place in the budget are sent as soon as others turn out cheaper."""
+    with serve(honest) as server, ledger() as book:
+        run(server.url, book, BudgetSection())
+        usd, _ = book.spent("r")
+    with serve(honest) as server, ledger() as book:
+        assert run(server.url, book, BudgetSection(usd=usd + 0.5), concurrency=16) == {"ok": len(EXAMPLES)}
+
+
+def test_requests_that_fail_give_back_what_was_set_aside() -> None:
+    def script(call: Call) -> Response:
+        return error(400) if call.number % 2 else honest(call)
+
+    with serve(script) as server, ledger() as book:
+        counts = run(server.url, book, BudgetSection(usd=6.0), concurrency=1)
+    assert counts["ok"] == counts["bad_request"] == 30
+
+
+def test_without_a_budget_nothing_is_set_aside() -> None:
+    budget = Budget()
+    with serve(honest) as server, ledger() as book:
+        fill(
+            OpenAI(OpenAIEngine(base_url=server.url), "big", PromptSection(), budget=budget),
+            EXAMPLES,
+            ledger=book,
+            **FACTS,
+        )
+    assert not budget.waiting
+    assert budget.spent_tokens > 0
