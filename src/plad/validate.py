@@ -127,7 +127,11 @@ def _check_data(found: Validation, config: Config, base: Path, skip_invalid: boo
         f"{c['sft']} rows for fine-tuning, {c['distill']} for distillation, "
         f"{c['validation']} for validation, {c['test']} for test; no prompt in two of them",
     )
-    for name, words in (("skipped", "unusable rows skipped"), ("duplicate_prompts", "prompts that stand twice, kept")):
+    for name, words in (
+        ("skipped", "unusable rows skipped"),
+        ("duplicate_prompts", "prompts that stand twice, kept"),
+        ("overlap", "rows left out because their prompt stands in another file"),
+    ):
         counts = {split: n for split, n in c[name].items() if n}
         if counts:
             found.add("note", "data", f"{words}: " + ", ".join(f"{split} {n}" for split, n in counts.items()))

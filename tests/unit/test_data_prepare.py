@@ -38,7 +38,23 @@ def test_the_splits_and_their_counts(tmp_path):
         "test": 5,
         "skipped": {"train": 0, "validation": 0, "test": 0},
         "duplicate_prompts": {"train": 0, "validation": 0, "test": 0},
+        "overlap": {"train": 0, "validation": 0, "test": 0},
     }
+
+
+def test_prompts_of_another_file_are_left_out_of_the_earlier_one_and_counted(tmp_path):
+    settings = config(tmp_path, overlap="drop")
+    for name, prompts in (("train", ["TEST  0", "validation 1"]), ("validation", ["test 1", "test 1"])):
+        more = [json.dumps({"id": f"more {p} {i}", "prompt": p, "references": ["r"]}) for i, p in enumerate(prompts)]
+        with (tmp_path / f"{name}.jsonl").open("a") as f:
+            f.write("\n" + "\n".join(more))
+    prepared = prepare(settings)
+    assert [len(prepared.sft), len(prepared.distill), len(prepared.validation), len(prepared.test)] == [10, 10, 3, 5]
+    assert prepared.counts["overlap"] == {"train": 2, "validation": 2, "test": 0}
+    assert prepared.counts["duplicate_prompts"] == {"train": 0, "validation": 0, "test": 0}
+    with pytest.raises(PladError, match="stand in two splits") as error:
+        prepare(settings.model_copy(update={"data": settings.data.model_copy(update={"overlap": "refuse"})}))
+    assert "data.overlap: drop" in str(error.value)
 
 
 def test_validation_is_optional(tmp_path):

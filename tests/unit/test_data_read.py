@@ -32,7 +32,7 @@ def test_a_plain_row_is_read_with_its_references(tmp_path):
     [
         ({"prompt": "P"}, ()),
         ({"prompt": "P", "reference": "r"}, ("r",)),
-        ({"prompt": "P", "completion": " blue."}, (" blue.",)),
+        ({"prompt": "P", "completion": " blue."}, ("blue.",)),
         ({"prompt": CONVERSATION, "completion": [{"role": "assistant", "content": "c"}]}, ("c",)),
         ({"prompt": "P", "completion": "c", "references": ["r"]}, ("r",)),
         ({"prompt": "P", "completion": "c", "references": None}, ("c",)),
@@ -123,6 +123,24 @@ def test_a_hub_name_is_loaded_by_split(monkeypatch):
     assert (result.examples[0].prompt, result.places) == ("P", ["owner/name:train:row 1"])
     read_examples("owner/name/main:test", Columns())
     assert asked == [("owner/name", None, "train"), ("owner/name", "main", "test")]
+
+
+def test_a_folder_of_a_hub_data_set_and_a_slice_of_a_split(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(name, config=None, *, split, data_dir=None):
+        if config is not None:
+            raise ValueError(f"BuilderConfig '{config}' not found. Available: ['default']")
+        asked.append((name, data_dir, split))
+        return [{"prompt": "P", "completion": " C\n"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    result = read_examples("owner/name/helpful-base:train[95%:]", Columns())
+    assert asked == [("owner/name", "helpful-base", "train[95%:]")]
+    assert result.places == ["owner/name/helpful-base:train[95%:]:row 1"]
+    assert result.examples[0].references == ("C",), "without outer white space, as an answer is decoded"
 
 
 def test_a_hub_that_is_out_of_reach_is_one_error(monkeypatch):

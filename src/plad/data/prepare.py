@@ -8,7 +8,7 @@ from typing import Any
 from plad.config import Config
 from plad.data.read import ReadResult, iter_places, read_examples
 from plad.data.sources import source_fingerprint
-from plad.data.split import nested_share, refuse_leakage, split_train
+from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train
 from plad.errors import DataError, PladError
 from plad.problems import join
 from plad.records import Example
@@ -78,6 +78,9 @@ def check(
     """
     problems: list[PladError] = []
     results = _read_all(config, base, skip_invalid, problems)
+    overlap = dict.fromkeys(results, 0)
+    if config.data.overlap == "drop":
+        results, overlap = drop_overlap(results)
     try:
         refuse_leakage({name: iter_places(result) for name, result in results.items()})
     except DataError as e:
@@ -100,8 +103,30 @@ def check(
         "test": len(results["test"].examples),
         "skipped": {name: r.skipped for name, r in results.items()},
         "duplicate_prompts": {name: r.duplicates for name, r in results.items()},
+        "overlap": overlap,
     }
     return Prepared(sft, distill, validation, results["test"].examples, counts), []
+
+
+def drop_overlap(results: dict[str, ReadResult]) -> tuple[dict[str, ReadResult], dict[str, int]]:
+    """Leave out of every split the prompts (normalised) that stand in a later one: test is kept whole.
+
+    Returns:
+        The splits, and how many rows were left out of each.
+    """
+    kept: dict[str, ReadResult] = {}
+    counts: dict[str, int] = {}
+    later: set[str] = set()
+    for name in reversed([name for name in SPLITS if name in results]):
+        result = results[name]
+        keys = [prompt_key(e.prompt) for e in result.examples]
+        rows = [row for row, key in zip(iter_places(result), keys, strict=True) if key not in later]
+        distinct = {key for key in keys if key not in later}
+        places, examples = [place for place, _ in rows], [example for _, example in rows]
+        kept[name] = ReadResult(examples, places, result.skipped, len(examples) - len(distinct))
+        counts[name] = len(result.examples) - len(examples)
+        later |= distinct
+    return {name: kept[name] for name in results}, {name: counts[name] for name in results}
 
 
 def _read_all(

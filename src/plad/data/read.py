@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.config import Columns
+from plad.data.dialogue import split_dialogue
 from plad.data.sources import BadRow, Row, read_rows
 from plad.data.split import prompt_key
 from plad.errors import DataError
@@ -125,11 +126,21 @@ class _Reader:
     def _example(self, value: Any) -> Example:
         if not isinstance(value, dict):
             raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
+        if self.columns.dialogue is not None:
+            return self._dialogue(value, self.columns.dialogue)
         prompt = parse_prompt(_column(value, self.columns.prompt), self.columns.prompt)
         if self.examples and isinstance(prompt, str) != isinstance(self.examples[0].prompt, str):
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
         return Example(self._id(value, prompt), prompt, self._references(value))
+
+    def _dialogue(self, value: dict[str, Any], name: str) -> Example:
+        text = _text(_column(value, name), name)
+        try:
+            prompt, answer = split_dialogue(text, self.columns.dialogue_prompt)
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}") from None
+        return Example(self._id(value, prompt), prompt, (answer,))
 
     def _id(self, value: dict[str, Any], prompt: Prompt) -> str:
         given = value.get(self.columns.id)
@@ -219,8 +230,9 @@ def _message(value: Any, name: str) -> Message:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
+    """Targets, without outer white space, as answers are."""
     if isinstance(value, str):
-        return (_text(value, name),)
+        return (_text(value, name).strip(),)
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else _kind(value)
         raise ValueError(f"{name}: {kind}; expected {_REFERENCE_SHAPE}")
@@ -228,8 +240,8 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
         message = _message(value[0], f"{name}[0]")
         if len(value) > 1 or message["role"] != "assistant":
             raise ValueError(f"{name}: a conversation; expected {_REFERENCE_SHAPE}")
-        return (message["content"],)
-    return tuple(_text(v, f"{name}[{i}]") for i, v in enumerate(value))
+        return (message["content"].strip(),)
+    return tuple(_text(v, f"{name}[{i}]").strip() for i, v in enumerate(value))
 
 
 def _derived_id(prompt: Prompt) -> str:

@@ -17,7 +17,7 @@ from plad.rundir import file_sha256, fingerprint
 
 MAX_LINE_BYTES = 16 * 2**20
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
-_HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)")
+_HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+(\[[\d%:]+\])?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ def read_rows(source: str, base: Path | None = None) -> Iterator[Row | BadRow]:
     """Stream the rows of a file or a hub data set.
 
     Args:
-        source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`).
+        source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`, where
+            config may also be a folder of the data set, and split a slice such as `train[:95%]`).
         base: folder in which a relative path is looked for first.
 
     Yields:
@@ -181,7 +182,12 @@ def _load_hub(source: str, *, name: str | None, config: str | None, split: str |
     import datasets
 
     try:
-        return datasets.load_dataset(str(name), config, split=split)
+        try:
+            return datasets.load_dataset(str(name), config, split=split)
+        except ValueError as e:
+            if config is None or "BuilderConfig" not in str(e):
+                raise
+            return datasets.load_dataset(str(name), data_dir=config, split=split)  # a folder of the data set
     except Exception as e:  # the hub client raises a dozen unrelated kinds
         first = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise DataError(

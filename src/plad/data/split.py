@@ -105,5 +105,6 @@ def refuse_leakage(splits: Mapping[str, Iterable[tuple[str, Example]]]) -> None:
                        *leaks[:SHOWN], *more]),
             where=names,
             fix="remove each of these rows from one of the two files\n"
+            "or data.overlap: drop leaves them out of train (and of validation)\n"
             "prompts are compared after Unicode normalisation, ignoring case and white space",
         )  # fmt: skip

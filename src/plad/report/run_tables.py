@@ -48,11 +48,13 @@ def wrong_table(facts: Facts) -> Table | None:
 def funnel_table(facts: Facts) -> Table | None:
     """From the rows of the training file to the pairs the student learnt from."""
     data, pair, distill = facts.counts("data"), facts.counts("pair"), facts.counts("distill")
-    read = data.get("sft", 0) + data.get("distill", 0) + _train(data, "skipped")
+    read = data.get("sft", 0) + data.get("distill", 0) + _train(data, "skipped") + _train(data, "overlap")
     stages: list[tuple[str, int, int, str]] = []  # name, rows, of, tone
     if read:
         stages.append(("Training rows in the file", read, read, ""))
         stages.append(("Skipped as invalid", _train(data, "skipped"), read, WORSE))
+        overlap = _train(data, "overlap")
+        stages.append(("Left out: the prompt stands in another file", overlap, read, WORSE))
         stages.append(("For fine-tuning", data["sft"], read, ""))
         stages.append(("For distillation", data["distill"], read, ""))
     candidates = pair.get("candidates", 0)
