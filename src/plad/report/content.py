@@ -16,6 +16,7 @@ from plad.report.run_tables import (
 )
 from plad.report.tables import (
     Table,
+    agreement_table,
     by_length_table,
     differences_table,
     judged_table,
@@ -39,6 +40,7 @@ class Report:
     results: Table | None
     differences: Table | None
     judged: Table | None
+    agreement: Table | None
     by_length: Table | None
     power: Table | None
     texts: Table | None
@@ -67,6 +69,7 @@ def build_report(facts: Facts) -> Report:
         results=results_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
+        agreement=agreement_table(m) if m else None,
         by_length=by_length_table(m) if m else None,
         power=power_table(m) if m else None,
         texts=texts_table(m) if m else None,

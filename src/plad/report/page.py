@@ -9,7 +9,7 @@ from plad.report.curves import training_plots
 from plad.report.facts import Facts, read_facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
-from plad.report.markdown import EQUAL, POWER, TEXTS, markdown
+from plad.report.markdown import AGREEMENT, EQUAL, POWER, TEXTS, markdown
 from plad.report.wording import NAMES
 from plad.rundir import write_text
 
@@ -27,6 +27,7 @@ def page_html(facts: Facts, report: Report) -> str:
         time=time_plot(facts.stages),
         curves=training_plots(facts.curves),
         names=NAMES,
+        agreement=AGREEMENT,
         equal=EQUAL,
         power=POWER,
         texts=TEXTS,
