@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from plad.inspect_run import by_name
 from plad.report.compare import write_comparison
@@ -28,38 +28,30 @@ def save(png: bytes, file: Path) -> None:
     print(f"{file}: {file.stat().st_size / 1024:.0f} KiB")
 
 
-def opened(chromium: Browser, page: Path, size: dict[str, int], scheme: str) -> Page:
-    """A page at its beginning."""
+def shoot(chromium: Browser, page: Path, size: dict[str, int], scheme: str, place: str | None, file: Path) -> None:
+    """Picture the window with `place` at its top, the example on which the first system is furthest ahead open."""
     made = chromium.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
     made.goto(page.resolve().as_uri())
-    return made
-
-
-def examples(page: Page) -> None:
-    """The example on which the distilled student gained most, at the top of the window."""
-    page.select_option("#order", "ours")
-    page.evaluate("document.getElementById('examples').scrollIntoView({behavior: 'instant'})")
+    if place is not None:
+        made.select_option("#order", "ours")
+        made.locator(place).evaluate("e => e.scrollIntoView({behavior: 'instant'})")
+    save(made.screenshot(), file)
+    made.close()
 
 
 def take(runs: list[Path], out: Path) -> None:
-    """All pictures of the first run's page, and one of the comparison where there are several runs."""
+    """Pictures of the first run's page, and one of the comparison where there are several runs."""
     out.mkdir(parents=True, exist_ok=True)
     render_report(runs[0])
     report = runs[0] / "report/index.html"
     with browser() as chromium, tempfile.TemporaryDirectory() as folder:
-        for scheme in ("light", "dark"):
-            page = opened(chromium, report, WIDE, scheme)
-            save(page.screenshot(), out / f"report-{scheme}.png")
-            examples(page)
-            save(page.screenshot(), out / f"examples-{scheme}.png")
-            page = opened(chromium, report, PHONE, scheme)
-            examples(page)
-            page.evaluate("document.querySelector('.skyline').scrollIntoView({behavior: 'instant'})")
-            save(page.screenshot(), out / f"phone-{scheme}.png")
+        shoot(chromium, report, WIDE, "light", None, out / "report.png")
+        shoot(chromium, report, WIDE, "light", "#examples", out / "examples.png")
+        shoot(chromium, report, PHONE, "dark", ".skyline", out / "phone.png")
         if len(runs) > 1:
             comparison = Path(folder) / "comparison.html"
             write_comparison(by_name(runs), comparison)
-            save(opened(chromium, comparison, WIDE, "light").screenshot(), out / "comparison.png")
+            shoot(chromium, comparison, WIDE, "dark", None, out / "comparison.png")
 
 
 def main() -> None:
