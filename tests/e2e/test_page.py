@@ -10,6 +10,7 @@ import pytest
 
 from plad.errors import RunDirError
 from plad.records import Example
+from plad.report.cases import BUDGET
 from plad.report.page import render_report
 from plad.rundir import write_json
 from tests.report_run import MANIFEST, page_cases, page_texts, write_run
@@ -160,6 +161,11 @@ def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
     before = [(run / f"report/{name}").read_bytes() for name in ("index.html", "report.md")]
     render_report(run)
     assert [(run / f"report/{name}").read_bytes() for name in ("index.html", "report.md")] == before
+
+
+def test_a_page_beside_its_examples_leaves_them_room_below_3_mb(run: Path, page: Page) -> None:
+    html = (run / "report/index.html").read_bytes()
+    assert len(html) - len(page.scripts[0].encode()) + BUDGET < 3_000_000 - 200_000  # figures of further judges
 
 
 def test_a_run_that_has_only_begun_has_a_page_that_says_so(tmp_path: Path) -> None:

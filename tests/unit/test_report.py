@@ -1,25 +1,27 @@
 """The report's words, tables, figures, choice of examples and model card."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from huggingface_hub import ModelCard
 
-from plad.config import Config
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
-from plad.report.card import card_text
-from plad.report.card_metadata import hub_name, shown_name
 from plad.report.curves import training_plots
 from plad.report.facts import Facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.markdown import escape, table_text
 from plad.report.run_tables import funnel_table, stages_table
-from plad.report.tables import by_length_table, differences_table, judged_table, power_table, results_table, texts_table
+from plad.report.tables import (
+    agreement_table,
+    by_length_table,
+    differences_table,
+    judged_table,
+    power_table,
+    results_table,
+    texts_table,
+)
 from plad.report.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
 from plad.report.wording import duration, harmless, interval, number, p_value
 from tests.report_run import MANIFEST, curves, generations
@@ -139,8 +141,7 @@ def test_a_test_too_small_says_how_large_it_should_be() -> None:
     power = {"effect": 0.02, "sd": 0.4, "prompts_needed": 3140, "detectable": 0.112}
     found = verdict(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power}))
     assert found.notes[0] == (
-        "So many prompts see differences from about 11.2 points up; "
-        "to see one of this size would take about 3,140 prompts."
+        "100 prompts can show a difference of about 11.2 points; one of this size would take about 3,140."
     )
 
 
@@ -265,6 +266,19 @@ def test_gains_by_length_are_drawn_bin_by_bin() -> None:
     ]
 
 
+def test_judges_that_agree_by_chance_are_seen_to() -> None:
+    pair = {"same": 0.61, "kappa": 0.204, "low": 0.1, "high": 0.31, "n": 300}
+    table = agreement_table({"agreement": {"reference and llm": pair}})
+    assert table is not None
+    assert [(c.text, c.detail) for c in table.rows[0]] == [
+        ("reference and llm", ""),
+        ("61.0 %", ""),
+        ("0.20", "0.10 to 0.31"),
+        ("300", ""),
+    ]
+    assert agreement_table({}) is agreement_table({"agreement": {}}) is None
+
+
 def test_time_is_drawn_where_there_was_any() -> None:
     plot = time_plot(MANIFEST["stages"])
     assert plot is not None
@@ -329,98 +343,3 @@ def test_markdown_cells_hold_no_markup() -> None:
     assert escape("a|b <script> `x` *y*\nz") == r"a\|b \<script\> \`x\` \*y\* z"
     lines = table_text(results_table(measured())).splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-
-
-# -- card -------------------------------------------------------------------------------------------
-
-
-def config(**sections: Any) -> Config:
-    base = {
-        "run": {"dir": "runs/x"},
-        "data": {"train": "/home/me/secret/train.jsonl", "test": "t.jsonl"},
-        "teacher": {"model": "owner/teacher-7b"},
-        "student": {"model": "owner/student-1b"},
-    }
-    return Config.model_validate({**base, **sections})
-
-
-def test_card_has_valid_front_matter_results_and_the_teachers_terms() -> None:
-    text = card_text(config(), MANIFEST, measured())
-    _, front, body = text.split("---\n", 2)
-    head = yaml.safe_load(front)
-    head.pop("model-index")
-    assert head == {
-        "license": "other",
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["plad", "distillation", "preference-distillation"],
-        "base_model": "owner/student-1b",
-        "base_model_relation": "finetune",
-    }
-    assert "check the teacher's terms before you publish" in body
-    assert "| Distilled student |" in body
-    assert "(72.2 to 100.0" in body
-    assert "159 of 236 sampled pairs were kept" in body
-    assert "ranking calibration (Eq. 4): beta 1" in body
-    assert "/home/me" not in text
-
-
-def test_the_hubs_own_reader_finds_the_results_with_their_intervals(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text(card_text(config(), MANIFEST, measured()), encoding="utf-8")
-    data = ModelCard.load(tmp_path / "README.md").data
-    assert (data.license, data.base_model, data.model_name) == ("other", "owner/student-1b", "owner/student-1b")
-    assert data.eval_results is not None
-    rate, *rouge = data.eval_results
-    assert (rate.metric_type, rate.metric_name) == ("win_rate", "Win rate against the human target, judge reference, %")
-    assert (rate.metric_value, rate.metric_args) == (100.0, {"n": 10, "interval_95": [72.25, 100.0]})
-    assert (rate.dataset_name, rate.dataset_type, rate.dataset_split) == ("t.jsonl", "custom", "test")
-    assert [r.metric_type for r in rouge] == ["rouge1", "rouge2", "rougel"]
-
-
-def test_card_says_how_it_was_measured_and_what_it_loads_with() -> None:
-    text = card_text(config(), MANIFEST, measured())
-    assert "10 test prompts; percentile bootstrap" in text
-    assert "- Judge reference: type reference; rule ROUGE-L F1 against the best reference other than the target" in text
-    assert "AutoModelForCausalLM.from_pretrained" in text
-    both = card_text(config(), MANIFEST, measured(), seq2seq=True)
-    assert "AutoModelForSeq2SeqLM.from_pretrained" in both
-    assert "pipeline_tag: text2text-generation" in both
-
-
-def test_card_of_a_teacher_behind_an_endpoint_keeps_its_address_to_itself() -> None:
-    engine = {"type": "openai", "base_url": "https://inner.example/v1"}
-    text = card_text(config(teacher={"model": "big-4", "engine": engine}), {}, None)
-    assert "Teacher: big-4, as it answers behind an endpoint." in text
-    assert "inner.example" not in text
-
-
-def test_card_before_the_evaluation_says_so() -> None:
-    text = card_text(config(), {"stages": {}}, None)
-    assert "Not evaluated yet." in text
-
-
-def test_card_tells_a_pruned_student_and_sequence_level_distillation() -> None:
-    changed = config(
-        student={"model": "/models/big.gguf", "init": {"type": "prune", "layers": 10}},
-        distill={"objective": {"type": "sft"}, "lora": None},
-    )
-    text = card_text(changed, {}, None)
-    assert "big.gguf cut down to 10 layers" in text
-    assert "sequence-level knowledge distillation" in text
-    assert "all weights" in text
-    assert "base_model" not in text
-    assert "/models" not in text
-
-
-@pytest.mark.parametrize(
-    ("name", "hub", "shown"),
-    [
-        ("owner/model", "owner/model", "owner/model"),
-        ("./owner/model", None, "model"),
-        ("/data/models/llm", None, "llm"),
-        ("owner/model.gguf", None, "model.gguf"),
-        ("plain", None, "plain"),
-    ],
-)
-def test_only_hub_names_are_shown_whole(name: str, hub: str | None, shown: str) -> None:
-    assert (hub_name(name), shown_name(name)) == (hub, shown)

@@ -17,6 +17,7 @@ from plad.report.run_tables import (
 )
 from plad.report.tables import (
     Table,
+    agreement_table,
     by_length_table,
     differences_table,
     judged_table,
@@ -41,6 +42,7 @@ class Report:
     methods: Table | None
     differences: Table | None
     judged: Table | None
+    agreement: Table | None
     by_length: Table | None
     power: Table | None
     texts: Table | None
@@ -72,6 +74,7 @@ def build_report(facts: Facts) -> Report:
         methods=methods_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
         judged=judged_table(m) if m else None,
+        agreement=agreement_table(m) if m else None,
         by_length=by_length_table(m) if m else None,
         power=power_table(m) if m else None,
         texts=texts_table(m) if m else None,

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from plad.evaluate.run import SFT, STUDENT
-from plad.report.plots import A, B, C, Plot, dots, in_words, name_rows, render_svg
+from plad.report.plots import SOFT, A, B, Plot, dots, in_words, name_rows, render_svg
 from plad.report.tables import judges_of
 from plad.report.wording import bin_name, duration, number, order_systems, system_name
 
@@ -87,7 +87,7 @@ def length_plot(metrics: Mapping[str, Any]) -> Plot | None:
 
     def draw(axes: Axes) -> None:
         for y, (name, q) in enumerate(reversed(rows)):
-            colour = A if name == system_name(STUDENT) else C
+            colour = A if name == system_name(STUDENT) else SOFT
             axes.plot([q["p5"], q["p95"]], [y, y], color=colour, linewidth=2, solid_capstyle="round")
             axes.plot([q["p25"], q["p75"]], [y, y], color=colour, linewidth=8, alpha=0.5, solid_capstyle="butt")
             axes.plot([q["p50"]], [y], "o", color=colour, markersize=7)

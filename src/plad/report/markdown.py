@@ -11,6 +11,7 @@ from plad.report.wording import harmless
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
 EQUAL = "At equal length: the win rate in % that is left when answers are as long as their target."
+AGREEMENT = "Verdicts on the same comparisons with the target. Kappa: 1 is full agreement, 0 what chance would give."
 POWER = (
     "Prompts needed: so many show a difference of this size in 80 % of test sets, were it the true one. The last "
     "column is the difference that this many prompts show as often."
@@ -43,6 +44,7 @@ def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     yield "Methods side by side", r.methods, METHODS
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
     yield "Comparisons with the human target", r.judged, EQUAL
+    yield "How far the judges agree", r.agreement, AGREEMENT
     yield "Gain by length", r.by_length, "Points of win rate, by the words of the distilled student's answer."
     yield "How many prompts it takes", r.power, POWER
     yield "What the answers are made of", r.texts, TEXTS

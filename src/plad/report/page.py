@@ -10,7 +10,7 @@ from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts, read_facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
-from plad.report.markdown import EQUAL, METHODS, POWER, TEXTS, markdown
+from plad.report.markdown import AGREEMENT, EQUAL, METHODS, POWER, TEXTS, markdown
 from plad.report.wording import NAMES
 from plad.rundir import write_text
 
@@ -29,6 +29,7 @@ def page_html(facts: Facts, report: Report) -> str:
         curves=training_plots(kept_curves(facts)),
         by_round=rounds_plot(facts.counts("distill").get("rounds", ())),
         names=NAMES,
+        agreement=AGREEMENT,
         equal=EQUAL,
         methods_note=METHODS,
         power=POWER,

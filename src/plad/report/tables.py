@@ -128,6 +128,21 @@ def judged_table(metrics: Mapping[str, Any]) -> Table:
     return Table("Comparisons with the human target", columns, tuple(rows))
 
 
+def agreement_table(metrics: Mapping[str, Any]) -> Table | None:
+    """How far any two judges agree, beyond what chance would have it."""
+    rows = tuple(
+        (
+            Cell(pair),
+            _share(e.get("same")),
+            estimate_cell({"value": e.get("kappa"), **e}, digits=2),
+            Cell(f"{e['n']:,}"),
+        )
+        for pair, e in (metrics.get("agreement") or {}).items()
+    )
+    columns = ("Judges", "Same verdict", "Cohen's kappa", "Comparisons")
+    return Table("How far the judges agree", columns, rows) if rows else None
+
+
 def by_length_table(metrics: Mapping[str, Any]) -> Table | None:
     """What distillation gained, by the words of the distilled student's answer.
 

@@ -82,8 +82,8 @@ def _doubts(tone: str, change: Mapping[str, Any]) -> list[str]:
     if tone == SAME and power.get("detectable") is not None:
         points = number(power["detectable"], scale=100)
         needed = power.get("prompts_needed")
-        more = f"; to see one of this size would take about {needed:,} prompts" if needed else ""
-        return [f"So many prompts see differences from about {points} points up{more}."]
+        more = f"; one of this size would take about {needed:,}" if needed else ""
+        return [f"{change['n']:,} prompts can show a difference of about {points} points{more}."]
     if tone in (BETTER, WORSE) and equal.get("value") is not None and equal.get("low") is not None:
         band, points = interval(equal, scale=100, sign=True), number(equal["value"], scale=100, sign=True)
         if equal["low"] <= 0 <= equal["high"]:
