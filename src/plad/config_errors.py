@@ -123,7 +123,8 @@ def _say(
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tags = ctx.get("expected_tags") or ctx["discriminator"]
         names = str(tags).replace("'", "").replace(", ", " or ")
-        return f"type must be {names}; got {_show(value.get('type'))}", None
+        found = value if isinstance(value, dict) else item["input"]  # a short form was written
+        return f"type must be {names}; got {_show(found.get('type'))}", None
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
         return f"must be {words} {ctx[key]:g}; got {_show(value)}", None

@@ -114,7 +114,7 @@ def test_it_opens_without_a_request_and_shows_the_first_example(opened: Opened, 
     assert opened.id() == "row-0"
     assert opened.page.inner_text("#place") == "1 of 8"
     names = [h.inner_text() for h in opened.page.query_selector_all("#case h4")]
-    assert names == ["Distilled student", "SFT student", "Human target", "Teacher", "seqkd"]
+    assert names == ["Distilled student", "SFT student", "Human target", "Teacher", "SeqKD"]
     assert "Distilled student ahead by" in opened.page.inner_text("#case .chip")
 
 

@@ -19,7 +19,7 @@ from plad.data.formats import read_pairs_parquet
 from tests.helpers import ENCODER_DECODERS, FAMILIES, tiny_folder
 from tests.unit.test_cli import call
 
-STAGES = ["data", "sft", "generate", "pair", "distill", "evaluate", "report"]
+STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
 WORDS = ("one", "two", "red", "blue", "sun", "moon", "cat", "dog")
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.task import environment, plad, plad_command, write_task
 
-STAGES = ["data", "sft", "generate", "pair", "distill", "evaluate", "report"]
+STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
 
 
 def results(run: Path) -> tuple[dict, dict]:
@@ -91,7 +91,7 @@ def test_metrics_log_holds_training_and_validation(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "run/metrics.jsonl").read_text().splitlines()]
     stages = {r["stage"] for r in rows}
     assert stages == {"sft/teacher", "sft/student", "distill"}
-    validations = [r for r in rows if "validation" in r]
+    validations = [r for r in rows if r["stage"] == "distill" and "validation" in r]
     assert validations[0]["step"] == 0
     for name in ("rougeL", "words", "ended", "chosen_logp", "rejected_logp"):
         assert name in validations[0]["validation"]
@@ -178,7 +178,7 @@ def test_clean_redoes_what_depends_on_a_setting_and_keeps_recorded_answers(tmp_p
     config = write_task(tmp_path)
     plad("run", config)
     printed = plad("run", config, "--clean", "distill", "distill.objective.type=sft", "evaluate.limit=4")
-    assert "cleaned: distill, evaluate, report" in printed
+    assert "cleaned: distill, baselines, evaluate, report" in printed
     assert printed.count("done before") == 4
     assert "teacher answers: 4/4 answers (4 from before)" in printed
     assert json.loads((tmp_path / "run/eval/metrics.json").read_text())["n"] == 4

@@ -25,24 +25,19 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(MODEL), "--device", "cpu"]
     place = ["--host", "127.0.0.1", "--port", str(port)]
     cache = {"HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    server = subprocess.Popen(
-        [*command, *place], env={**os.environ, **environment(), **cache}, stderr=subprocess.PIPE, text=True
-    )
-    assert server.stderr is not None
-    said = []
-    for line in server.stderr:
-        said.append(line)
-        if "Uvicorn running" in line:
-            break
-    else:
-        pytest.fail("".join(said))
-    with open(os.devnull, "w") as nowhere:
-        drain = subprocess.Popen(["cat"], stdin=server.stderr, stdout=nowhere)
-        yield f"http://127.0.0.1:{port}/v1"
-        server.terminate()
-        server.wait()
-        server.stderr.close()
-        drain.wait()
+    environ = {**os.environ, **environment(), **cache}
+    with subprocess.Popen([*command, *place], env=environ, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            if "Uvicorn running" in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        with subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL):  # a full pipe would stop it
+            yield f"http://127.0.0.1:{port}/v1"
+            server.terminate()
 
 
 def config_of(folder: Path, url: str, **engine: str) -> Path:

@@ -14,6 +14,7 @@ from tests.task import rows, write_task
 from tests.unit.test_cli import call
 
 CANARY = "canary-0123456789abcdef"
+CALIBRATION = 6 * 2  # further answers of the fine-tuned student on the test prompts
 TARGETS = {row["prompt"]: row["references"][0] for split in ("train", "validation", "test") for row in rows(split, 24)}
 
 
@@ -88,14 +89,14 @@ def test_the_ledger_shows_outcomes_tokens_cost_and_who_served(taught: tuple[Path
     assert (teacher["prompt_tokens"], teacher["completion_tokens"], teacher["attempts"]) == (90, 36, 18)
     assert teacher["usd"] == pytest.approx((90 * 1 + 36 * 2) / 1e6)
     assert systems["student_sft"]["usd"] is None
-    assert systems["student_sft"]["answers"] == 18
+    assert systems["student_sft"]["answers"] == 18 + CALIBRATION
     code, out, _ = call("ledger", run)
     assert "90 + 36" in out
     assert "teacher was served by: large-2026 18" in out
     code, out, err = call("ledger", run, "--export", tmp_path / "answers.parquet")
     assert code == 0, err
     table = load_dataset("parquet", data_files=str(tmp_path / "answers.parquet"), split="train")
-    assert len(table) == found["answers_in_ledger"] == 18 * 2 + 6
+    assert len(table) == found["answers_in_ledger"] == 18 * 2 + 6 + CALIBRATION
     row = next(r for r in table if r["system"] == "teacher" and r["prompt"] in TARGETS)
     assert row["text"].startswith(TARGETS[row["prompt"]])
     assert CANARY not in row["spec"]

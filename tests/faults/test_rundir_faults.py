@@ -79,7 +79,7 @@ def test_an_empty_folder_and_a_new_absolute_one_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "a/b/new"):
         with open_run(tmp_path / name) as run:
-            assert run.manifest == {"schema": SCHEMA, "stages": {}}
+            assert run.manifest == {"schema": SCHEMA, "stages": {}, "id": run.id}
 
 
 @pytest.mark.parametrize(

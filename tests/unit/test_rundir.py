@@ -72,7 +72,7 @@ def left(run):
 
 def test_forgetting_a_stage_forgets_what_depends_on_it_and_deletes_what_it_made(tmp_path):
     with finished_run(tmp_path / "r") as run:
-        assert run.forget("distill") == ["distill", "evaluate", "report"]
+        assert run.forget("distill") == ["distill", "baselines", "evaluate", "report"]
         assert list(stages_done(run.manifest)) == ["data", "sft", "generate", "pair"]
         assert left(run) == ({"data", "sft", "checkpoints/sft-student", "pairs.parquet"}, ["sft/teacher"])
         assert run.forget("sft") == ["sft", "generate", "pair"]
