@@ -1,7 +1,7 @@
 """Train a student on pairs by one objective, and keep its best weights."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,9 @@ def train_student(
     Returns:
         The trained policy, its adapter merged, and counts.
     """
-    from plad.pairs import chosen_groups
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
-    from plad.train.groups import keep_fitting, longest
+    from plad.train.groups import longest
     from plad.train.run import planned_steps, train_policy
     from plad.train.validation import probe_logps
 
@@ -55,31 +54,23 @@ def train_student(
     counts: dict[str, Any] = {}
     if on_pairs and objective.sft_epochs:
         policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
-    prepared = prepare_pairs(ctx, settings, policy, pairs, file)
-    groups = groups_of(objective, policy, prepared.pairs, prepared.references)
-    ranked = keep_fitting(groups, policy, settings.max_length)
-    require_groups(ranked.groups, ranked.counts(), name)
-    encoded = ranked
-    is_sft = isinstance(objective, SftObjective)
-    if is_sft:
-        encoded = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
+    ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
     steps = planned_steps(settings, len(ranked.groups))
-    counts["cached_texts"] = ["teacher"] if is_sft else ["teacher", "student_sft"]
+    counts["cached_texts"] = ["teacher"] if isinstance(objective, SftObjective) else ["teacher", "student_sft"]
     if isinstance(objective, LogitObjective):
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
         counts["cached_texts"] = list(found.cached)
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     watched = ranked.groups[:PROBE_PAIRS]
-    best = checkpoints.with_name(f"{checkpoints.name}-best")
     keep = keep_best(
         ctx,
         name,
         settings.validation,
         policy,
-        best,
+        checkpoints.with_name(f"{checkpoints.name}-best"),
         lambda: probe_logps(policy.model, watched, route),
         watched=on_pairs,
     )
@@ -100,11 +91,28 @@ def train_student(
         texts=texts,
         steps=None if len(encoded.groups) == len(ranked.groups) else steps,
     )
-    counts |= {**encoded.counts(), **prepared.counts}
+    counts |= {**encoded.counts(), **measured}
     if keep is not None:
         counts["best"] = keep.finish(settings.validation.keep)
         counts["alarms"] = list(keep.alarms.values())
     return merge_lora(policy), counts
+
+
+def _groups(
+    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], file: Path | None
+) -> tuple[Any, Any, Mapping[str, int]]:
+    """The pairs' groups that fit into the context, what of them is trained on, and counts."""
+    from plad.pairs import chosen_groups
+    from plad.train.groups import keep_fitting
+
+    prepared = prepare_pairs(ctx, settings, policy, pairs, file)
+    groups = groups_of(settings.objective, policy, prepared.pairs, prepared.references)
+    ranked = keep_fitting(groups, policy, settings.max_length)
+    require_groups(ranked.groups, ranked.counts(), name)
+    if not isinstance(settings.objective, SftObjective):
+        return ranked, ranked, prepared.counts
+    chosen = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
+    return ranked, chosen, prepared.counts
 
 
 def train_and_keep(

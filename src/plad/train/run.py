@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,18 @@ def _resume(folder: Path, depends: Mapping[str, Any], metrics_file: Path, stage:
     return checkpoint
 
 
+def _shaping(
+    settings: TrainSettings, objective: SingleObjective, groups: Sequence[Group], steps: int | None
+) -> dict[str, Any]:
+    """What a checkpoint depends on beside the weights that training started from."""
+    return {
+        **settings.relevant(),
+        "objective": objective.model_dump(mode="json"),
+        "steps": steps,
+        "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),
+    }
+
+
 def _train_in_float32(policy: Policy) -> bool:
     """Whether to compute in bfloat16; trained weights and the optimizer's state are float32 either way."""
     if policy.dtype is not torch.bfloat16:
@@ -169,14 +181,7 @@ def train_policy(
     """
     on_cpu = policy.device.type == "cpu"
     bf16 = _train_in_float32(policy)
-    depends = {
-        **settings.relevant(),
-        **depends,
-        "objective": objective.model_dump(mode="json"),
-        "seed": seed,
-        "steps": steps,
-        "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),
-    }
+    depends = {**_shaping(settings, objective, groups, steps), **depends, "seed": seed}
     resume = _resume(folder, depends, metrics_file, stage)
     latest: dict[str, Any] = {}
 
@@ -202,11 +207,8 @@ def train_policy(
     if resume:
         trainer.go_on(resume)
     meter = PeakMemory(policy.device)
-    try:
-        with no_progress_bars():
-            result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    finally:
-        progress.close()
+    with closing(progress), no_progress_bars():
+        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     policy.model.eval()
     torch.nn.Module.to(policy.model, policy.dtype)
     return {
