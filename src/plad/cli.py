@@ -68,12 +68,18 @@ def run(
             help="Redo this stage and all that depends on it; recorded answers are kept.",
         ),
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reuse", metavar="RUN", help="Take over what this run finished with the same settings; may be repeated."
+        ),
+    ] = None,
     skip_invalid: SkipInvalid = False,
     verify: Verify = None,
 ) -> None:
     """Run all stages; the same command again continues."""
-    extra = [f"data.limit={limit}"] if limit is not None else []
-    _execute(config, [*(overrides or []), *extra], to=to, clean=clean, skip_invalid=skip_invalid, verify=verify)
+    changes = [*(overrides or []), *([f"data.limit={limit}"] if limit is not None else [])]
+    _execute(config, changes, to=to, clean=clean, donors=reuse or (), skip_invalid=skip_invalid, verify=verify)
 
 
 def _stage_command(stage: str, text: str) -> None:
@@ -130,9 +136,11 @@ def _execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: 
     with guard(resume=resume_command()) as guarded:
         from plad import pipeline
         from plad.config_file import load_config, write_config
-        from plad.rundir import open_run
+        from plad.rundir import open_run, read_manifest
 
         config = load_config(path, overrides)
+        for donor in stages.get("donors", ()):
+            read_manifest(donor)  # a wrong path is said at once
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
             page = opened / "report/index.html"

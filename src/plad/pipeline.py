@@ -265,6 +265,10 @@ def run(
     run_dir.set_versions(versions())
     run_dir.set_ledger(config.generate.ledger)
     _check_functions(ctx, _wanted(to, only))
+    if donors:
+        from plad.reuse import adopt_answers
+
+        log.info("%d answers are taken from other runs", adopt_answers(run_dir, donors))
     for stage in _wanted(to, only):
         depends = inputs(ctx, stage)
         if stage == "baselines" and reopen_for_methods(run_dir, depends):

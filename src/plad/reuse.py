@@ -14,7 +14,7 @@ from typing import Any
 
 from plad.errors import RunDirError
 from plad.policy.fingerprint import MADE_FROM
-from plad.rundir import OUTPUTS, RunDir, fingerprint, is_complete, read_manifest
+from plad.rundir import OUTPUTS, RunDir, fingerprint, is_complete, ledger_of, read_manifest
 
 
 def adopt(run: RunDir, stage: str, inputs: Mapping[str, Any], donors: Sequence[Path]) -> Path | None:
@@ -64,6 +64,25 @@ def adopt_fine_tuned(run: RunDir, role: str, signature: str, donors: Sequence[Pa
             _copy_metrics(donor, run, lambda row: row["stage"] == folder)
             return donor
     return None
+
+
+def adopt_answers(run: RunDir, donors: Sequence[Path]) -> int:
+    """Copy the answers of other runs into this run's ledger; returns their number.
+
+    Those that share it are passed over, as is a folder that is no run.
+
+    Raises:
+        RunDirError: a ledger can't be read.
+    """
+    from plad.generate.ledger import Ledger
+
+    taken = 0
+    for donor in donors:
+        ledger = ledger_of(donor, read_manifest(donor)) if _stages(donor) else run.ledger
+        if ledger.is_file() and ledger.resolve() != run.ledger.resolve():
+            with Ledger(run.ledger) as own:
+                taken += own.take_over(ledger)
+    return taken
 
 
 def _stages(donor: Path) -> dict[str, Any]:

@@ -112,6 +112,21 @@ def test_settings_that_shape_nothing_may_change(finished: Path) -> None:
     assert printed.count("done before") == len(STAGES)
 
 
+def test_another_run_gives_what_it_made_with_the_same_settings(finished: Path, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", finished / "config.yaml"
+    printed = plad("run", config, f"run.dir={run}", "distill.objective.beta=0.5", "--reuse", finished / "run")
+    for stage in ("data", "sft", "generate", "pair"):
+        assert f"{stage}: taken from" in printed
+    assert "distill: started" in printed
+    made = [s for s in json.loads(plad("ledger", run, "--json"))["systems"] if s["system"] == "student_sft"]
+    assert made == [
+        s for s in json.loads(plad("ledger", finished / "run", "--json"))["systems"] if s["system"] == "student_sft"
+    ]
+    other = tmp_path / "none"
+    assert "not a run directory" in plad("run", config, f"run.dir={run}", "--reuse", other, code=2)
+    assert not other.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "shown", "stage"),
     [

@@ -197,6 +197,21 @@ def test_several_may_make_it_at_the_same_moment(tmp_path: Path) -> None:
             assert ledger.get_many(names) == {name: generation(name) for name in names}
 
 
+def test_answers_of_another_ledger_are_taken_over_once(ledger: Ledger, tmp_path: Path) -> None:
+    own = put(ledger, "both", text="own")
+    with Ledger(tmp_path / "other.sqlite", run="r1") as other:
+        put(other, "both", text="other")
+        new = put(other, "new", ask="who?")
+        put(other, "lost", outcome=Outcome.FAILED, text="")
+    assert ledger.take_over(tmp_path / "other.sqlite") == 1
+    assert ledger.get_many(["both", "new", "lost"]) == {"both": own, "new": new}
+    assert ledger.asked(["who?", "ask lost"]) == {"who?": new}
+    assert ledger.counts("r1") == {"teacher": {"ok": 1}}
+    assert ledger.take_over(tmp_path / "other.sqlite") == 0
+    with pytest.raises(RunDirError, match="no generations yet"):
+        ledger.take_over(tmp_path / "none.sqlite")
+
+
 # -- files that are no ledger ---------------------------------------------------------------------------
 
 

@@ -276,6 +276,31 @@ class Ledger:
             self._db.execute("DELETE FROM batches WHERE batch = ?", (batch,))
             self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", keys.items())
 
+    def take_over(self, other: Path) -> int:
+        """Copy the answers of another ledger that this one hasn't got; returns their number.
+
+        They keep the run that got them, so that nothing counts as paid for twice.
+
+        Raises:
+            RunDirError: `other` can't be read.
+        """
+        with Ledger(other, readonly=True):  # says what is wrong with it
+            pass
+        with self._errors():
+            self._db.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
+            try:
+                with self._transaction():
+                    taken = self._db.execute(
+                        f"INSERT OR IGNORE INTO generations ({_PUT}) SELECT {_PUT} FROM other.generations "
+                        "WHERE outcome != 'failed'"
+                    ).rowcount
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO asked SELECT ask, key FROM other.asked JOIN generations USING (key)"
+                    )
+            finally:
+                self._db.execute("DETACH other")
+        return taken
+
     def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
         """The answers recorded under `keys`; missing ones are left out."""
         return self._lookup(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN", keys)
