@@ -55,6 +55,8 @@ def usable_answers(
     chosen = _usable(teacher, rules, watched=True)
     taken = {a.text.strip() for a in teacher} if rules.identical else set()
     rejected = _usable(student, rules, watched=rules.truncated == "both", taken=taken)
+    if not teacher:  # the student's answers meet each other: each that can't is counted once
+        counts.update(f"dropped_{reason}" for _, reason in rejected if reason is not None)
     for (_, why_not_a), (_, why_not_b) in product(chosen, rejected):
         counts["candidates"] += 1
         reason = why_not_a or why_not_b

@@ -3,9 +3,11 @@
     PladError                 exit code 2 unless a subclass says otherwise
     ├── ConfigError           a setting is wrong: unknown key, bad value, conflict
     ├── DataError             a data file or row is wrong; carries every bad row
+    │   └── NoPairsError      every pair was dropped
     ├── RunDirError           a run directory is locked, stale, foreign or damaged
     ├── PolicyError           a model, tokenizer or adapter can't be used as asked
-    ├── TrainingError         training can't go on (non-finite loss, damaged checkpoint)
+    ├── TrainingError         training can't go on (damaged checkpoint, or one of other settings)
+    │   └── DivergedError     the loss or the gradient is not finite
     ├── MissingExtraError     an optional dependency is not installed
     ├── ProviderError         exit code 3: a provider refused (key, quota, unknown model)
     ├── PartialResultError    exit code 4: finished, with more failures than allowed
@@ -47,6 +49,10 @@ class DataError(PladError):
     """A data file or row is wrong."""
 
 
+class NoPairsError(DataError):
+    """Every pair was dropped."""
+
+
 class RunDirError(PladError):
     """A run directory is locked, stale, foreign or damaged."""
 
@@ -57,6 +63,10 @@ class PolicyError(PladError):
 
 class TrainingError(PladError):
     """Training can't go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the gradient is not finite: other settings may help."""
 
 
 class MissingExtraError(PladError):

@@ -115,6 +115,7 @@ def _student_pairs(
     shuffled = list(accepted)
     _stream(seed, prompt.example.id, "pair").shuffle(shuffled)
     pairs: list[Pair] = []
+    counts["rso_unpaired"] += len(shuffled) % 2
     for a, b in zip(shuffled[::2], shuffled[1::2], strict=False):
         counts["candidates"] += 1
         if _score(a) == _score(b):

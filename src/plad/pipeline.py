@@ -20,7 +20,7 @@ from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJu
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
 from plad.stages.baselines import baselines, methods, reopen_for_methods
-from plad.stages.context import Context, teacher_source
+from plad.stages.context import Context, teacher_source, text_files
 from plad.stages.data import data
 from plad.stages.distill import distill
 from plad.stages.evaluate import evaluate
@@ -148,10 +148,10 @@ def _baseline_inputs(ctx: Context) -> dict[str, Any]:
     if not cfg.evaluate.baselines:
         return {"methods": {}}
     return {
-        "settings": {k: v for k, v in cfg.distill.relevant().items() if k != "objective"},
+        "settings": {k: v for k, v in cfg.distill.relevant().items() if k not in ("objective", "rounds")},
         "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
         "validation": _validation_inputs(ctx, cfg.distill.validation),
-        "methods": {m.name: _dump(m.objective) for m in cfg.evaluate.baselines},
+        "methods": {m.name: _dump(m.objective) | text_files(ctx, m.objective) for m in cfg.evaluate.baselines},
     }
 
 
@@ -175,7 +175,7 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
         "generate": lambda: {"generate": cfg.generate.relevant()} | _ready_teacher(ctx),
         "pair": lambda: _pair_inputs(ctx),
         "distill": lambda: {
-            "distill": cfg.distill.relevant(),
+            "distill": cfg.distill.relevant() | text_files(ctx, cfg.distill.objective),
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
             "validation": _validation_inputs(ctx, cfg.distill.validation),
         },

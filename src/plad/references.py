@@ -35,8 +35,9 @@ def choose_references(
 
 
 def _another(pairs: Sequence[Pair], answers: Sequence[Generation]) -> str | None:
-    """The first answer that no pair chooses, else the last one, if there are two."""
+    """The first answer in no pair, else the first that no pair chooses, else the last one of two or more."""
     texts = list(dict.fromkeys(answer.text for answer in answers if answer.outcome is Outcome.OK))
     chosen = {pair.chosen for pair in pairs}
-    free = [text for text in texts if text not in chosen]
+    both = chosen | {pair.rejected for pair in pairs}
+    free = [text for text in texts if text not in both] or [text for text in texts if text not in chosen]
     return free[0] if free else texts[-1] if len(texts) > 1 else None

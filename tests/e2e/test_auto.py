@@ -9,7 +9,13 @@ import pytest
 
 from tests.task import environment, plad_command, write_task
 
-CANDIDATES = [{"type": "rank", "sft_weight": 1.0}, {"type": "rank", "sft_epochs": 1}, "sft"]
+CANDIDATES = [
+    {"type": "rank", "sft_weight": 1.0},
+    {"type": "rank", "sft_epochs": 1},
+    {"type": "margin"},
+    {"type": "margin", "length_normalization": "sum", "anchor_weight": 1.0},  # needs one measurement more
+    "sft",
+]
 
 
 def plad(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -32,7 +38,13 @@ def manifest(config: Path) -> dict[str, Any]:
 def test_every_candidate_is_trained_and_the_best_is_kept(manifest: dict[str, Any]) -> None:
     counts = manifest["stages"]["distill"]["counts"]
     names = [c["name"] for c in counts["candidates"]]
-    assert names == ["rank sft_weight=1", "rank sft_epochs=1", "sft"]
+    assert names == [
+        "rank sft_weight=1",
+        "rank sft_epochs=1",
+        "margin",
+        "margin length_normalization=sum anchor_weight=1",
+        "sft",
+    ]
     rates = {c["name"]: (c["validation"].get("win_rate", 0.0), c["validation"]["rougeL"]) for c in counts["candidates"]}
     assert rates[counts["chosen"]] == max(rates.values())
 
@@ -56,8 +68,11 @@ def test_the_teachers_checkpoint_is_the_one_with_the_best_validation(manifest: d
 
 def test_the_report_shows_what_the_others_reached(manifest: dict[str, Any], config: Path) -> None:
     page = (config.parent / "run/report/report.md").read_text()
-    assert "rank sft_weight=1" in page.replace("\\", "")
     assert "Candidates" in page
+    for candidate in manifest["stages"]["distill"]["counts"]["candidates"]:
+        starts = (f"| {candidate['name']} |", f"| {candidate['name']} (kept)")
+        (row,) = [r for r in page.replace("\\", "").splitlines() if r.startswith(starts)]
+        assert f"{100 * candidate['validation']['rougeL']:.1f}" in row
 
 
 def test_candidates_that_are_trained_are_not_trained_again(config: Path, tmp_path: Path) -> None:

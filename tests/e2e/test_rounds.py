@@ -89,6 +89,7 @@ def test_every_round_meets_the_same_answers_of_the_teacher_with_new_ones_of_the_
         "student_round_1": 12 + 3,
         "student_round_2": 12 + 3,
         "student_round_3": 3,
+        "watched": 3 * 3,
     }
 
 
@@ -161,6 +162,18 @@ def test_a_student_that_was_saved_but_not_yet_recorded_is_not_trained_again(
     go(paired, tmp_path, "distill.rounds=3")  # more rounds continue those that were made
     assert trained == ["distill/round_3"]
     assert same_students(tmp_path / "run", three[0])
+
+
+def test_pairs_of_a_file_stand_in_every_round(tmp_path: Path) -> None:
+    own = {"prompt": "Say it.", "chosen": "so", "rejected": "no"}
+    (tmp_path / "more.jsonl").write_text(json.dumps(own) + "\n")
+    config = write_task(tmp_path, pairs__file={"path": "more.jsonl"}, distill__rounds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        script(patch, RISING)
+        run = run_here(config, to="distill")
+    for file in ("pairs.parquet", "rounds/2/pairs.parquet"):
+        assert [p.chosen for p in read_pairs_parquet(run / file) if p.chosen_source == "file"] == ["so"]
+    assert counts(run)["kept_round"] == 2
 
 
 def test_two_rounds_as_they_go_stand_in_the_report(paired: Path, tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_an_unchanged_order_counts_from_the_third_validation_on() -> None:
     assert alarms([START, still, {**START, "accuracy": 0.23}]) == {}
 
 
+def test_an_order_that_gets_worse_is_no_unchanged_one_and_a_full_one_cannot_rise() -> None:
+    worse = {**START, "accuracy": 0.1}
+    (sign,) = alarms([START, worse, worse])
+    assert sign == "the order of the pairs gets worse"
+    full = {**START, "accuracy": 0.99}
+    assert alarms([full, full, full]) == {}
+
+
+def test_a_student_that_said_nothing_at_first_does_not_drift() -> None:
+    assert alarms([{**START, "words": 0.0}, {**START, "words": 0.7, "accuracy": 0.4}]) == {}
+
+
 def test_figures_that_were_not_measured_raise_nothing() -> None:
     bare = {"words": 10.0, "ended": 1.0}
     assert alarms([bare, bare, bare]) == {}

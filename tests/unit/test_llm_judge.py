@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from plad.config import BudgetSection
 from plad.config import LlmJudge as LlmSection
-from plad.errors import ConfigError, PartialResultError, ProviderError
+from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate import evaluate_systems
+from plad.generate.budget import Budget
 from plad.generate.ledger import Ledger
 from plad.judges import Comparison, PairwiseJudge, ScoringJudge, load_judge
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
@@ -124,6 +126,28 @@ def test_both_orders_are_asked_and_agree(ask_model: Any) -> None:
     assert judge.name == "wise"
     assert isinstance(judge, PairwiseJudge)
     assert not isinstance(judge, ScoringJudge)
+
+
+def test_what_it_spends_is_taken_from_the_budget_of_the_run(tmp_path: Path) -> None:
+    def book() -> Ledger:
+        return Ledger(tmp_path / "l.sqlite", run="r")
+
+    def budget(ledger: Ledger) -> Budget:
+        return Budget.of(BudgetSection(tokens=2000), *ledger.spent("r"))
+
+    def dear(call: Call) -> Response:
+        usage = {"prompt_tokens": 400, "completion_tokens": 20}
+        return answer(json.dumps({"verdict": read(call).labels[0]}), usage=usage)
+
+    with serve(dear) as server:
+        judge = load_judge(section(server, max_new_tokens=100), open_ledger=book, budget=budget)
+        texts = [f"good {i}" for i in range(4)]
+        with pytest.raises(BudgetError, match=r"budget\.tokens"):
+            judge.compare(EXAMPLES, texts, ["bad"] * 4, [()] * 4)  # type: ignore[union-attr]
+        asked = len(server.calls)
+        assert 0 < asked < 8
+        with book() as ledger:
+            assert ledger.spent("r")[1] == 420 * asked
 
 
 def test_a_judge_that_always_takes_the_first_decides_nothing(ask_model: Any) -> None:

@@ -271,6 +271,25 @@ def test_rso_among_the_students_answers_needs_no_teacher() -> None:
     assert all(g.completions == ((7, 8, 2),) * len(g.completions) for g in groups)
 
 
+def test_every_answer_that_rso_leaves_out_among_the_students_is_counted() -> None:
+    rules = {"select": {"type": "rso", "beta": 100.0, "keep": 4, "opponent": "student"}, "real_share": 0.0}
+    answers = [said(f"s{i}", i) for i in range(3)]
+    answers += [said("cut", 3, outcome=Outcome.TRUNCATED), said("", 4, outcome=Outcome.EMPTY), said("s0", 5)]
+    pairs, counts = scored([said("t")], answers, Scorer(s0=0.0, s1=2.0, s2=1.0), drop={"truncated": "both"}, **rules)
+    assert len(pairs) == 1
+    assert counts == {
+        "dropped_truncated": 1,
+        "dropped_empty": 1,
+        "dropped_repeated": 1,
+        "rso_usable": 3,
+        "rso_judged": 3,
+        "rso_accepted": 3,
+        "rso_unpaired": 1,
+        "candidates": 1,
+        "pairs": 1,
+    }
+
+
 def test_rso_draws_for_each_prompt_alone() -> None:
     section = PairsSection(
         scorer=VerifiableJudge(),

@@ -28,6 +28,12 @@ def test_without_a_target_it_is_an_answer_that_no_pair_chooses() -> None:
         assert choose_references(pairs, {"a": blank}, {"a": said("t0", "t1", "t2")}) == ({"a": "t0"}, pairs)
 
 
+def test_an_answer_in_no_pair_comes_before_one_that_a_scorer_swapped() -> None:
+    pairs = [pair("a#0-0", "s", "t0"), pair("a#1-1", "t1", "s2")]
+    assert choose_references(pairs, {}, {"a": said("t0", "t1", "t2")}) == ({"a": "t2"}, pairs)
+    assert choose_references(pairs[:1], {}, {"a": said("t0", "t1")}) == ({"a": "t1"}, pairs[:1])
+
+
 def test_where_every_answer_is_chosen_the_last_one_is_the_reference_and_no_candidate() -> None:
     pairs = [pair("a#0-0", "t0", "s"), pair("a#1-0", "t1", "s"), pair("a#0-1", "t0", "t1")]
     assert choose_references(pairs, {}, {"a": said("t0", "t1")}) == ({"a": "t1"}, pairs[:1])

@@ -231,6 +231,8 @@ class Config(Section):
         for i, judge in enumerate(self.evaluate.judges):
             if isinstance(judge, Endpoint):
                 yield f"evaluate.judges.{i}", judge
+        if isinstance(self.pairs.scorer, Endpoint):
+            yield "pairs.scorer", self.pairs.scorer
 
     @property
     def student_samples(self) -> int:

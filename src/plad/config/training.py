@@ -92,3 +92,7 @@ class DistillSection(TrainSettings):
         description="Most rounds. Before each but the first the student is sampled again and meets the same answers of "
         "the teacher; they end where the teacher is no longer favoured or the validation win rate no longer rises.",
     )
+
+    def relevant(self) -> dict[str, Any]:
+        """The settings that shape what is learnt, beside validation, which depends on more than its section."""
+        return {name: value for name, value in super().relevant().items() if name != "validation"}

@@ -116,6 +116,7 @@ def compare_scores(
 
 
 OpenLedger = Callable[[], AbstractContextManager[Any]]
+BudgetOf = Callable[[Any], Any]
 
 
 def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> ScoringJudge:
@@ -146,12 +147,18 @@ def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> Sco
 
 
 def load_judge(
-    section: JudgeSection, *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
+    section: JudgeSection,
+    *,
+    stemmer: bool = False,
+    open_ledger: OpenLedger | None = None,
+    budget: BudgetOf | None = None,
+    seed: int = 0,
 ) -> Judge:
     """The judge of either kind that a config section names; see `load_scoring_judge`.
 
     Args:
         open_ledger: opens the ledger of an LLM judge's replies; without it they are forgotten.
+        budget: what an LLM judge may spend, by what its ledger says is spent; without it there is no limit.
         seed: of the run.
 
     Raises:
@@ -162,16 +169,14 @@ def load_judge(
     from plad.generate.ledger import Ledger
     from plad.judges.llm import LlmJudge
 
-    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed)
+    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), budget=budget, seed=seed)
 
 
-def load_judges(
-    sections: Sequence[JudgeSection], *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
-) -> list[Judge]:
-    """All judges of a config, with different names."""
+def load_judges(sections: Sequence[JudgeSection], **options: Any) -> list[Judge]:
+    """All judges of a config, with different names; `options` are those of `load_judge`."""
     judges: list[Judge] = []
     for section in sections:
-        judge = load_judge(section, stemmer=stemmer, open_ledger=open_ledger, seed=seed)
+        judge = load_judge(section, **options)
         taken = {j.name for j in judges}
         if judge.name in taken:
             judge.name = next(f"{judge.name}-{i}" for i in range(2, 100) if f"{judge.name}-{i}" not in taken)

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from plad.config import LlmJudge as LlmSection
 from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PartialResultError
+from plad.generate.budget import Budget
 from plad.generate.engine import Sampling, answer
 from plad.generate.ledger import Ledger, request_key
 from plad.generate.limits import Clock, RealClock
@@ -46,6 +48,7 @@ class LlmJudge:
 
     Args:
         open_ledger: opens the ledger that questions and replies go through: what it holds is not asked again.
+        budget: what may be spent, by what the ledger says is spent; None for no limit.
         seed: of the run; it salts the labels.
 
     Raises:
@@ -58,13 +61,14 @@ class LlmJudge:
         section: LlmSection,
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
+        budget: Callable[[Ledger], Budget] | None = None,
         seed: int = 0,
         clock: Clock | None = None,
     ) -> None:
         require_client()
         api_key(section)
         self.name = section.model.rpartition("/")[2]
-        self._section, self._open_ledger, self._seed = section, open_ledger, seed
+        self._section, self._open_ledger, self._budget, self._seed = section, open_ledger, budget, seed
         self._rubric = section.rubric or RUBRICS[section.task]
         body = {**_FORMATS[section.response_format], **section.body}
         engine = OpenAIEngine(**{name: getattr(section, name) for name in _ENDPOINT}, body=body)
@@ -83,6 +87,7 @@ class LlmJudge:
         Raises:
             PartialResultError: more comparisons are unjudged than `max_unjudged` allows.
             ProviderError: the provider refuses the key, the model or the credit, or doesn't answer.
+            BudgetError: one more question could pass the budget.
             Interrupted: stopped; all replies so far are recorded.
         """
         rows = list(zip(examples, map(self._cut, ours), map(self._cut, theirs), strict=True))
@@ -146,11 +151,12 @@ class LlmJudge:
             return {}
         sampling = Sampling(self._section.temperature, self._section.max_new_tokens)
         with self._open_ledger() as ledger, track(f"judge {self.name}", len(asked), "verdicts") as progress:
+            engine = self._engine if self._budget is None else replace(self._engine, budget=self._budget(ledger))
             given = answer(
-                self._engine,
+                engine,
                 list(asked.values()),
                 system=f"judge {self.name}",
-                weights=request_key(self._engine.spec()),
+                weights=request_key(engine.spec()),
                 sampling=sampling,
                 seed=self._seed,
                 ledger=ledger,

@@ -241,7 +241,6 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Keep transformers' own progress bars off inside the block."""
-    """Loads and saves inside the block draw no progress bars."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

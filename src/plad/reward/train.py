@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from plad.config.reward import RewardTraining
 from plad.data.preferences import Preference
-from plad.errors import DataError, MissingExtraError, PolicyError, TrainingError
+from plad.errors import DataError, DivergedError, MissingExtraError, PolicyError, TrainingError
 from plad.judges.encode import CONFIG_KEY, RewardInput, choose_input
 from plad.judges.models import longest_input
 from plad.policy.device import choose_device, choose_dtype
@@ -103,7 +103,7 @@ class _Trainer(WholeCheckpoints, RewardTrainer):  # type: ignore[misc]
         result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = float((result[0] if return_outputs else result).detach())
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is {loss}",
                 where=f"step {self.state.global_step + 1}",
                 fix="lower learning_rate or max_grad_norm\nthe same command resumes from the last checkpoint",

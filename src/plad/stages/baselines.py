@@ -9,7 +9,7 @@ from typing import Any
 
 from plad.config import Baseline, Config
 from plad.rundir import STAGES, RunDir
-from plad.stages.context import Context, fine_tuned
+from plad.stages.context import Context, fine_tuned, text_files
 from plad.stages.generate import recorded_on_distill
 from plad.stages.student import train_and_keep
 
@@ -47,7 +47,7 @@ def baselines(ctx: Context) -> dict[str, Any]:
             continue
         settings = cfg.distill.model_copy(update={"objective": method.objective})
         counts[method.name] = train_and_keep(
-            replace(ctx, depends=shared),
+            replace(ctx, depends=shared | text_files(ctx, method.objective)),
             f"baselines/{method.name}",
             settings,
             lambda: fine_tuned(ctx, "student"),

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, FileEngine, LlmJudge, ModelSection, OpenAIEngine, VerifiableJudge
+from plad.config import (
+    AutoObjective,
+    Config,
+    FileEngine,
+    LlmJudge,
+    MiniLlmObjective,
+    ModelSection,
+    Objective,
+    OpenAIEngine,
+    VerifiableJudge,
+)
 from plad.paths import locate
 from plad.records import Example
 from plad.rundir import RunDir, fingerprint, verify_dir
@@ -88,6 +98,15 @@ def weights(ctx: Context, system: str) -> str:
     between = f"checkpoints/rounds/{system}" if system.startswith("student_round_") else f"baselines/{system}"
     place = places.get(system, between)
     return folder_fingerprint(ctx.run / place)
+
+
+def text_files(ctx: Context, objective: Objective) -> dict[str, Any]:
+    """What the files hold that an objective reads, as something that the student depends on."""
+    from plad.data.sources import source_fingerprint
+
+    each = objective.candidates if isinstance(objective, AutoObjective) else (objective,)
+    files = [o.pretraining for o in each if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    return {"texts": {file: source_fingerprint(file, ctx.base) for file in files}} if files else {}
 
 
 def teacher_source(ctx: Context) -> dict[str, Any]:

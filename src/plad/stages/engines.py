@@ -18,10 +18,12 @@ def open_ledger(ctx: Context) -> Any:
 
 
 def judge_options(ctx: Context) -> dict[str, Any]:
-    """What `load_judge` needs beside a section: replies of an LLM judge go through the run's ledger."""
+    """What `load_judge` needs beside a section: replies of an LLM judge go through the run's ledger and are paid from
+    the run's budget."""
     return {
         "stemmer": ctx.config.evaluate.stemmer,
         "open_ledger": lambda: open_ledger(ctx),
+        "budget": lambda ledger: budget_of(ctx, ledger),
         "seed": ctx.config.run.seed,
     }
 
@@ -105,10 +107,10 @@ def _teacher(ctx: Context, budget: Any) -> Any:
 
 
 def missing_answers(engine: Any, rows: list[Example]) -> str | None:
-    """Why an engine can't answer the test rows: a file that lacks some. None where it can try."""
+    """Why an engine can't answer some prompts: a file that lacks them. None where it can try."""
     lacking = getattr(engine, "lacking", None)
     n = lacking(rows) if lacking is not None else 0
-    return f"{n:,} of {len(rows):,} test rows have no answer in {engine.name}" if n else None
+    return f"{n:,} of {len(rows):,} prompts have no answer in {engine.name}" if n else None
 
 
 def fill(ctx: Context, engine: Any, rows: Any, total: int, system: str, sampling: Any, ledger: Any) -> dict[str, int]:

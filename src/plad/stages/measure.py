@@ -104,7 +104,10 @@ def _references(
             fix="generate.samples: 2 gives each prompt a second answer of the teacher\nor give targets in data.train",
         )
     if len(kept) < len(pairs):
-        log.warning("%d of %d pairs are left out: their prompts have no reference", len(pairs) - len(kept), len(pairs))
+        log.warning(
+            "%d of %d pairs are left out: their prompts have no other text to be the reference, or they hold it",
+            *(len(pairs) - len(kept), len(pairs)),
+        )
     return references, kept
 
 
@@ -128,7 +131,8 @@ def _measured(
     known = measured_with(file)
     missing = {name: key for name, key in wanted.items() if known.get(name) != key}
     fitting = {group.id for group in groups}
-    pairs = [pair for pair in pairs if pair.id.rpartition("#")[0] in fitting]
+    stored = {pair.id: pair for pair in read_pairs_parquet(file)}  # with what was measured for other objectives since
+    pairs = [stored[pair.id] for pair in pairs if pair.id.rpartition("#")[0] in fitting]
     if not missing:
         log.info("%s: measured before, kept with the pairs", " and ".join(wanted))
         return pairs
@@ -138,7 +142,7 @@ def _measured(
         others = {name: value for name, value in pair.values.items() if name not in missing}
         return replace(pair, values=others | found.get(pair.id, {}))
 
-    write_pairs_parquet(file, [updated(pair) for pair in read_pairs_parquet(file)], measured_with=known | missing)
+    write_pairs_parquet(file, [updated(pair) for pair in stored.values()], measured_with=known | missing)
     return [updated(pair) for pair in pairs]
 
 

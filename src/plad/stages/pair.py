@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plad.errors import DataError
+from plad.errors import DataError, NoPairsError
 from plad.records import Generation, Pair
 from plad.stages.context import Context
 from plad.stages.generate import recorded_on_distill
@@ -14,12 +14,29 @@ log = logging.getLogger("plad")
 Answers = Mapping[str, Sequence[Generation]]
 
 
-def paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs of answers to the distillation prompts by the config's rules, and counts.
+def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+    """Pairs of answers to the distillation prompts by the config's rules, then those of `pairs.file`; and counts.
 
     Raises:
-        DataError: no pair is left.
+        NoPairsError: no pair is left.
     """
+    pairs, counts = _paired(ctx, teacher, student)
+    if ctx.config.pairs.file is not None:
+        added, more = imported(ctx)
+        pairs, counts = [*pairs, *added], {**counts, **more}
+    if not pairs:
+        reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
+        raise NoPairsError(
+            f"none of {counts['candidates']} pairs is left: {reasons}",
+            where="pairs.drop",
+            fix="truncated: raise generate.max_new_tokens, or train longer (sft.epochs) so that answers end\n"
+            "identical or empty: use another student or a higher generate.temperature\n"
+            "plad show RUN generations shows the answers",
+        )
+    return pairs, counts
+
+
+def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     from plad.judges import load_judge
     from plad.pairs import build_pairs
     from plad.stages.engines import judge_options
@@ -32,15 +49,6 @@ def paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair]
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
         _say(counts, scorer.name if scorer is not None else "")
-    if not pairs:
-        reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
-        raise DataError(
-            f"none of {counts['candidates']} pairs is left: {reasons}",
-            where="pairs.drop",
-            fix="truncated: raise generate.max_new_tokens, or train longer (sft.epochs) so that answers end\n"
-            "identical or empty: use another student or a higher generate.temperature\n"
-            "plad show RUN generations shows the answers",
-        )
     return pairs, counts
 
 
@@ -67,14 +75,11 @@ def pair(ctx: Context) -> dict[str, Any]:
     from plad.data.formats import write_pairs_parquet
 
     cfg = ctx.config
-    pairs, counts = paired(
+    pairs, counts = all_pairs(
         ctx,
         recorded_on_distill(ctx, "teacher", cfg.generate.samples),
         recorded_on_distill(ctx, "student_sft", cfg.student_samples),
     )
-    if cfg.pairs.file is not None:
-        added, more = imported(ctx)
-        pairs, counts = [*pairs, *added], {**counts, **more}
     write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
     return counts
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from plad.config import AutoObjective, DistillSection, PairObjective
-from plad.errors import DataError
+from plad.errors import NoPairsError
 from plad.records import ANSWERED, Example, Pair
 from plad.rundir import atomic_dir, fingerprint, write_json
 from plad.stages.auto import distilled, figures, labels
 from plad.stages.context import Context, fine_tuned, weights
-from plad.stages.engines import answered, engine_for, fill, missing_answers, open_ledger
+from plad.stages.engines import answered, engine_for, fill, judge_options, missing_answers, open_ledger
 from plad.stages.generate import recorded_on_distill
 from plad.stages.made import made_before, sign
-from plad.stages.pair import paired
+from plad.stages.pair import all_pairs
 from plad.stages.validate import figures_of
 
 log = logging.getLogger("plad")
@@ -67,9 +67,7 @@ def in_rounds(ctx: Context, settings: DistillSection, pairs: Sequence[Pair], fil
         if n > 1:
             try:
                 pairs, file = loop.new_pairs(n)
-            except DataError as e:
-                if e.where != "pairs.drop":
-                    raise
+            except NoPairsError:
                 reason = "no pair is left"
                 break
         trained.append(loop.trained(n, own, pairs, file))
@@ -238,6 +236,7 @@ class _Loop:
 
     def _teacher_against(self, n: int) -> dict[str, Any]:
         """The teacher's win rate against a round's student, by the first judge."""
+        from plad.evaluate.quick import RESAMPLES
         from plad.evaluate.winrate import judge_pairs
         from plad.judges import load_judge
 
@@ -251,15 +250,15 @@ class _Loop:
             if {teacher[row.id][0].outcome, student[row.id][0].outcome} <= ANSWERED
         ]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
-        judge = load_judge(self.ctx.judge_sections()[0], stemmer=cfg.evaluate.stemmer)
-        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=cfg.evaluate.bootstrap, seed=cfg.run.seed)
+        judge = load_judge(self.ctx.judge_sections()[0], **judge_options(self.ctx))
+        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=RESAMPLES, seed=cfg.run.seed)
         return rates[judge.name]
 
     def new_pairs(self, n: int) -> tuple[list[Pair], Path]:
         """Pairs of the teacher's answers, which are known, and new ones of the student after the round before.
 
         Raises:
-            DataError: no pair is left.
+            NoPairsError: no pair is left.
         """
         from plad.data.formats import read_pairs_parquet, write_pairs_parquet
 
@@ -268,7 +267,7 @@ class _Loop:
         def make() -> dict[str, Any]:
             cfg, name = self.ctx.config, f"student_round_{n - 1}"
             student = self._of_student(n - 1, self.ctx.examples("distill"), cfg.student_samples)
-            pairs, counts = paired(self.ctx, recorded_on_distill(self.ctx, "teacher", cfg.generate.samples), student)
+            pairs, counts = all_pairs(self.ctx, recorded_on_distill(self.ctx, "teacher", cfg.generate.samples), student)
             write_pairs_parquet(file, [_renamed(pair, name) for pair in pairs])
             return counts
 

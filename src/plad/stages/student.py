@@ -12,12 +12,10 @@ from plad.stages.context import Context
 from plad.stages.logits import prepare_logits
 from plad.stages.made import made_before, sign
 from plad.stages.measure import groups_of, prepare_pairs
-from plad.stages.validate import keep_best
+from plad.stages.validate import keep_best, watched_groups
 from plad.train.prepare import require_groups, trainable
 
 log = logging.getLogger("plad")
-
-PROBE_PAIRS = 16  # prompts on whose pairs log-probabilities are watched while training
 
 
 def train_student(
@@ -55,6 +53,7 @@ def train_student(
     if on_pairs and objective.sft_epochs:
         policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
     ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file)
+    watched = watched_groups(ctx, settings, policy)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
     steps = planned_steps(settings, len(ranked.groups))
@@ -64,7 +63,6 @@ def train_student(
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
         counts["cached_texts"] = list(found.cached)
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
-    watched = ranked.groups[:PROBE_PAIRS]
     keep = keep_best(
         ctx,
         name,
@@ -127,7 +125,8 @@ def train_and_keep(
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
     from plad.policy.load import save_policy
 
-    depends = fingerprint([ctx.depends, settings.model_dump(mode="json"), [p.id for p in pairs]])
+    own = {k: v for k, v in settings.relevant().items() if k != "rounds"}
+    depends = fingerprint([ctx.depends, own, [p.id for p in pairs]])
     counts = made_before(folder, depends)
     if counts is not None:
         log.info("%s: trained before", name)

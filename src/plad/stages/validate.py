@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config import ValidationSection
+from plad.config import DistillSection, ValidationSection
+from plad.records import Pair
 from plad.stages.context import Context
 
 log = logging.getLogger("plad")
+
+WATCHED = 16  # validation prompts whose texts' log-probabilities are watched while training
 
 
 def keep_best(
@@ -47,6 +50,43 @@ def keep_best(
         warn=lambda sentence: log.warning("%s: %s", stage, sentence),
         before=lambda: _validations(run / "metrics.jsonl", stage),
     )
+
+
+def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[Any]:
+    """A few validation prompts, each with its target and what the policy answers now; none where nothing validates.
+
+    While the policy is trained, log-probabilities and order of these two texts show what happens to prompts that it is
+    not trained on.
+    """
+    from plad.generate.engine import Sampling, answer
+    from plad.generate.local import Transformers
+    from plad.pairs import pair_groups
+    from plad.stages.engines import open_ledger
+    from plad.train.groups import keep_fitting
+    from plad.train.measure import weights_digest
+
+    cfg = ctx.config
+    rows = [row for row in ctx.examples("validation") if (row.target or "").strip()][:WATCHED]
+    if not settings.validation.evaluations or not rows:
+        return []
+    weights = weights_digest(policy.model)
+    sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens)
+    with open_ledger(ctx) as ledger:
+        answers = answer(
+            Transformers(policy, weights, cfg.generate.slots),
+            rows,
+            system="watched",
+            weights=weights,
+            sampling=sampling,
+            seed=cfg.run.seed,
+            ledger=ledger,
+        )
+    pairs = [
+        Pair(f"{row.id}#0-0", row.prompt, row.target or "", own.text, "target", "watched", own.token_ids)
+        for row, own in zip(rows, answers, strict=True)
+        if own.text.strip() not in ("", (row.target or "").strip())
+    ]
+    return keep_fitting(pair_groups(pairs, policy.prompt), policy, settings.max_length).groups
 
 
 def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:

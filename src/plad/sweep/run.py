@@ -13,7 +13,7 @@ from plad import pipeline
 from plad.config import Config, ReferenceJudge, SweepSection
 from plad.config_file import write_config
 from plad.data.prepare import check
-from plad.errors import ConfigError, DataError, PladError, RunDirError, TrainingError
+from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError
 from plad.lock import acquire
 from plad.problems import join
 from plad.rundir import STAGES, RunDir, atomic_file, check_place, differences, open_run, write_json
@@ -235,7 +235,7 @@ def _own_fault(error: PladError, folder: Path) -> bool:
     answered = (folder / "manifest.json").is_file() and "generate" in json.loads(
         (folder / "manifest.json").read_text(encoding="utf-8")
     )["stages"]
-    return isinstance(error, TrainingError) or (isinstance(error, DataError) and answered)
+    return isinstance(error, DivergedError) or (isinstance(error, DataError) and answered)
 
 
 def _finish(study: Any, trial: Any, figures: Mapping[str, Any], value: float) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 FELL = 0.2  # nats a token by which a log-probability must fall to count
 DRIFT = 1.6  # factor by which the mean number of words may change
 ENDING = 0.15  # share of answers that may stop ending by themselves
-ORDER = 0.02  # share of pairs that must change their order before half of the training is over
+ORDER = 0.02  # share of pairs that must come into order, or may leave it
 CHECKED = 3  # validations, the one before training included, after which an unchanged order counts
 
 _ADVICE = {
     "both log-probabilities fall": "raise distill.objective.sft_weight or anchor_weight, or lower the learning rate",
     "the order of the pairs does not change": "raise distill.learning_rate or epochs, or sample a weaker student",
+    "the order of the pairs gets worse": "lower distill.learning_rate; plad show RUN pairs shows what it learns from",
     "answers get shorter": "lower distill.objective.beta, raise sft_weight, or use length_normalization: sum",
     "answers get longer": "lower distill.objective.beta, raise sft_weight, or use length_normalization: mean",
     "answers stop ending": "keep pairs.drop.truncated: both, raise sft_weight, or set rejected_end: false",
@@ -38,18 +39,16 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             f"chosen {first['chosen_logp']:.2f} -> {last['chosen_logp']:.2f}, "
             f"rejected {first['rejected_logp']:.2f} -> {last['rejected_logp']:.2f} nats a token"
         )
-    if (
-        len(history) >= CHECKED
-        and "accuracy" in first
-        and first["accuracy"] < 1
-        and _change(history, "accuracy") < ORDER
-    ):
-        found["the order of the pairs does not change"] = (
-            f"{first['accuracy']:.0%} of the watched pairs were in order before, {last['accuracy']:.0%} are now"
-        )
+    if len(history) >= CHECKED and first.get("accuracy", 1.0) < 1 - ORDER:
+        change = _change(history, "accuracy")
+        sign = "the order of the pairs gets worse" if change < -ORDER else "the order of the pairs does not change"
+        if change < ORDER:
+            found[sign] = (
+                f"{first['accuracy']:.0%} of the watched pairs were in order before, {last['accuracy']:.0%} are now"
+            )
     if first["words"] and last["words"] < first["words"] / DRIFT:
         found["answers get shorter"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
-    if last["words"] > first["words"] * DRIFT:
+    if first["words"] and last["words"] > first["words"] * DRIFT:
         found["answers get longer"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
     if _change(history, "ended") < -ENDING:
         found["answers stop ending"] = f"{first['ended']:.0%} -> {last['ended']:.0%} end by themselves"

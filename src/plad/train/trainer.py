@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from plad.errors import TrainingError
+from plad.errors import DivergedError
 from plad.objectives.objective import Objective
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
@@ -160,7 +160,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         self.emit({"step": step, "skipped": f"non-finite {kind}", "rows": rows})
         model.zero_grad(set_to_none=True)  # AdamW leaves parameters without a gradient untouched
         if self._skipped >= MAX_SKIPPED:
-            raise TrainingError(
+            raise DivergedError(
                 f"non-finite {kind} in {self._skipped} steps in a row, last in rows {', '.join(rows[:8])}",
                 where=f"step {step}",
                 fix="lower learning_rate or max_grad_norm\nlook at those rows\n"
