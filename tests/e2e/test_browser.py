@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +12,7 @@ from plad.records import Example
 from plad.report.compare import write_comparison
 from plad.report.page import render_report
 from tests.browser import browser
+from tests.full_run import write_full_run
 from tests.nasty import NASTY
 from tests.report_run import write_run
 
@@ -39,6 +41,16 @@ def chromium() -> Iterator[Browser]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("browser") / "run"
     write_run(path, EXAMPLES, {"teacher": ["x"] * 8, "student_sft": BEFORE, "student": AFTER, "seqkd": BEFORE})
+    render_report(path)
+    return path / "report/index.html"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with every part there is."""
+    path = tmp_path_factory.mktemp("full") / "run"
+    answers = {"teacher": [e.references[1] for e in EXAMPLES], "student_sft": BEFORE, "student": AFTER}
+    write_full_run(path, EXAMPLES, {**answers, "seqkd": BEFORE[::-1], "f_distill-js": AFTER[::-1]})
     render_report(path)
     return path / "report/index.html"
 
@@ -73,7 +85,8 @@ class Opened:
     """A page with everything it did that it should not."""
 
     def __init__(self, chromium: Browser, file: Path, *, width: int = 1400, scheme: str = "light") -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        look: Any = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
+        self.context = chromium.new_context(**look)
         self.page: Page = self.context.new_page()
         self.troubles: list[str] = []
         self.page.on("console", lambda m: self.troubles.append(f"{m.type}: {m.text}"))
@@ -186,9 +199,9 @@ def test_sorting_by_margin_and_by_length(opened: Opened) -> None:
     assert "SFT student ahead (" in page.inner_text("#filter")
 
 
-def serious(page: Page) -> list[tuple[str, str]]:
-    """What axe finds serious or critical: the rule, and the first element that breaks it."""
-    found = Axe().run(page).response["violations"]
+def serious(page: Page, part: str | None = None) -> list[tuple[str, str]]:
+    """What axe finds serious or critical, in the whole page or a part: the rule, and the first that breaks it."""
+    found = Axe().run(page, context=part).response["violations"]
     return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
 
 
@@ -219,14 +232,31 @@ def test_differences_are_marked_word_by_word(opened: Opened) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_layout_holds_and_nothing_keeps_a_reader_out(chromium: Browser, file: Path, width: int, scheme: str) -> None:
-    with Opened(chromium, file, width=width, scheme=scheme) as found:
+def test_layout_holds_and_nothing_keeps_a_reader_out(chromium: Browser, full: Path, width: int, scheme: str) -> None:
+    with Opened(chromium, full, width=width, scheme=scheme) as found:
         page = found.page
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        for mode in ("points", "changes"):
-            page.check(f"input[value={mode}]")
-            assert serious(page) == []
+        assert serious(page) == []
+        page.check("input[value=changes]")
+        assert serious(page, "#examples") == []
+        assert found.troubles == []
+
+
+def test_the_verdict_stands_first_and_the_parts_in_their_order(chromium: Browser, full: Path) -> None:
+    with Opened(chromium, full) as found:
+        page = found.page
+        assert page.locator("p").first.get_attribute("class") == "headline"
+        sections = page.locator("main > section").evaluate_all("all => all.map((s) => s.id)")
+        assert sections == ["results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
+        for section in sections:
+            page.click(f"nav a[href='#{section}']")
+            assert page.locator(f"#{section}").is_visible()
+        assert page.locator("#calibration figure").count() == 2
+        assert "likelier one" in page.inner_text("#calibration")
+        assert "26.0 % of 100 comparisons" in page.inner_text("#judges").replace("\u00a0", " ")
+        assert "$0.0123" in page.inner_text("#cost")
+        assert found.requests[0] == full.as_uri()
         assert found.troubles == []
 
 

@@ -153,7 +153,7 @@ def test_the_page_and_its_markdown_hold_the_same_figures(run: Path, page: Page) 
     markdown = (run / "report/report.md").read_text(encoding="utf-8")
     figures = re.compile(r"[+−]?\d+\.\d+")
     assert set(figures.findall(markdown)) - set(figures.findall(page.text)) == set()
-    for title in ("Results on the test set", "From rows to pairs", "Stages", "Settings", "Versions"):
+    for title in ("Results on the test set", "From rows to pairs", "Time and cost by stage", "Settings", "Versions"):
         assert f"## {title}" in markdown
 
 

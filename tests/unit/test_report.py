@@ -8,11 +8,12 @@ import pytest
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
+from plad.report.costs import stages_table
 from plad.report.curves import training_plots
 from plad.report.facts import Facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.markdown import escape, table_text
-from plad.report.run_tables import funnel_table, stages_table
+from plad.report.run_tables import funnel_table
 from plad.report.tables import (
     agreement_table,
     by_length_table,

@@ -26,7 +26,7 @@ def make(path: Path, answers: list[str], examples: list[Example] = EXAMPLES, **c
 
 def page(tmp_path: Path, runs: dict[str, Path]) -> str:
     write_comparison(runs, tmp_path / "out.html")
-    return (tmp_path / "out.html").read_text(encoding="utf-8")
+    return (tmp_path / "out.html").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def test_every_run_is_measured_against_the_first(tmp_path: Path) -> None:

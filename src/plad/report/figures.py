@@ -30,20 +30,33 @@ def win_rate_plots(metrics: Mapping[str, Any]) -> list[Plot]:
     return plots
 
 
-def _draw_rates(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any]]], *, mine: str | None = None) -> None:
+def _draw_rates(
+    axes: Axes,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    mine: str | None = None,
+    axis: str = "% won (dashed: a draw)",
+) -> None:
     axes.axvline(50, color=B, linewidth=1.2, linestyle=(0, (4, 3)))
     dots(axes, rows, 100, mine=mine or system_name(STUDENT))
     highs = [e["high"] * 100 for _, e in rows if e.get("high") is not None]
     axes.set_xlim(0, max(60.0, min(100.0, max(highs, default=100.0) + 5)))
-    axes.set_xlabel("% won (dashed: a draw)")
+    axes.set_xlabel(axis)
 
 
-def rates_plot(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, mine: str) -> Plot | None:
-    """Win rates of anything, `mine` in colour; None where there are none."""
+def rates_plot(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    mine: str,
+    axis: str = "% won (dashed: a draw)",
+) -> Plot | None:
+    """Shares of anything around 50 %, `mine` in colour; None where there are none."""
     rows = _has_value(rows)
     if not rows:
         return None
-    svg = render_svg(name, 0.9 + ROW * len(rows), lambda axes: _draw_rates(axes, rows, mine=mine))
+    svg = render_svg(name, 0.9 + ROW * len(rows), lambda axes: _draw_rates(axes, rows, mine=mine, axis=axis))
     return Plot(title, svg, in_words(rows, 100, " %"))
 
 
@@ -95,7 +108,7 @@ def length_plot(metrics: Mapping[str, Any]) -> Plot | None:
         name_rows(axes, [name for name, _ in rows])
         axes.set_xlim(left=0)
         axes.margins(x=0.08)
-        axes.set_xlabel("words an answer (dot: median, bar: half, line: nine tenths)")
+        axes.set_xlabel("words (dot: median, bar: half, line: 90 %)")
 
     said = "; ".join(
         f"{name}: median {q['p50']:g}, half from {q['p25']:g} to {q['p75']:g}, nine tenths from {q['p5']:g} to "
@@ -115,7 +128,9 @@ def time_plot(stages: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     def draw(axes: Axes) -> None:
         for y, (_, seconds) in enumerate(reversed(rows)):
             axes.barh(y, seconds / unit, color=A, height=0.5)
-            axes.text(seconds / unit, y, f" {duration(seconds)}", va="center", fontsize=9)
+            axes.annotate(
+                duration(seconds), (seconds / unit, y), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
         name_rows(axes, [stage for stage, _ in rows])
         axes.margins(x=0.2)
         axes.set_xlim(left=0)

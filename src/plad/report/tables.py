@@ -199,6 +199,7 @@ def texts_table(metrics: Mapping[str, Any]) -> Table | None:
                 *(estimate_cell(s.get(k), scale=100) for k in ("repetition", "copied", "novel")),
                 _share(s.get("ended")),
                 _share(s.get("same_as_sft")),
+                _length_cell(s.get("length") or {}),
             )
         )
     columns = (
@@ -211,8 +212,17 @@ def texts_table(metrics: Mapping[str, Any]) -> Table | None:
         "Novel",
         "Ended",
         "Same as SFT",
+        "Words",
     )
     return Table("What the answers are made of", columns, tuple(rows))
+
+
+def _length_cell(length: Mapping[str, Any]) -> Cell:
+    """Median number of words, and the middle nine tenths."""
+    q = length.get("quantiles") or {}
+    if q.get("p50") is None:
+        return Cell(DASH)
+    return Cell(number(q["p50"], digits=0), interval({"low": q["p5"], "high": q["p95"]}, digits=0))
 
 
 def differences_table(metrics: Mapping[str, Any]) -> Table:
@@ -243,14 +253,15 @@ def _pair_name(pair: str) -> str:
     return " − ".join(system_name(s) for s in pair.split(" - "))
 
 
-def difference_cell(e: Mapping[str, Any], scale: float, *, judged: bool = True) -> Cell:
+def difference_cell(e: Mapping[str, Any], scale: float, *, judged: bool = True, digits: int = 1) -> Cell:
     """A difference with interval and p-value, in colour where both say so and `judged` is set."""
     if e.get("value") is None:
         return Cell(DASH)
-    parts = [interval(e, scale=scale, sign=True), p_value(e.get("p")), f"n = {e['n']}" if e["n"] < SMALL else ""]
+    band = interval(e, scale=scale, digits=digits, sign=True)
+    parts = [band, p_value(e.get("p")), f"n = {e['n']}" if e["n"] < SMALL else ""]
     tone = tone_of(e) if judged else ""
     return Cell(
-        number(e["value"], scale=scale, sign=True),
+        number(e["value"], scale=scale, digits=digits, sign=True),
         ", ".join(p for p in parts if p),
         tone if tone in (BETTER, WORSE) else "",
     )

@@ -1,0 +1,166 @@
+"""Calibration of likelihoods on the page: does the student find the better of two texts the likelier one?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from plad.evaluate.run import SFT, STUDENT
+from plad.report.figures import rates_plot
+from plad.report.plots import SOFT, A, B, Plot, render_svg
+from plad.report.tables import Cell, Table, difference_cell, estimate_cell
+from plad.report.verdict import BETTER, SAME, WORSE, points_apart, tone_of
+from plad.report.wording import DASH, NAMES, interval, number, p_value, system_name
+
+NOTE = (
+    "Every text was scored by the judge and by its log-likelihood a token under the student before and after "
+    "distillation; only texts of one prompt are compared. Pairwise accuracy: how often the better of two texts is the "
+    "likelier one, 50 % by chance. Kendall's tau and Spearman's rho: agreement of both orders over all texts of a "
+    "prompt, from −1 (reversed) over 0 (none) to 1 (the same). Calibration error: how far confidence and accuracy are "
+    "apart in the bins below, less is better."
+)
+RELIABILITY = (
+    "Of two texts a student says with confidence σ(difference in likelihood) which is the better one. Right: how often "
+    "it is, by that confidence. Where both are equal its confidence can be believed; right more often than it is "
+    "confident means it knows more than it says."
+)
+_MEASURES = {  # name, scale, digits
+    "pairwise_accuracy": ("Pairwise accuracy (%)", 100.0, 1),
+    "kendall": ("Kendall's tau", 1.0, 3),
+    "spearman": ("Spearman's rho", 1.0, 3),
+    "ece": ("Calibration error (points)", 100.0, 1),
+}
+_MODELS = (SFT, STUDENT)
+_LEFT_OUT = {
+    "same_text": "the same text again",
+    "truncated": "cut off",
+    "empty": "empty",
+    "too_long": "prompt too long",
+    "alone": "prompts with fewer than two texts",
+}
+_HEADLINES = {
+    BETTER: "Distillation brought likelihood and quality closer together",
+    SAME: "No change in how likelihoods order texts that this test can tell from chance",
+    WORSE: "Distillation took likelihood and quality further apart",
+}
+
+
+def _judges(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """By judge, where there was an order to be found."""
+    found = (metrics.get("calibration") or {}).get("judges", {})
+    return {judge: by for judge, by in found.items() if by[STUDENT]["pairwise_accuracy"]["n"]}
+
+
+def calibration_said(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The first judge's answer: in a few words (where it can be said), with figures, and what it was measured on."""
+    judges = _judges(metrics)
+    if not judges:
+        return ()
+    judge, by = next(iter(judges.items()))
+    before, after = (by[model]["pairwise_accuracy"]["value"] for model in _MODELS)
+    change = by["difference"]["pairwise_accuracy"]
+    head = _HEADLINES.get(tone_of(change))
+    evidence = ", ".join(x for x in (_band(change), p_value(change.get("p"))) if x)
+    figures = (
+        f"The better of two texts was the likelier one in {number(before, scale=100)} % of pairs before distillation "
+        f"and in {number(after, scale=100)} % after it: {points_apart(change)}{f' ({evidence})' if evidence else ''}; "
+        f"judge: {judge}."
+    )
+    return (*([f"{head}."] if head else []), figures, _measured_on(metrics["calibration"], by))
+
+
+def _band(change: Mapping[str, Any]) -> str:
+    band = interval(change, scale=100, sign=True)
+    return f"95 % interval {band}" if band else ""
+
+
+def _measured_on(section: Mapping[str, Any], by: Mapping[str, Any]) -> str:
+    writers = " and ".join(f"the {NAMES[w] if w == SFT else NAMES[w].lower()}" for w in section["writers"])
+    left = [f"{_LEFT_OUT.get(k, k.replace('_', ' '))} {n:,}" for k, n in section["left_out"].items() if n]
+    n, pairs = by[STUDENT]["pairwise_accuracy"]["n"], by[STUDENT]["pairs"]
+    said = (
+        f"{section['texts']:,} texts to {section['prompts']:,} test prompts, sampled by {writers} at temperature "
+        f"{section['temperature']:g}; {n:,} prompts had texts of different quality, {pairs:,} pairs in all"
+    )
+    return f"{said}. Left out: {', '.join(left)}." if left else f"{said}."
+
+
+def calibration_table(metrics: Mapping[str, Any]) -> Table | None:
+    """Measures before and after distillation, and the paired difference."""
+    judges = _judges(metrics)
+    rows = [
+        (
+            Cell(_name(title, judge, judges)),
+            *(estimate_cell(by[model].get(measure), scale=scale, digits=digits) for model in _MODELS),
+            difference_cell(by["difference"].get(measure) or {}, scale, digits=digits),
+        )
+        for judge, by in judges.items()
+        for measure, (title, scale, digits) in _MEASURES.items()
+    ]
+    columns = ("Measure", *map(system_name, _MODELS), "Change")
+    return Table("Likelihood against quality", columns, tuple(rows)) if rows else None
+
+
+def reliability_table(metrics: Mapping[str, Any]) -> Table | None:
+    """How often the likelier text is the better one, by the student's confidence."""
+    judges = _judges(metrics)
+    rows = [
+        (Cell(_name(f"{100 * b['from']:.0f} to {100 * b['to']:.0f} %", judge, judges)), *_bin_cells(b), *_bin_cells(a))
+        for judge, by in judges.items()
+        for b, a in zip(*(by[model]["reliability"] for model in _MODELS), strict=True)
+        if b["pairs"] or a["pairs"]
+    ]
+    names = [f"{system_name(model)}, {what}" for model in _MODELS for what in ("right (%)", "pairs")]
+    return Table("Confidence and how often it is right", ("Confidence", *names), tuple(rows)) if rows else None
+
+
+def _bin_cells(row: Mapping[str, Any]) -> tuple[Cell, Cell]:
+    right = DASH if row["value"] is None else number(row["value"], scale=100)
+    return Cell(right, interval(row, scale=100)), Cell(f"{row['pairs']:,}")
+
+
+def _name(title: str, judge: str, judges: Mapping[str, Any]) -> str:
+    return title if len(judges) == 1 else f"{title}, {judge}"
+
+
+def calibration_plots(metrics: Mapping[str, Any]) -> list[Plot]:
+    """A judge's two figures: pairwise accuracy before and after, and the reliability curves."""
+    plots: list[Plot | None] = []
+    for i, (judge, by) in enumerate(_judges(metrics).items()):
+        rows = [(system_name(model), by[model]["pairwise_accuracy"]) for model in _MODELS]
+        title = f"How often the better of two texts is the likelier one, judge {judge}"
+        plots.append(
+            rates_plot(f"order-{i}", title, rows, mine=system_name(STUDENT), axis="% of pairs (dashed: a coin)")
+        )
+        plots.append(_reliability_plot(f"reliable-{i}", judge, {model: by[model]["reliability"] for model in _MODELS}))
+    return [p for p in plots if p]
+
+
+def _reliability_plot(name: str, judge: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
+    lines = {model: [b for b in bins if b["pairs"]] for model, bins in curves.items()}
+    if not any(lines.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        end = 100 * max(b["to"] for bins in lines.values() for b in bins)
+        axes.plot([50, end], [50, end], color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
+        for (model, bins), colour, marker, aside in zip(lines.items(), (B, A), ("s", "o"), (-0.25, 0.25), strict=True):
+            x = [100 * b["confidence"] + aside for b in bins]  # beside each other where both are equally sure
+            low, value, high = ([100 * b[k] for b in bins] for k in ("low", "value", "high"))
+            axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.35)
+            axes.plot(x, value, color=colour, label=system_name(model), marker=marker, markersize=6)
+        axes.set_xlim(49, end + 1)
+        axes.set_xlabel("% confident (dashed: as right as confident)")
+        axes.set_ylabel("% right")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
+
+    said = "; ".join(
+        f"{system_name(model)}: "
+        + ", ".join(
+            f"{number(b['confidence'], scale=100)} % confident, {number(b['value'], scale=100)} % right "
+            f"({interval(b, scale=100)}, {b['pairs']:,} pairs)"
+            for b in bins
+        )
+        for model, bins in lines.items()
+    )
+    return Plot(f"Confidence and how often it is right, judge {judge}", render_svg(name, 2.9, draw), said)
