@@ -10,7 +10,7 @@ from plad.report.figures import rates_plot
 from plad.report.plots import SOFT, A, B, Plot, render_svg
 from plad.report.tables import Cell, Table, difference_cell, estimate_cell
 from plad.report.verdict import BETTER, SAME, WORSE, points_apart, tone_of
-from plad.report.wording import DASH, NAMES, interval, number, p_value, system_name
+from plad.report.wording import DASH, NAMES, harmless, interval, number, p_value, system_name
 
 NOTE = (
     "Every text was scored by the judge and by its log-likelihood a token under the student before and after "
@@ -99,6 +99,30 @@ def calibration_table(metrics: Mapping[str, Any]) -> Table | None:
     ]
     columns = ("Measure", *map(system_name, _MODELS), "Change")
     return Table("Likelihood against quality", columns, tuple(rows)) if rows else None
+
+
+def changes_table(runs: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Of several runs: pairwise accuracy before and after distillation, and what changed; None where none measured it.
+
+    Args:
+        runs: name -> contents of metrics.json.
+    """
+    rows = tuple(
+        (
+            Cell(harmless(_name(run, judge, judges))),
+            *(estimate_cell(by[model]["pairwise_accuracy"], scale=100) for model in _MODELS),
+            *(
+                difference_cell(by["difference"].get(measure) or {}, scale, digits=digits)
+                for measure, (_, scale, digits) in _MEASURES.items()
+            ),
+        )
+        for run, metrics in runs.items()
+        for judges in (_judges(metrics),)
+        for judge, by in judges.items()
+    )
+    accuracy = [f"Pairwise accuracy, {system_name(model)} (%)" for model in _MODELS]
+    changes = [f"Change: {title}" for title, _, _ in _MEASURES.values()]
+    return Table("Calibration of likelihoods", ("Run", *accuracy, *changes), rows) if rows else None
 
 
 def reliability_table(metrics: Mapping[str, Any]) -> Table | None:

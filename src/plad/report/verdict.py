@@ -128,7 +128,8 @@ class _Measured:
 
     def basis(self, e: Mapping[str, Any]) -> str:
         judged = "no judge could compare with the human target" if self.judge is None else f"judge: {self.judge}"
-        return f"{e['n']:,} test prompts, {judged}"
+        seeds = f"{e['seeds']} seeds, " if e.get("seeds") else ""
+        return f"{seeds}{e['n']:,} test prompts, {judged}"
 
     def scores(self) -> tuple[tuple[str, str, str], ...]:
         found = {s: self.score(s) for s in (SFT, STUDENT, TEACHER)}
