@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from plad.evaluate.calibration import Candidates, calibration, calibration_difference
-from plad.report.calibration import calibration_plots, calibration_said, calibration_table, reliability_table
+from plad.report.calibration import calibration_said, calibration_table, reliability_table
+from plad.report.figures import calibration_plots
 
 OPTIONS = {"resamples": 300, "seed": 0}
 

@@ -18,6 +18,13 @@ def test_a_wide_table_becomes_several_that_share_their_first_column() -> None:
     assert all(len(row) == len(p.columns) for p in parts for row in p.rows)
 
 
+def test_names_of_columns_are_broken_and_figures_are_not() -> None:
+    """Cells of 30 and of 6: 10 + 33 + 9 = 52 fit because `Cut off long` may stand on three lines."""
+    cells = (Cell("x" * 10), Cell("y" * 30), Cell("0.0 %"))
+    (part,) = fit(Table("t", ("System", "A", "Cut off long"), (cells,)), 56)
+    assert part.columns == ("System", "A", "Cut\noff\nlong")
+
+
 def test_a_column_wider_than_all_stands_alone() -> None:
     assert [p.columns for p in fit(table(2, 90), 80)] == [("System", "c0"), ("System", "c1")]
 

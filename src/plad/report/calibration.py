@@ -1,14 +1,10 @@
 """Calibration of likelihoods on the page: does the student find the better of two texts the likelier one?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.axes import Axes
-
 from plad.evaluate.run import SFT, STUDENT
-from plad.report.figures import rates_plot
-from plad.report.plots import SOFT, A, B, Plot, render_svg
-from plad.report.tables import Cell, Table, difference_cell, estimate_cell
+from plad.report.tables import Cell, Table, by_judge, difference_cell, estimate_cell
 from plad.report.verdict import BETTER, SAME, WORSE, points_apart, tone_of
 from plad.report.wording import DASH, NAMES, harmless, interval, number, p_value, system_name
 
@@ -30,7 +26,7 @@ _MEASURES = {  # name, scale, digits
     "spearman": ("Spearman's rho", 1.0, 3),
     "ece": ("Calibration error (points)", 100.0, 1),
 }
-_MODELS = (SFT, STUDENT)
+MODELS = (SFT, STUDENT)
 _LEFT_OUT = {
     "same_text": "the same text again",
     "truncated": "cut off",
@@ -45,7 +41,7 @@ _HEADLINES = {
 }
 
 
-def _judges(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+def judges_with_order(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
     """By judge, where there was an order to be found."""
     found = (metrics.get("calibration") or {}).get("judges", {})
     return {judge: by for judge, by in found.items() if by[STUDENT]["pairwise_accuracy"]["n"]}
@@ -53,11 +49,11 @@ def _judges(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def calibration_said(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """The first judge's answer: in a few words (where it can be said), with figures, and what it was measured on."""
-    judges = _judges(metrics)
+    judges = judges_with_order(metrics)
     if not judges:
         return ()
     judge, by = next(iter(judges.items()))
-    before, after = (by[model]["pairwise_accuracy"]["value"] for model in _MODELS)
+    before, after = (by[model]["pairwise_accuracy"]["value"] for model in MODELS)
     change = by["difference"]["pairwise_accuracy"]
     head = _HEADLINES.get(tone_of(change))
     evidence = ", ".join(x for x in (_band(change), p_value(change.get("p"))) if x)
@@ -87,17 +83,17 @@ def _measured_on(section: Mapping[str, Any], by: Mapping[str, Any]) -> str:
 
 def calibration_table(metrics: Mapping[str, Any]) -> Table | None:
     """Measures before and after distillation, and the paired difference."""
-    judges = _judges(metrics)
+    judges = judges_with_order(metrics)
     rows = [
         (
-            Cell(_name(title, judge, judges)),
-            *(estimate_cell(by[model].get(measure), scale=scale, digits=digits) for model in _MODELS),
+            Cell(by_judge(title, judge, judges)),
+            *(estimate_cell(by[model].get(measure), scale=scale, digits=digits) for model in MODELS),
             difference_cell(by["difference"].get(measure) or {}, scale, digits=digits),
         )
         for judge, by in judges.items()
         for measure, (title, scale, digits) in _MEASURES.items()
     ]
-    columns = ("Measure", *map(system_name, _MODELS), "Change")
+    columns = ("Measure", *map(system_name, MODELS), "Change")
     return Table("Likelihood against quality", columns, tuple(rows)) if rows else None
 
 
@@ -109,82 +105,39 @@ def changes_table(runs: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """
     rows = tuple(
         (
-            Cell(harmless(_name(run, judge, judges))),
-            *(estimate_cell(by[model]["pairwise_accuracy"], scale=100) for model in _MODELS),
+            Cell(harmless(by_judge(run, judge, judges))),
+            *(estimate_cell(by[model]["pairwise_accuracy"], scale=100) for model in MODELS),
             *(
                 difference_cell(by["difference"].get(measure) or {}, scale, digits=digits)
                 for measure, (_, scale, digits) in _MEASURES.items()
             ),
         )
         for run, metrics in runs.items()
-        for judges in (_judges(metrics),)
+        for judges in (judges_with_order(metrics),)
         for judge, by in judges.items()
     )
-    accuracy = [f"Pairwise accuracy, {system_name(model)} (%)" for model in _MODELS]
+    accuracy = [f"Pairwise accuracy, {system_name(model)} (%)" for model in MODELS]
     changes = [f"Change: {title}" for title, _, _ in _MEASURES.values()]
     return Table("Calibration of likelihoods", ("Run", *accuracy, *changes), rows) if rows else None
 
 
 def reliability_table(metrics: Mapping[str, Any]) -> Table | None:
     """How often the likelier text is the better one, by the student's confidence."""
-    judges = _judges(metrics)
+    judges = judges_with_order(metrics)
     rows = [
-        (Cell(_name(f"{100 * b['from']:.0f} to {100 * b['to']:.0f} %", judge, judges)), *_bin_cells(b), *_bin_cells(a))
+        (
+            Cell(by_judge(f"{100 * b['from']:.0f} to {100 * b['to']:.0f} %", judge, judges)),
+            *_bin_cells(b),
+            *_bin_cells(a),
+        )
         for judge, by in judges.items()
-        for b, a in zip(*(by[model]["reliability"] for model in _MODELS), strict=True)
+        for b, a in zip(*(by[model]["reliability"] for model in MODELS), strict=True)
         if b["pairs"] or a["pairs"]
     ]
-    names = [f"{system_name(model)}, {what}" for model in _MODELS for what in ("right (%)", "pairs")]
+    names = [f"{system_name(model)}, {what}" for model in MODELS for what in ("right (%)", "pairs")]
     return Table("Confidence and how often it is right", ("Confidence", *names), tuple(rows)) if rows else None
 
 
 def _bin_cells(row: Mapping[str, Any]) -> tuple[Cell, Cell]:
     right = DASH if row["value"] is None else number(row["value"], scale=100)
     return Cell(right, interval(row, scale=100)), Cell(f"{row['pairs']:,}")
-
-
-def _name(title: str, judge: str, judges: Mapping[str, Any]) -> str:
-    return title if len(judges) == 1 else f"{title}, {judge}"
-
-
-def calibration_plots(metrics: Mapping[str, Any]) -> list[Plot]:
-    """A judge's two figures: pairwise accuracy before and after, and the reliability curves."""
-    plots: list[Plot | None] = []
-    for i, (judge, by) in enumerate(_judges(metrics).items()):
-        rows = [(system_name(model), by[model]["pairwise_accuracy"]) for model in _MODELS]
-        title = f"How often the better of two texts is the likelier one, judge {judge}"
-        plots.append(
-            rates_plot(f"order-{i}", title, rows, mine=system_name(STUDENT), axis="% of pairs (dashed: a coin)")
-        )
-        plots.append(_reliability_plot(f"reliable-{i}", judge, {model: by[model]["reliability"] for model in _MODELS}))
-    return [p for p in plots if p]
-
-
-def _reliability_plot(name: str, judge: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
-    lines = {model: [b for b in bins if b["pairs"]] for model, bins in curves.items()}
-    if not any(lines.values()):
-        return None
-
-    def draw(axes: Axes) -> None:
-        end = 100 * max(b["to"] for bins in lines.values() for b in bins)
-        axes.plot([50, end], [50, end], color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
-        for (model, bins), colour, marker, aside in zip(lines.items(), (B, A), ("s", "o"), (-0.25, 0.25), strict=True):
-            x = [100 * b["confidence"] + aside for b in bins]  # beside each other where both are equally sure
-            low, value, high = ([100 * b[k] for b in bins] for k in ("low", "value", "high"))
-            axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.35)
-            axes.plot(x, value, color=colour, label=system_name(model), marker=marker, markersize=6)
-        axes.set_xlim(49, end + 1)
-        axes.set_xlabel("% confident (dashed: as right as confident)")
-        axes.set_ylabel("% right")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
-
-    said = "; ".join(
-        f"{system_name(model)}: "
-        + ", ".join(
-            f"{number(b['confidence'], scale=100)} % confident, {number(b['value'], scale=100)} % right "
-            f"({interval(b, scale=100)}, {b['pairs']:,} pairs)"
-            for b in bins
-        )
-        for model, bins in lines.items()
-    )
-    return Plot(f"Confidence and how often it is right, judge {judge}", render_svg(name, 2.9, draw), said)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from plad.redact import redact
 from plad.report.calibration import NOTE as CALIBRATION
-from plad.report.calibration import RELIABILITY, calibration_plots
+from plad.report.calibration import RELIABILITY
 from plad.report.cases import run_cases
 from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
 from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts, read_facts
-from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
+from plad.report.figures import calibration_plots, gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
 from plad.report.markdown import AGREEMENT, EQUAL, METHODS, POWER, TEXTS, markdown
 from plad.report.methods import lead_plots

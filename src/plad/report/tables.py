@@ -1,6 +1,6 @@
 """The tables of an evaluation: one shape that page, Markdown and terminal print, so that their numbers agree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from plad.report.wording import (
     DASH,
     METRICS,
     bin_name,
+    harmless,
     interval,
     number,
     order_systems,
@@ -101,12 +102,17 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     return Table("Results on the test set", ("System", *columns.values()), rows)
 
 
+def by_judge(name: str, judge: str, judges: Sized) -> str:
+    """A row's name; the judge stands in it where there are several."""
+    return name if len(judges) == 1 else f"{name}, {harmless(judge)}"
+
+
 def judged_table(metrics: Mapping[str, Any]) -> Table:
     """What every win rate was counted from."""
+    judges = judges_of(metrics)
     rows = [
         (
-            Cell(system_name(system)),
-            Cell(judge),
+            Cell(by_judge(system_name(system), judge, judges)),
             *(Cell(f"{rate[k]:,}") for k in ("n", "wins", "ties", "losses", "unjudged")),
             estimate_cell(rate.get("length_controlled"), scale=100),
             Cell(p_value(rate.get("sign_test_p")).removeprefix("p = ").removeprefix("p ") or DASH),
@@ -116,7 +122,6 @@ def judged_table(metrics: Mapping[str, Any]) -> Table:
     ]
     columns = (
         "System",
-        "Judge",
         "Judged prompts",
         "Wins",
         "Ties",
@@ -150,14 +155,12 @@ def by_length_table(metrics: Mapping[str, Any]) -> Table | None:
     """
     gains = metrics["differences"].get(f"{STUDENT} - {SFT}", {}).get("win_rate", {})
     rows = tuple(
-        (Cell(judge), Cell(bin_name(b)), Cell(f"{b['n']:,}"), difference_cell(b, 100))
+        (Cell(by_judge(bin_name(b), judge, gains)), Cell(f"{b['n']:,}"), difference_cell(b, 100))
         for judge, gain in gains.items()
         if len(gain.get("by_length", ())) > 1
         for b in gain["by_length"]
     )
-    return (
-        Table("Gain by length", ("Judge", "The student's answer", "Prompts", "Points gained"), rows) if rows else None
-    )
+    return Table("Gain by length", ("The student's answer", "Prompts", "Points gained"), rows) if rows else None
 
 
 def power_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -171,15 +174,14 @@ def power_table(metrics: Mapping[str, Any]) -> Table | None:
             needed = power.get("prompts_needed")
             rows.append(
                 (
-                    Cell(_pair_name(pair)),
-                    Cell(judge),
+                    Cell(by_judge(_pair_name(pair), judge, by_metric["win_rate"])),
                     difference_cell(e, 100),
                     Cell(f"{e['n']:,}"),
                     Cell(DASH if needed is None else f"{needed:,}"),
                     Cell(number(power["detectable"], scale=100)),
                 )
             )
-    columns = ("Comparison", "Judge", "Difference", "Prompts", "Prompts needed", "Points these prompts show")
+    columns = ("Comparison", "Difference", "Prompts", "Prompts needed", "Points these prompts show")
     return Table("How many prompts it takes", columns, tuple(rows)) if rows else None
 
 

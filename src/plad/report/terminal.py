@@ -86,10 +86,8 @@ def fit(table: Table, width: int = terminal.WIDTH) -> list[Table]:
         if groups[-1] and widths[0] + sum(widths[k] + _GAP for k in (*groups[-1], i)) > width - _EDGES:
             groups.append([])
         groups[-1].append(i)
-    return [
-        Table(table.title, tuple(table.columns[i] for i in (0, *group)), _columns(table, (0, *group)))
-        for group in groups
-    ]
+    names = [textwrap.fill(name, w, break_long_words=False) for name, w in zip(table.columns, widths, strict=True)]
+    return [Table(table.title, tuple(names[i] for i in (0, *group)), _columns(table, (0, *group))) for group in groups]
 
 
 def _columns(table: Table, chosen: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
