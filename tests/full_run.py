@@ -21,7 +21,6 @@ from plad.records import Example, Outcome, Verdict
 from plad.rundir import write_json
 from tests.report_run import MANIFEST, generations, write_run
 
-METHODS = ("seqkd", "f_distill-js")
 OPTIONS = {"resamples": 300, "seed": 0}
 
 
@@ -144,19 +143,23 @@ def write_bill(run: Path, rows: Sequence[tuple[str, str, int, int, float | None]
             ledger._db.execute("UPDATE generations SET created = ? WHERE key = ?", (when, f"k{i}"))
 
 
-def write_full_run(path: Path, examples: Sequence[Example], answers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def write_full_run(
+    path: Path, examples: Sequence[Example], answers: Mapping[str, Sequence[str]], **more: Any
+) -> dict[str, Any]:
     """Write the run; returns its metrics.
 
     Args:
-        answers: of teacher, student_sft, student and `METHODS`.
+        answers: of teacher, student_sft, student and of methods that it was compared with.
+        more: see `write_run`.
     """
-    write_run(path, examples, answers)
+    methods = [system for system in answers if system not in ("teacher", "student_sft", "student")]
+    write_run(path, examples, answers, **more)
     given = {system: generations(examples, texts) for system, texts in answers.items()}
     metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=300)
     pair = (answers["teacher"], answers["student_sft"])
     metrics["teacher_student_win_rate"], more = judge_pairs(examples, *pair, [ReferenceJudge()], bootstrap=300)
     costs = {"updates": 60, "seconds": 812.0, "peak_memory": 2_900_000_000, "tokens_cached": 9120, "tokens_fresh": 0}
-    add_comparison(metrics, METHODS, dict.fromkeys((*METHODS, "student"), costs))
+    add_comparison(metrics, methods, dict.fromkeys((*methods, "student"), costs))
     metrics["calibration"] = measured_calibration(
         examples, {s: answers[s] for s in ("teacher", "student_sft", "student")}
     )

@@ -1,5 +1,6 @@
 """The page in a real browser, opened from disk."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page whose ids, prompts, roles, targets, answers and settings are all nasty."""
+    """A page with every part whose ids, prompts, roles, targets, answers, settings, judges and models are all nasty."""
     path = tmp_path_factory.mktemp("nasty") / "run"
     texts = list(NASTY.values())
     rows = [
@@ -66,7 +67,12 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     systems = ("teacher", "student_sft", "student", "<script>alert(1)</script>")
     answers = {s: texts[k:] + texts[:k] for k, s in enumerate(systems)}
-    write_run(path, rows, answers, config=dict(NASTY), metrics_rows=[])
+    write_full_run(path, rows, answers, config=dict(NASTY), metrics_rows=[])
+    for file in ("eval/metrics.json", "manifest.json"):
+        text = (path / file).read_text()
+        for name, kind in (("reference", "script"), ("opinion", "attribute"), ("owner/opinion-7b", "image")):
+            text = text.replace(json.dumps(name), json.dumps(NASTY[kind]))
+        (path / file).write_text(text)
     render_report(path)
     return path / "report/index.html"
 
@@ -75,8 +81,10 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     runs = {"rank": folder / "rank", "seqkd": folder / "seqkd", "<b>third</b>": folder / "third"}
-    for (name, path), answers in zip(runs.items(), (AFTER, BEFORE, ["bees"] * 8), strict=True):
-        write_run(path, EXAMPLES, {"student": answers}, config={"run": {"seed": 0}, "name": name}, metrics_rows=[])
+    students = {"rank": (AFTER, "rank", 0), "seqkd": (BEFORE, "seqkd", 0), "<b>third</b>": (["bees"] * 8, "rank", 1)}
+    for name, (answers, kind, seed) in students.items():
+        given = {"teacher": [e.references[1] for e in EXAMPLES], "student_sft": BEFORE[::-1], "student": answers}
+        write_full_run(runs[name], EXAMPLES, given, config={"run": {"seed": seed}, "kind": kind}, metrics_rows=[])
     write_comparison(runs, folder / "comparison.html")
     return folder / "comparison.html"
 
@@ -273,6 +281,8 @@ def test_a_comparison_shows_the_students_of_all_runs_side_by_side(
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert serious(page) == []
+        assert page.locator("#seeds tbody tr").count() == 6
+        assert page.locator("#calibration tbody tr").count() == 3
         assert found.requests == [comparison.as_uri()]
         assert found.troubles == []
 
@@ -290,6 +300,8 @@ def test_nasty_texts_stay_text(chromium: Browser, nasty: Path, width: int) -> No
             assert NASTY["template"] in seen
             assert "‹U+202E›gnirts desrever‹U+202C› ‹U+2066›isolated" in seen
             assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("#calibration figure").count() == 2
+        assert NASTY["script"] in page.inner_text("#calibration")
         assert page.evaluate("document.scripts.length") == 2
         assert page.evaluate("document.querySelectorAll('img, iframe, object, [onerror], [onmouseover]').length") == 0
         assert found.requests == [nasty.as_uri()]

@@ -13,6 +13,7 @@ from plad.records import Example
 from plad.report.cases import BUDGET
 from plad.report.page import render_report
 from plad.rundir import write_json
+from tests.full_run import write_full_run
 from tests.report_run import MANIFEST, page_cases, page_texts, write_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "rect", "circle"}
@@ -71,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples[0] = Example(
         "row-0", ({"role": "system", "content": "Be brief"}, {"role": "user", "content": "<i>Hi</i>"}), ("a", "b")
     )
-    write_run(
+    write_full_run(
         path,
         examples,
         {"teacher": ["a reference"] * 8, "student_sft": TEXTS[::-1], "student": TEXTS, "other <b>": ["x"] * 8},
