@@ -323,9 +323,14 @@ def test_on_paper_stand_the_examples_that_were_chosen(opened: Opened) -> None:
     page.fill("#search", "pizza")
     page.click("#next")
     page.emulate_media(media="print")
+    assert page.locator("#results details[open]").count() == 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#results details:not([open])").count() == 0
+    assert page.is_visible("text=Distinct-1")
+    assert not page.is_visible("#how summary")
     assert page.locator("#case article").count() == 7
     assert not page.is_visible(".controls")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#results details[open]").count() == 0
     assert page.locator("#case article").count() == 1
     assert page.pdf()[:4] == b"%PDF"
