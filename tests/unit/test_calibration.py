@@ -105,3 +105,11 @@ def test_nothing_to_order_gives_no_nan(prompts: list[Candidates]) -> None:
     json.dumps(found, allow_nan=False)
     assert found["ece"]["value"] is None
     assert found["pairs"] == 0
+
+
+def test_the_change_of_the_error_by_hand() -> None:
+    """Sure and wrong before (error 1), sure and right after (error 0): -1, whichever prompts are drawn."""
+    before, after = [prompt([0, -50], [0, 1])] * 5, [prompt([-50, 0], [0, 1])] * 5
+    found = calibration_difference(after, before, **OPTIONS)["ece"]
+    assert [found[k] for k in ("value", "low", "high")] == [pytest.approx(-1)] * 3
+    assert (found["n"], found["p"]) == (5, None)
