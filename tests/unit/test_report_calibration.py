@@ -7,6 +7,8 @@ import pytest
 
 from plad.evaluate.calibration import Candidates, calibration, calibration_difference
 from plad.report.calibration import calibration_said, calibration_table, reliability_table
+from plad.report.content import build_report
+from plad.report.facts import Facts
 from plad.report.figures import calibration_plots
 
 OPTIONS = {"resamples": 300, "seed": 0}
@@ -107,3 +109,15 @@ def test_each_of_two_judges_has_its_rows_and_figures() -> None:
         "Pairwise accuracy (%), reward",
     ]
     assert len(calibration_plots(found)) == 4
+
+
+def test_without_a_judge_that_scores_texts_the_page_says_so() -> None:
+    found = {
+        "calibration": {**metrics(1.0)["calibration"], "judges": {}},
+        "differences": {},
+        "systems": {},
+        "method": {},
+    }
+    report = build_report(Facts("run", {"stages": {}}, metrics=found))
+    assert report.calibration is None
+    assert "judge that scores texts, for calibration" in report.missing

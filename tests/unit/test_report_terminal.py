@@ -1,9 +1,15 @@
 """Tables that fit a terminal, and curves as one line."""
 
+from pathlib import Path
+
 import pytest
 
 from plad.report.tables import Cell, Table
 from plad.report.terminal import fit, sparkline
+from tests.full_run import write_full_run
+from tests.unit.test_cli import call
+from tests.unit.test_cli_views import lines_fit
+from tests.unit.test_report_compare import BAD, EXAMPLES, FAIR, GOOD
 
 
 def table(columns: int, width: int) -> Table:
@@ -45,3 +51,25 @@ def test_sparklines(values: list[float], shown: str) -> None:
 def test_long_curves_are_averaged() -> None:
     assert sparkline([0.0, 2.0, 3.0, 5.0], width=2) == "▁█"
     assert len(sparkline([float(i) for i in range(83)])) == 20
+
+
+def test_every_part_of_the_page_stands_in_the_terminal(tmp_path: Path) -> None:
+    answers = {"teacher": GOOD, "student_sft": BAD, "student": FAIR, "seqkd": FAIR[::-1]}
+    write_full_run(tmp_path / "run", EXAMPLES, answers)
+    code, out, err = call("report", tmp_path / "run", "--terminal")
+    assert (code, err) == (0, "")
+    assert lines_fit(out)
+    parts = (
+        "Calibration of likelihoods",
+        "Kendall's tau",
+        "Confidence and how often it is right",
+        "What the methods cost",
+        "What the answers are made of",
+        "Rounds",
+        "From rows to pairs",
+        "What providers were paid for",
+        "The judges",
+        "Cohen's kappa",
+        "While distilling, the share of answers that end fell",
+    )
+    assert [part for part in parts if part not in out] == []

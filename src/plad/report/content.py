@@ -1,5 +1,6 @@
 """What a report says: words and tables, without their form."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,5 +108,12 @@ def build_report(facts: Facts) -> Report:
         settings=settings_table("Settings", facts.config),
         versions=settings_table("Versions", facts.manifest.get("versions")),
         method=tuple((k.replace("_", " "), v) for k, v in flatten(method)),
-        missing=facts.missing,
+        missing=(*facts.missing, *_unmeasured(m or {})),
     )
+
+
+def _unmeasured(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What it would have taken to measure what was asked for."""
+    section = metrics.get("calibration")
+    if section and not section["judges"]:
+        yield "judge that scores texts, for calibration"
