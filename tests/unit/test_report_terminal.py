@@ -63,7 +63,7 @@ def test_every_part_of_the_page_stands_in_the_terminal(tmp_path: Path) -> None:
         "Calibration of likelihoods",
         "Kendall's tau",
         "Confidence and how often it is right",
-        "What the methods cost",
+        "what each method cost",
         "What the answers are made of",
         "Rounds",
         "From rows to pairs",

@@ -48,7 +48,7 @@ def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
     values = "Win rates and ROUGE in %, in brackets the 95 % interval."
     yield "Results on the test set", r.results, values
     yield "Methods side by side", r.methods, METHODS
-    yield "What the methods cost", r.method_costs, ""
+    yield (r.method_costs.title if r.method_costs else ""), r.method_costs, ""
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
     yield "Gain by length", r.by_length, "Points of win rate, by the words of the distilled student's answer."
     yield "How many prompts it takes", r.power, POWER
