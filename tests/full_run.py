@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plad.evaluate import evaluate_systems, judge_pairs
-from plad.evaluate.calibration import METHOD, calibration, calibration_difference
+from plad.evaluate.calibration import METHOD, before_and_after
 from plad.evaluate.candidates import Text, judged
 from plad.evaluate.comparison import add_comparison
 from plad.evaluate.files import write_answers, write_judgements
@@ -75,7 +75,11 @@ def measured_calibration(
     """`calibration` of metrics.json, with likelihoods that know the quality after distillation and not before."""
     judge, rng = ReferenceJudge(), np.random.default_rng(0)
     candidates = {
-        e.id: [Text(t) for t in dict.fromkeys(rows[i] for rows in texts.values())] for i, e in enumerate(examples)
+        e.id: [
+            Text(t, None if system == "teacher" else (1,))
+            for t, system in {rows[i]: system for system, rows in texts.items()}.items()
+        ]
+        for i, e in enumerate(examples)
     }
     candidates = {i: found for i, found in candidates.items() if len(found) > 1}
     rows = [e for e in examples if e.id in candidates]
@@ -97,8 +101,8 @@ def measured_calibration(
         "writers": ["student_sft", "teacher"],
         "judges": {
             judge.name: {
-                **{model: calibration(found, **OPTIONS) for model, found in by.items()},
-                "difference": calibration_difference(by["student"], by["student_sft"], **OPTIONS),
+                **before_and_after(by, **OPTIONS),
+                "own": before_and_after({m: [p.of_its_own() for p in found] for m, found in by.items()}, **OPTIONS),
             }
         },
         "method": METHOD,
@@ -156,8 +160,9 @@ def write_full_run(
     write_run(path, examples, answers, **more)
     given = {system: generations(examples, texts) for system, texts in answers.items()}
     metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=300)
-    pair = (answers["teacher"], answers["student_sft"])
-    metrics["teacher_student_win_rate"], more = judge_pairs(examples, *pair, [ReferenceJudge()], bootstrap=300)
+    metrics["teacher_student_win_rate"], more = judge_pairs(
+        examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=300
+    )
     costs = {"updates": 60, "seconds": 812.0, "peak_memory": 2_900_000_000, "tokens_cached": 9120, "tokens_fresh": 0}
     add_comparison(metrics, methods, dict.fromkeys((*methods, "student"), costs))
     metrics["calibration"] = measured_calibration(

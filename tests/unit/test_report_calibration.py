@@ -73,7 +73,7 @@ def test_every_measure_stands_before_and_after_with_its_paired_difference() -> N
     table = calibration_table(metrics(4.0))
     assert table is not None
     assert table.columns == ("Measure", "SFT student", "Distilled student", "Change")
-    names = ["Pairwise accuracy (%)", "Kendall's tau", "Spearman's rho", "Calibration error (points)"]
+    names = ["Pairwise accuracy, %", "Kendall's tau", "Spearman's rho", "Calibration error, points"]
     assert [row[0].text for row in table.rows] == names
     assert [row[3].tone for row in table.rows] == ["better", "better", "better", ""]
     assert " to " in table.rows[3][3].detail  # an interval and no p-value
@@ -99,14 +99,26 @@ def test_without_an_order_to_be_found_there_is_nothing(found: dict[str, Any]) ->
     assert (calibration_said(found), calibration_plots(found)) == ((), [])
 
 
+def test_the_students_own_texts_have_a_row_of_their_own() -> None:
+    found = metrics(4.0)
+    judge = found["calibration"]["judges"]["reference"]
+    judge["own"] = {k: judge[k] for k in ("student_sft", "student", "difference")}
+    table = calibration_table(found)
+    assert table is not None
+    assert table.rows[-1][0].text == "Pairwise accuracy, %, of own texts"
+    assert table.rows[-1][1:] == table.rows[0][1:]
+    judge["own"] = metrics(1.0, prompts=0)["calibration"]["judges"]["reference"]
+    assert calibration_table(found) == calibration_table(metrics(4.0))  # there was no order to be found
+
+
 def test_each_of_two_judges_has_its_rows_and_figures() -> None:
     found = metrics(4.0)
     found["calibration"]["judges"]["reward"] = found["calibration"]["judges"]["reference"]
     table = calibration_table(found)
     assert table is not None
     assert [row[0].text for row in table.rows][3:5] == [
-        "Calibration error (points), reference",
-        "Pairwise accuracy (%), reward",
+        "Calibration error, points, reference",
+        "Pairwise accuracy, %, reward",
     ]
     assert len(calibration_plots(found)) == 4
 

@@ -4,7 +4,7 @@ Everything is measured within a prompt, between several texts of different quali
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ METHOD = {
     "likelier one (equally likely: half), mean over prompts",
     "reliability": "of such a pair the model says with confidence sigmoid(difference in likelihood) which text is the "
     "better one; how often it is, by confidence; interval: bootstrap over prompts",
+    "own": "the same on the fine-tuned student's own texts alone: without the teacher's, which distillation makes "
+    "likelier on purpose",
     "ece": "expected calibration error: mean distance of confidence and accuracy over those bins, weighed by pairs",
 }
 
@@ -36,15 +38,21 @@ class Candidates:
     Attributes:
         likelihood: [K] log-probability a token under the model.
         quality: [K] the judge's scores.
+        own: [K] whether the model that was distilled wrote the text itself; None where nobody else did.
     """
 
     likelihood: Array
     quality: Array
+    own: NDArray[np.bool_] | None = None
 
     @property
     def informative(self) -> bool:
         """Whether there is an order to be found."""
         return len(self.quality) > 1 and bool((self.quality != self.quality[0]).any())
+
+    def of_its_own(self) -> "Candidates":
+        """The model's own texts alone."""
+        return self if self.own is None else Candidates(self.likelihood[self.own], self.quality[self.own])
 
     def gaps(self) -> Array:
         """Likelihood of the better text less that of the worse one, for all pairs of different quality."""
@@ -136,6 +144,19 @@ def calibration_difference(
     }
     errors = [_errors([pair[k] for pair in both], _weights(len(both), resamples, seed)) for k in (0, 1)]
     return found | {"ece": {"p": None, **_error_estimate(errors[0] - errors[1], len(both))}}
+
+
+def before_and_after(by_model: Mapping[str, Sequence[Candidates]], *, resamples: int, seed: int) -> dict[str, Any]:
+    """`calibration` of two models on the same texts, and the `difference` of the second less the first.
+
+    Args:
+        by_model: of the model before and after, in this order.
+    """
+    before, after = by_model.values()
+    return {
+        **{name: calibration(prompts, resamples=resamples, seed=seed) for name, prompts in by_model.items()},
+        "difference": calibration_difference(after, before, resamples=resamples, seed=seed),
+    }
 
 
 def reliability(

@@ -13,7 +13,8 @@ NOTE = (
     "distillation; only texts of one prompt are compared. Pairwise accuracy: how often the better of two texts is the "
     "likelier one, 50 % by chance. Kendall's tau and Spearman's rho: agreement of both orders over all texts of a "
     "prompt, from −1 (reversed) over 0 (none) to 1 (the same). Calibration error: how far confidence and accuracy are "
-    "apart in the bins below, less is better."
+    "apart in the bins below, less is better. Of own texts: those that the SFT student wrote itself, without the "
+    "teacher's, which distillation makes likelier on purpose."
 )
 RELIABILITY = (
     "Of two texts a student says with confidence σ(difference in likelihood) which is the better one. Right: how often "
@@ -21,10 +22,10 @@ RELIABILITY = (
     "confident means it knows more than it says."
 )
 _MEASURES = {  # name, scale, digits
-    "pairwise_accuracy": ("Pairwise accuracy (%)", 100.0, 1),
+    "pairwise_accuracy": ("Pairwise accuracy, %", 100.0, 1),
     "kendall": ("Kendall's tau", 1.0, 3),
     "spearman": ("Spearman's rho", 1.0, 3),
-    "ece": ("Calibration error (points)", 100.0, 1),
+    "ece": ("Calibration error, points", 100.0, 1),
 }
 MODELS = (SFT, STUDENT)
 _LEFT_OUT = {
@@ -84,17 +85,21 @@ def _measured_on(section: Mapping[str, Any], by: Mapping[str, Any]) -> str:
 def calibration_table(metrics: Mapping[str, Any]) -> Table | None:
     """Measures before and after distillation, and the paired difference."""
     judges = judges_with_order(metrics)
-    rows = [
-        (
-            Cell(by_judge(title, judge, judges)),
-            *(estimate_cell(by[model].get(measure), scale=scale, digits=digits) for model in MODELS),
-            difference_cell(by["difference"].get(measure) or {}, scale, digits=digits),
-        )
-        for judge, by in judges.items()
-        for measure, (title, scale, digits) in _MEASURES.items()
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for judge, by in judges.items():
+        rows += [_row(by_judge(title, judge, judges), by, measure) for measure, (title, _, _) in _MEASURES.items()]
+        own = by.get("own")
+        if own and own[STUDENT]["pairwise_accuracy"]["n"]:
+            title = f"{_MEASURES['pairwise_accuracy'][0]}, of own texts"
+            rows.append(_row(by_judge(title, judge, judges), own, "pairwise_accuracy"))
     columns = ("Measure", *map(system_name, MODELS), "Change")
     return Table("Likelihood against quality", columns, tuple(rows)) if rows else None
+
+
+def _row(name: str, by: Mapping[str, Any], measure: str) -> tuple[Cell, ...]:
+    _, scale, digits = _MEASURES[measure]
+    cells = (estimate_cell(by[model].get(measure), scale=scale, digits=digits) for model in MODELS)
+    return (Cell(name), *cells, difference_cell(by["difference"].get(measure) or {}, scale, digits=digits))
 
 
 def changes_table(runs: Mapping[str, Mapping[str, Any]]) -> Table | None:
