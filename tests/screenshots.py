@@ -46,6 +46,7 @@ def take(runs: list[Path], out: Path) -> None:
     report = runs[0] / "report/index.html"
     with browser() as chromium, tempfile.TemporaryDirectory() as folder:
         shoot(chromium, report, WIDE, "light", None, out / "report.png")
+        shoot(chromium, report, WIDE, "light", "#calibration", out / "calibration.png")
         shoot(chromium, report, WIDE, "light", "#examples", out / "examples.png")
         shoot(chromium, report, PHONE, "dark", ".skyline", out / "phone.png")
         if len(runs) > 1:

@@ -1,7 +1,9 @@
 """The page in a real browser, opened from disk."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +13,7 @@ from plad.records import Example
 from plad.report.compare import write_comparison
 from plad.report.page import render_report
 from tests.browser import browser
+from tests.full_run import write_full_run
 from tests.nasty import NASTY
 from tests.report_run import write_run
 
@@ -44,8 +47,18 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with every part there is."""
+    path = tmp_path_factory.mktemp("full") / "run"
+    answers = {"teacher": [e.references[1] for e in EXAMPLES], "student_sft": BEFORE, "student": AFTER}
+    write_full_run(path, EXAMPLES, {**answers, "seqkd": BEFORE[::-1], "f_distill-js": AFTER[::-1]})
+    render_report(path)
+    return path / "report/index.html"
+
+
+@pytest.fixture(scope="module")
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page whose ids, prompts, roles, targets, answers and settings are all nasty."""
+    """A page with every part whose ids, prompts, roles, targets, answers, settings, judges and models are all nasty."""
     path = tmp_path_factory.mktemp("nasty") / "run"
     texts = list(NASTY.values())
     rows = [
@@ -54,7 +67,12 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     systems = ("teacher", "student_sft", "student", "<script>alert(1)</script>")
     answers = {s: texts[k:] + texts[:k] for k, s in enumerate(systems)}
-    write_run(path, rows, answers, config=dict(NASTY), metrics_rows=[])
+    write_full_run(path, rows, answers, config=dict(NASTY), metrics_rows=[])
+    for file in ("eval/metrics.json", "manifest.json"):
+        text = (path / file).read_text()
+        for name, kind in (("reference", "script"), ("opinion", "attribute"), ("owner/opinion-7b", "image")):
+            text = text.replace(json.dumps(name), json.dumps(NASTY[kind]))
+        (path / file).write_text(text)
     render_report(path)
     return path / "report/index.html"
 
@@ -63,8 +81,10 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     runs = {"rank": folder / "rank", "seqkd": folder / "seqkd", "<b>third</b>": folder / "third"}
-    for (name, path), answers in zip(runs.items(), (AFTER, BEFORE, ["bees"] * 8), strict=True):
-        write_run(path, EXAMPLES, {"student": answers}, config={"run": {"seed": 0}, "name": name}, metrics_rows=[])
+    students = {"rank": (AFTER, "rank", 0), "seqkd": (BEFORE, "seqkd", 0), "<b>third</b>": (["bees"] * 8, "rank", 1)}
+    for name, (answers, kind, seed) in students.items():
+        given = {"teacher": [e.references[1] for e in EXAMPLES], "student_sft": BEFORE[::-1], "student": answers}
+        write_full_run(runs[name], EXAMPLES, given, config={"run": {"seed": seed}, "kind": kind}, metrics_rows=[])
     write_comparison(runs, folder / "comparison.html")
     return folder / "comparison.html"
 
@@ -73,7 +93,8 @@ class Opened:
     """A page with everything it did that it should not."""
 
     def __init__(self, chromium: Browser, file: Path, *, width: int = 1400, scheme: str = "light") -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        look: Any = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
+        self.context = chromium.new_context(**look)
         self.page: Page = self.context.new_page()
         self.troubles: list[str] = []
         self.page.on("console", lambda m: self.troubles.append(f"{m.type}: {m.text}"))
@@ -186,9 +207,9 @@ def test_sorting_by_margin_and_by_length(opened: Opened) -> None:
     assert "SFT student ahead (" in page.inner_text("#filter")
 
 
-def serious(page: Page) -> list[tuple[str, str]]:
-    """What axe finds serious or critical: the rule, and the first element that breaks it."""
-    found = Axe().run(page).response["violations"]
+def serious(page: Page, part: str | None = None) -> list[tuple[str, str]]:
+    """What axe finds serious or critical, in the whole page or a part: the rule, and the first that breaks it."""
+    found = Axe().run(page, context=part).response["violations"]
     return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
 
 
@@ -219,14 +240,31 @@ def test_differences_are_marked_word_by_word(opened: Opened) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_layout_holds_and_nothing_keeps_a_reader_out(chromium: Browser, file: Path, width: int, scheme: str) -> None:
-    with Opened(chromium, file, width=width, scheme=scheme) as found:
+def test_layout_holds_and_nothing_keeps_a_reader_out(chromium: Browser, full: Path, width: int, scheme: str) -> None:
+    with Opened(chromium, full, width=width, scheme=scheme) as found:
         page = found.page
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        for mode in ("points", "changes"):
-            page.check(f"input[value={mode}]")
-            assert serious(page) == []
+        assert serious(page) == []
+        page.check("input[value=changes]")
+        assert serious(page, "#examples") == []
+        assert found.troubles == []
+
+
+def test_the_verdict_stands_first_and_the_parts_in_their_order(chromium: Browser, full: Path) -> None:
+    with Opened(chromium, full) as found:
+        page = found.page
+        assert page.locator("p").first.get_attribute("class") == "headline"
+        sections = page.locator("main > section").evaluate_all("all => all.map((s) => s.id)")
+        assert sections == ["results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
+        for section in sections:
+            page.click(f"nav a[href='#{section}']")
+            assert page.locator(f"#{section}").is_visible()
+        assert page.locator("#calibration figure").count() == 2
+        assert "likelier one" in page.inner_text("#calibration")
+        assert "26.0 % of 100 comparisons" in page.inner_text("#judges").replace("\u00a0", " ")
+        assert "$0.0123" in page.inner_text("#cost")
+        assert found.requests[0] == full.as_uri()
         assert found.troubles == []
 
 
@@ -243,6 +281,8 @@ def test_a_comparison_shows_the_students_of_all_runs_side_by_side(
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert serious(page) == []
+        assert page.locator("#seeds tbody tr").count() == 6
+        assert page.locator("#calibration tbody tr").count() == 3
         assert found.requests == [comparison.as_uri()]
         assert found.troubles == []
 
@@ -260,6 +300,8 @@ def test_nasty_texts_stay_text(chromium: Browser, nasty: Path, width: int) -> No
             assert NASTY["template"] in seen
             assert "‹U+202E›gnirts desrever‹U+202C› ‹U+2066›isolated" in seen
             assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("#calibration figure").count() == 2
+        assert NASTY["script"] in page.inner_text("#calibration")
         assert page.evaluate("document.scripts.length") == 2
         assert page.evaluate("document.querySelectorAll('img, iframe, object, [onerror], [onmouseover]').length") == 0
         assert found.requests == [nasty.as_uri()]
@@ -281,9 +323,14 @@ def test_on_paper_stand_the_examples_that_were_chosen(opened: Opened) -> None:
     page.fill("#search", "pizza")
     page.click("#next")
     page.emulate_media(media="print")
+    assert page.locator("#results details[open]").count() == 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#results details:not([open])").count() == 0
+    assert page.is_visible("text=Distinct-1")
+    assert not page.is_visible("#how summary")
     assert page.locator("#case article").count() == 7
     assert not page.is_visible(".controls")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#results details[open]").count() == 0
     assert page.locator("#case article").count() == 1
     assert page.pdf()[:4] == b"%PDF"

@@ -13,6 +13,7 @@ from plad.records import Example
 from plad.report.cases import BUDGET
 from plad.report.page import render_report
 from plad.rundir import write_json
+from tests.full_run import write_full_run
 from tests.report_run import MANIFEST, page_cases, page_texts, write_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "rect", "circle"}
@@ -71,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples[0] = Example(
         "row-0", ({"role": "system", "content": "Be brief"}, {"role": "user", "content": "<i>Hi</i>"}), ("a", "b")
     )
-    write_run(
+    write_full_run(
         path,
         examples,
         {"teacher": ["a reference"] * 8, "student_sft": TEXTS[::-1], "student": TEXTS, "other <b>": ["x"] * 8},
@@ -153,7 +154,7 @@ def test_the_page_and_its_markdown_hold_the_same_figures(run: Path, page: Page) 
     markdown = (run / "report/report.md").read_text(encoding="utf-8")
     figures = re.compile(r"[+−]?\d+\.\d+")
     assert set(figures.findall(markdown)) - set(figures.findall(page.text)) == set()
-    for title in ("Results on the test set", "From rows to pairs", "Stages", "Settings", "Versions"):
+    for title in ("Results on the test set", "From rows to pairs", "Time and cost by stage", "Settings", "Versions"):
         assert f"## {title}" in markdown
 
 

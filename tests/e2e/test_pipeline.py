@@ -76,6 +76,8 @@ def test_likelihoods_are_measured_before_and_after_on_the_same_texts(finished: P
     before, after = (found["judges"]["reference"][name] for name in ("student_sft", "student"))
     assert before["pairs"] == after["pairs"]
     assert before["kendall"]["n"] + before["no_order"] == found["prompts"]
+    own = found["judges"]["reference"]["own"]
+    assert own["student_sft"]["pairs"] == own["student"]["pairs"] <= before["pairs"]
 
 
 def test_pairs_load_as_a_preference_data_set(finished: Path) -> None:

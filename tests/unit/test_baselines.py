@@ -13,7 +13,7 @@ from plad.config_file import load_config
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, holm
 from plad.methods import comparison_overrides
-from plad.report.methods import methods_table
+from plad.report.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
 from plad.stages.baselines import is_the_student, methods
 from tests.task import write_task
@@ -140,7 +140,7 @@ def test_families_are_the_methods_against_one_system_by_one_measure() -> None:
 def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     pairs = dict.fromkeys(("student - student_sft", "kd - student_sft", "student - kd"), (0.01, 0.02))
     found = metrics(("target", "teacher", "student_sft", "student", "kd"), pairs)
-    assert methods_table(found) is None
+    assert methods_table(found) is method_costs_table(found) is None
     cost = {"updates": 45, "seconds": 90.0, "peak_memory": 2_340_000_000, "tokens_cached": 1200, "tokens_fresh": 0}
     add_comparison(found, ["kd"], {"kd": cost, "student": {}})
     table = methods_table(found)
@@ -150,10 +150,17 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     kd = rows["Standard KD"]
     assert kd["Win rate, j"].text == "50.0"
     assert "p = 0.020" in kd["Minus SFT student, j"].detail, "two methods in the family: 0.01 x 2"
-    assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
-    assert [kd[c].text for c in table.columns[-5:]] == ["45", "1 min 30 s", "2.34", "1,200", "0"]
     assert rows["SFT student"]["Minus SFT student, j"].text == "–"
+    costs = method_costs_table(found)
+    assert costs is not None
+    rows = {row[0].text: dict(zip(costs.columns, row, strict=True)) for row in costs.rows}
+    kd = rows["Standard KD"]
+    assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
+    assert [kd[c].text for c in costs.columns[-5:]] == ["45", "1 min 30 s", "2.34", "1,200", "0"]
     assert rows["Teacher"]["Time"].text == "–"
+    (lead,) = lead_plots(found)
+    assert lead.alt.startswith("minus Standard KD +10.0 points")
+    assert lead_plots(metrics(("student",), {})) == []
 
 
 def test_methods_have_a_readers_name() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from plad.evaluate.calibration import (
     Candidates,
+    before_and_after,
     calibration,
     calibration_difference,
     kendall,
@@ -105,3 +106,24 @@ def test_nothing_to_order_gives_no_nan(prompts: list[Candidates]) -> None:
     json.dumps(found, allow_nan=False)
     assert found["ece"]["value"] is None
     assert found["pairs"] == 0
+
+
+def test_the_models_own_texts_stand_apart_from_the_teachers() -> None:
+    """The third text is the teacher's, and best: likely after distillation. Its own two are in the wrong order."""
+    own = np.array([True, True, False])
+    before = Candidates(np.array([-1.0, -2.0, -3.0]), np.array([0.0, 1.0, 2.0]), own)
+    after = Candidates(np.array([-1.0, -2.0, -0.5]), before.quality, own)
+    everything = before_and_after({"before": [before], "after": [after]}, **OPTIONS)
+    alone = before_and_after({"before": [before.of_its_own()], "after": [after.of_its_own()]}, **OPTIONS)
+    assert [everything[m]["pairwise_accuracy"]["value"] for m in ("before", "after")] == [0.0, pytest.approx(2 / 3)]
+    assert [alone[m]["pairwise_accuracy"]["value"] for m in ("before", "after")] == [0.0, 0.0]
+    assert alone["difference"]["pairwise_accuracy"]["value"] == 0.0
+    assert before.of_its_own().of_its_own().quality.tolist() == [0.0, 1.0]
+
+
+def test_the_change_of_the_error_by_hand() -> None:
+    """Sure and wrong before (error 1), sure and right after (error 0): -1, whichever prompts are drawn."""
+    before, after = [prompt([0, -50], [0, 1])] * 5, [prompt([-50, 0], [0, 1])] * 5
+    found = calibration_difference(after, before, **OPTIONS)["ece"]
+    assert [found[k] for k in ("value", "low", "high")] == [pytest.approx(-1)] * 3
+    assert (found["n"], found["p"]) == (5, None)

@@ -89,7 +89,13 @@ def test_report_in_the_terminal_says_what_the_page_says_in_80_columns(run):
     assert lines_fit(out)
     assert harmless(out)
     assert out.splitlines()[1].startswith("NO DIFFERENCE THAT THIS TEST CAN TELL")
-    for part in ("Results on the test set", "Paired differences", "Stages", "Training", "Distilled student"):
+    for part in (
+        "Results on the test set",
+        "Paired differences",
+        "Time and cost by stage",
+        "Training",
+        "Distilled student",
+    ):
         assert part in out
     assert "Distilling: loss" in out
     assert not (run / "report").exists()

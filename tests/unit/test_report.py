@@ -8,11 +8,12 @@ import pytest
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
+from plad.report.costs import stages_table
 from plad.report.curves import training_plots
 from plad.report.facts import Facts
 from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.markdown import escape, table_text
-from plad.report.run_tables import funnel_table, stages_table
+from plad.report.run_tables import funnel_table
 from plad.report.tables import (
     agreement_table,
     by_length_table,
@@ -235,7 +236,6 @@ def test_what_the_judges_and_the_lengths_say_has_its_tables() -> None:
     assert table is not None
     assert [c.text for c in table.rows[0]] == [
         "Distilled student − SFT student",
-        "reference",
         "+2.0",
         "100",
         "3,140",
@@ -260,9 +260,21 @@ def test_gains_by_length_are_drawn_bin_by_bin() -> None:
     table = by_length_table(m)
     assert table is not None
     assert [[c.text for c in row] for row in table.rows] == [
-        ["reference", "up to 20 words", "40", "+20.0"],
-        ["reference", "21 to 30 words", "12", "−10.0"],
-        ["reference", "over 30 words", "0", "–"],
+        ["up to 20 words", "40", "+20.0"],
+        ["21 to 30 words", "12", "−10.0"],
+        ["over 30 words", "0", "–"],
+    ]
+
+
+def test_of_several_judges_each_row_names_its_own() -> None:
+    m = metrics({**change(0.12, 0.05, 0.19, 0.001), "power": {"detectable": 0.1, "prompts_needed": 90}})
+    gains = m["differences"]["student - student_sft"]["win_rate"]
+    gains["rm"] = gains["reference"]
+    table = power_table(m)
+    assert table is not None
+    assert [row[0].text for row in table.rows] == [
+        "Distilled student − SFT student, reference",
+        "Distilled student − SFT student, rm",
     ]
 
 

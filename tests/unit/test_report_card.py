@@ -12,6 +12,7 @@ from plad.report.card import card_text
 from plad.report.card_metadata import hub_name, shown_name
 from tests.report_run import MANIFEST
 from tests.unit.test_report import measured
+from tests.unit.test_report_calibration import metrics as calibrated
 
 
 def config(**sections: Any) -> Config:
@@ -72,6 +73,12 @@ def test_card_of_a_teacher_behind_an_endpoint_keeps_its_address_to_itself() -> N
     text = card_text(config(teacher={"model": "big-4", "engine": engine}), {}, None)
     assert "Teacher: big-4, as it answers behind an endpoint." in text
     assert "inner.example" not in text
+
+
+def test_card_tells_what_distillation_did_to_likelihoods() -> None:
+    text = card_text(config(), MANIFEST, measured() | calibrated(4.0))
+    assert "Likelihoods: Distillation brought likelihood and quality closer together." in text
+    assert "| Kendall's tau |" in text
 
 
 def test_card_before_the_evaluation_says_so() -> None:

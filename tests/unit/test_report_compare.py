@@ -10,8 +10,10 @@ from plad.errors import RunDirError
 from plad.records import Example
 from plad.report.compare import write_comparison
 from plad.rundir import write_json
+from tests.full_run import write_bill
 from tests.report_run import CONFIG, page_cases, write_run
 from tests.unit.test_cli import call
+from tests.unit.test_report_calibration import metrics as calibrated
 
 EXAMPLES = [Example(f"e{i:02}", f"prompt {i}", (f"target {i}", f"reference word{i} here")) for i in range(40)]
 GOOD = [f"reference word{i} here" for i in range(40)]
@@ -26,7 +28,7 @@ def make(path: Path, answers: list[str], examples: list[Example] = EXAMPLES, **c
 
 def page(tmp_path: Path, runs: dict[str, Path]) -> str:
     write_comparison(runs, tmp_path / "out.html")
-    return (tmp_path / "out.html").read_text(encoding="utf-8")
+    return (tmp_path / "out.html").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def test_every_run_is_measured_against_the_first(tmp_path: Path) -> None:
@@ -72,7 +74,42 @@ def test_settings_that_differ_are_shown_and_places_are_not(tmp_path: Path) -> No
 
 def test_runs_that_differ_in_their_seed_have_a_mean(tmp_path: Path) -> None:
     runs = {f"s{i}": make(tmp_path / f"s{i}", t, run={"dir": f"s{i}", "seed": i}) for i, t in enumerate((GOOD, FAIR))}
-    assert "Mean of 2 seeds: s0, s1" in page(tmp_path, runs)
+    html = page(tmp_path, runs)
+    assert "Mean of 2 seeds: s0, s1" in html
+    assert "2 seeds: an interval over so few is wide" in html
+    assert "Over seeds" in html
+
+
+def test_runs_that_differ_in_nothing_else_have_one_verdict_over_all_seeds(tmp_path: Path) -> None:
+    """The student always wins, its predecessor always ties, whatever the seed: 50 points, which no seed moves."""
+    texts = [GOOD[:k] + BAD[k:] for k in (38, 36, 37)]
+    runs = {f"s{i}": make(tmp_path / f"s{i}", t, run={"dir": f"s{i}", "seed": i}) for i, t in enumerate(texts)}
+    html = page(tmp_path, runs)
+    assert "Distillation made the student better." in html
+    assert "3 seeds, 40 test prompts, judge: reference" in html
+    assert '<div class="mine"><dt>Distilled student</dt>' in html
+    runs["other"] = make(tmp_path / "other", GOOD, distill={"epochs": 2})
+    assert "Distillation made" not in page(tmp_path, runs).split("</header>")[0]
+
+
+def test_what_distillation_did_to_likelihoods_stands_beside_the_runs(tmp_path: Path) -> None:
+    runs = {"a": make(tmp_path / "a", GOOD), "b": make(tmp_path / "b", FAIR, distill={"epochs": 2})}
+    assert "are better texts likelier" not in page(tmp_path, runs)
+    for gain, run in zip((4.0, -4.0), runs.values(), strict=True):
+        file = run / "eval/metrics.json"
+        write_json(file, {**json.loads(file.read_text()), **calibrated(gain)})
+    section = page(tmp_path, runs).split('id="h-calibration"')[1].split("</section>")[0]
+    assert section.count('<td class="tone better">') == 3
+    assert section.count('<td class="tone worse">') == 3
+
+
+def test_what_providers_were_paid_stands_beside_the_time(tmp_path: Path) -> None:
+    runs = {"a": make(tmp_path / "a", GOOD), "b": make(tmp_path / "b", FAIR)}
+    assert ">Cost</th>" not in page(tmp_path, runs)
+    write_bill(runs["a"])
+    html = page(tmp_path, runs)
+    assert "<td>$0.0123</td>" in html
+    assert ">Cost</th>" in html
 
 
 def test_what_several_runs_have_alike_stands_once(tmp_path: Path) -> None:

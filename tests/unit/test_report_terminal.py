@@ -1,9 +1,15 @@
 """Tables that fit a terminal, and curves as one line."""
 
+from pathlib import Path
+
 import pytest
 
 from plad.report.tables import Cell, Table
 from plad.report.terminal import fit, sparkline
+from tests.full_run import write_full_run
+from tests.unit.test_cli import call
+from tests.unit.test_cli_views import lines_fit
+from tests.unit.test_report_compare import BAD, EXAMPLES, FAIR, GOOD
 
 
 def table(columns: int, width: int) -> Table:
@@ -16,6 +22,13 @@ def test_a_wide_table_becomes_several_that_share_their_first_column() -> None:
     parts = fit(table(5, 20), 80)
     assert [p.columns for p in parts] == [("System", "c0", "c1"), ("System", "c2", "c3"), ("System", "c4")]
     assert all(len(row) == len(p.columns) for p in parts for row in p.rows)
+
+
+def test_names_of_columns_are_broken_and_figures_are_not() -> None:
+    """Cells of 30 and of 6: 10 + 33 + 9 = 52 fit because `Cut off long` may stand on three lines."""
+    cells = (Cell("x" * 10), Cell("y" * 30), Cell("0.0 %"))
+    (part,) = fit(Table("t", ("System", "A", "Cut off long"), (cells,)), 56)
+    assert part.columns == ("System", "A", "Cut\noff\nlong")
 
 
 def test_a_column_wider_than_all_stands_alone() -> None:
@@ -38,3 +51,25 @@ def test_sparklines(values: list[float], shown: str) -> None:
 def test_long_curves_are_averaged() -> None:
     assert sparkline([0.0, 2.0, 3.0, 5.0], width=2) == "▁█"
     assert len(sparkline([float(i) for i in range(83)])) == 20
+
+
+def test_every_part_of_the_page_stands_in_the_terminal(tmp_path: Path) -> None:
+    answers = {"teacher": GOOD, "student_sft": BAD, "student": FAIR, "seqkd": FAIR[::-1]}
+    write_full_run(tmp_path / "run", EXAMPLES, answers)
+    code, out, err = call("report", tmp_path / "run", "--terminal")
+    assert (code, err) == (0, "")
+    assert lines_fit(out)
+    parts = (
+        "Calibration of likelihoods",
+        "Kendall's tau",
+        "Confidence and how often it is right",
+        "what each method cost",
+        "What the answers are made of",
+        "Rounds",
+        "From rows to pairs",
+        "What providers were paid for",
+        "The judges",
+        "Cohen's kappa",
+        "While distilling, the share of answers that end fell",
+    )
+    assert [part for part in parts if part not in out] == []

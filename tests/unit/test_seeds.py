@@ -27,6 +27,24 @@ def test_two_seeds_two_prompts_by_hand() -> None:
     assert (found["low"], found["high"]) == pytest.approx((3 - half, 3 + half))
     assert (found["n"], found["seeds"]) == (2, 2)
     assert found["sd_seeds"] == pytest.approx(4.5**0.5)
+    assert found["p"] == pytest.approx(2 * t.sf(3**0.5, 144 / 98))
+
+
+def test_an_interval_of_a_share_ends_where_the_scale_ends() -> None:
+    """Two seeds that disagree about two prompts: the t interval around 0.75 reaches far over 100 %."""
+    values = np.array([[1.0, 1.0], [0.5, 0.5]])
+    assert over_seeds(values)["high"] > 1
+    found = over_seeds(values, bounds=(0.0, 1.0))
+    assert (found["low"], found["value"], found["high"]) == (0.0, 0.75, 1.0)
+
+
+def test_p_says_no_difference_as_often_as_it_should() -> None:
+    rng = np.random.default_rng(4)
+    claimed = 0
+    for _ in range(300):
+        values = 0.1 * rng.normal(size=(5, 1)) + 0.3 * rng.normal(size=(1, 40)) + 0.3 * rng.normal(size=(5, 40))
+        claimed += over_seeds(values)["p"] < 0.05
+    assert claimed / 300 < 0.1
 
 
 def test_equal_seeds_leave_the_prompts_spread() -> None:
@@ -74,6 +92,8 @@ def test_runs_that_differ_in_more_than_their_seed_stay_apart(tmp_path: Path) -> 
         write(tmp_path / str(i), i, ["red sun"] * 4, **extra)
     runs = {str(i): tmp_path / str(i) for i in range(3)}
     assert seed_groups(runs) == [["0", "1"]]
+    write(tmp_path / "copy", 1, ["red sun"] * 4)
+    assert seed_groups({**runs, "3": tmp_path / "copy"}) == [["0", "1"]]  # no third seed
     (tmp_path / "0" / "config.resolved.json").unlink()
     assert seed_groups(runs) == []
 
@@ -91,6 +111,7 @@ def test_mean_over_two_runs_by_hand(tmp_path: Path) -> None:
     assert (rate["wins"], rate["ties"], rate["losses"]) == (4, 4, 0)
     assert found["systems"]["student"]["words"]["value"] == pytest.approx((5 + 5) / 8)
     assert found["systems"]["student"]["rougeL"]["value"] == pytest.approx((1 + 2 / 3 + 2 / 3 + 0 + 1) / 8)
+    assert (rate["low"], rate["high"]) == (0.0, 1.0)  # two seeds say little
     difference = found["differences"]["student - student_sft"]
     assert difference["win_rate"]["reference"]["value"] == pytest.approx(0.0)
     assert difference["words"]["value"] == pytest.approx(0.0)

@@ -4,7 +4,7 @@ Everything is measured within a prompt, between several texts of different quali
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ METHOD = {
     "likelier one (equally likely: half), mean over prompts",
     "reliability": "of such a pair the model says with confidence sigmoid(difference in likelihood) which text is the "
     "better one; how often it is, by confidence; interval: bootstrap over prompts",
+    "own": "the same on the fine-tuned student's own texts alone: without the teacher's, which distillation makes "
+    "likelier on purpose",
     "ece": "expected calibration error: mean distance of confidence and accuracy over those bins, weighed by pairs",
 }
 
@@ -36,15 +38,21 @@ class Candidates:
     Attributes:
         likelihood: [K] log-probability a token under the model.
         quality: [K] the judge's scores.
+        own: [K] whether the model that was distilled wrote the text itself; None where nobody else did.
     """
 
     likelihood: Array
     quality: Array
+    own: NDArray[np.bool_] | None = None
 
     @property
     def informative(self) -> bool:
         """Whether there is an order to be found."""
         return len(self.quality) > 1 and bool((self.quality != self.quality[0]).any())
+
+    def of_its_own(self) -> "Candidates":
+        """The model's own texts alone."""
+        return self if self.own is None else Candidates(self.likelihood[self.own], self.quality[self.own])
 
     def gaps(self) -> Array:
         """Likelihood of the better text less that of the worse one, for all pairs of different quality."""
@@ -116,9 +124,12 @@ def calibration(prompts: Sequence[Candidates], *, resamples: int, seed: int) -> 
 def calibration_difference(
     after: Sequence[Candidates], before: Sequence[Candidates], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """What changed between two models on the same texts, paired over prompts, with p-values."""
+    """What changed between two models on the same texts, paired over prompts, with p-values.
+
+    The difference in `ece` has an interval and no p-value: it isn't a mean over prompts.
+    """
     both = [(a, b) for a, b in zip(after, before, strict=True) if a.informative]
-    return {
+    found: dict[str, Any] = {
         name: {
             "p": None,
             **paired_difference(
@@ -130,6 +141,21 @@ def calibration_difference(
             ).to_json(),
         }
         for name, (f, (low, high)) in _MEASURES.items()
+    }
+    errors = [_errors([pair[k] for pair in both], _weights(len(both), resamples, seed)) for k in (0, 1)]
+    return found | {"ece": {"p": None, **_error_estimate(errors[0] - errors[1], len(both))}}
+
+
+def before_and_after(by_model: Mapping[str, Sequence[Candidates]], *, resamples: int, seed: int) -> dict[str, Any]:
+    """`calibration` of two models on the same texts, and the `difference` of the second less the first.
+
+    Args:
+        by_model: of the model before and after, in this order.
+    """
+    before, after = by_model.values()
+    return {
+        **{name: calibration(prompts, resamples=resamples, seed=seed) for name, prompts in by_model.items()},
+        "difference": calibration_difference(after, before, resamples=resamples, seed=seed),
     }
 
 
@@ -147,7 +173,19 @@ def reliability(
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017; confidence as in Bradley & Terry, 1952.
     """
-    count, sure, right = (np.zeros((len(prompts), len(EDGES) - 1)) for _ in range(3))  # [P, bins]
+    count, sure, right = _binned(prompts)
+    weights = _weights(len(prompts), resamples, seed)
+    counts, rights = weights[1:] @ count, weights[1:] @ right
+    curve = [
+        {"from": a, "to": b, **_bin(count[:, k], sure[:, k], right[:, k], counts[:, k], rights[:, k])}
+        for k, (a, b) in enumerate(itertools.pairwise(EDGES))
+    ]
+    return curve, _error_estimate(_errors(prompts, weights), len(prompts))
+
+
+def _binned(prompts: Sequence[Candidates]) -> tuple[Array, Array, Array]:
+    """[P, bins] each: pairs, sum of their confidences, pairs whose better text is the likelier one."""
+    count, sure, right = (np.zeros((len(prompts), len(EDGES) - 1)) for _ in range(3))
     for i, prompt in enumerate(prompts):
         gaps = prompt.gaps()
         confidence = 1 / (1 + np.exp(-np.abs(gaps)))
@@ -155,22 +193,30 @@ def reliability(
         np.add.at(count[i], bins, 1.0)
         np.add.at(sure[i], bins, confidence)
         np.add.at(right[i], bins, (gaps > 0) + 0.5 * (gaps == 0))
-    rng = np.random.default_rng(seed)
-    weights = (  # how often each prompt was drawn
-        rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=resamples).astype(np.float64)
-        if prompts
-        else np.zeros((0, 0))
-    )
-    counts, rights = weights @ count, weights @ right
-    curve = [
-        {"from": a, "to": b, **_bin(count[:, k], sure[:, k], right[:, k], counts[:, k], rights[:, k])}
-        for k, (a, b) in enumerate(itertools.pairwise(EDGES))
-    ]
-    error = {"value": None, "low": None, "high": None, "n": len(prompts)}
-    if prompts:
-        value = _error(count.sum(0), sure.sum(0), right.sum(0))
-        error |= {"value": float(value), **_interval(_error(counts, weights @ sure, rights))}
-    return curve, error
+    return count, sure, right
+
+
+def _weights(prompts: int, resamples: int, seed: int) -> Array:
+    """[1 + resamples, P] how often each prompt counts: once, and then as it was drawn with replacement."""
+    if not prompts:
+        return np.zeros((1, 0))
+    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+    return np.concatenate([np.ones((1, prompts)), drawn.astype(np.float64)])
+
+
+def _errors(prompts: Sequence[Candidates], weights: Array) -> Array:
+    """Expected calibration error under each row of weights: sum_b (n_b / n) |accuracy_b - confidence_b|."""
+    if not prompts:
+        return np.zeros(0)
+    count, sure, right = (weights @ part for part in _binned(prompts))
+    return np.abs(right - sure).sum(-1) / count.sum(-1)
+
+
+def _error_estimate(errors: Array, prompts: int) -> dict[str, Any]:
+    """From the error, or a difference of errors, on the prompts as they are and on each resample."""
+    if not len(errors):
+        return {"value": None, "low": None, "high": None, "n": prompts}
+    return {"value": float(errors[0]), **_interval(errors[1:]), "n": prompts}
 
 
 def _bin(count: Array, sure: Array, right: Array, counts: Array, rights: Array) -> dict[str, Any]:
@@ -185,11 +231,6 @@ def _bin(count: Array, sure: Array, right: Array, counts: Array, rights: Array) 
     else:
         interval = _interval(rights[drawn] / counts[drawn])
     return {"confidence": float(sure.sum() / pairs), "value": value, **interval, "pairs": pairs}
-
-
-def _error(count: Array, sure: Array, right: Array) -> Array:
-    """sum_b (n_b / n) |accuracy_b - confidence_b|, over the last axis."""
-    return np.abs(right - sure).sum(-1) / count.sum(-1)
 
 
 def _interval(draws: Array) -> dict[str, float | None]:

@@ -126,6 +126,7 @@ def judged(
         own = quality[start : start + len(texts[e.id])]
         start += len(own)
         known = np.isfinite(own)
+        mine = np.array([t.token_ids is not None for t in texts[e.id]])[known]
         for model, by_id in likelihood.items():
-            out[model].append(Candidates(by_id[e.id][known], own[known]))
+            out[model].append(Candidates(by_id[e.id][known], own[known], None if mine.all() else mine))
     return out

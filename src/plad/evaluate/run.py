@@ -61,25 +61,10 @@ def evaluate_systems(
     generations = _in_order(examples, answers)
     texts = {system: {g.example_id: g.text for g in rows} for system, rows in generations.items()}
     options = {"resamples": bootstrap, "seed": seed}
-    scorer = Rouge(stemmer=stemmer) if rouge else None
-    values: dict[str, dict[str, Values]] = {}  # system -> metric -> values
-    targets = {e.id: e.references[0] for e in examples if e.references}
-    if targets:
-        values[TARGET] = _target_values(scorer, examples)
-    for system, by_id in texts.items():
-        words = {i: float(count_words(text)) for i, text in by_id.items()}
-        values[system] = {**_rouge(scorer, examples, by_id.values()), "words": words}
-    prompts = {e.id: e.prompt for e in examples}
-    statistics = ngrams.TextStatistics(prompts, (t for rows in texts.values() for t in rows.values()), **options)
-    systems: dict[str, dict[str, Any]] = {
-        system: {"win_rate": {}, **_estimates(v, **options), **statistics.of(texts.get(system, targets))}
-        for system, v in values.items()
-    }
-    for system, rows in generations.items():
-        systems[system] |= outcome_shares(rows, generations.get(SFT) if system != SFT else None)
+    values = _values(examples, texts, Rouge(stemmer=stemmer) if rouge else None)
+    systems = _text_figures(examples, generations, texts, values, **options)
     by_length = _ByLength(values, **options)
     points, kept = _judge(examples, texts, judges, systems, by_length, **options)
-
     metrics = {
         "schema": SCHEMA,
         "n": len(examples),
@@ -103,6 +88,49 @@ def evaluate_systems(
         },
     }
     return {**metrics, "warnings": _warnings(metrics)}, kept
+
+
+def _values(
+    examples: Sequence[Example], texts: Mapping[str, Mapping[str, str]], scorer: Rouge | None
+) -> dict[str, dict[str, Values]]:
+    """ROUGE and words of every text: system -> metric -> values; the target's too, where there are targets."""
+    values: dict[str, dict[str, Values]] = {}
+    if any(e.references for e in examples):
+        values[TARGET] = _target_values(scorer, examples)
+    for system, by_id in texts.items():
+        words = {i: float(count_words(text)) for i, text in by_id.items()}
+        values[system] = {**_rouge(scorer, examples, by_id.values()), "words": words}
+    return values
+
+
+def _text_figures(
+    examples: Sequence[Example],
+    generations: Mapping[str, Sequence[Generation]],
+    texts: Mapping[str, Mapping[str, str]],
+    values: Mapping[str, Mapping[str, Values]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """`systems` of metrics.json, still without win rates: ROUGE, what the texts are made of, how answers ended."""
+    targets = {e.id: e.references[0] for e in examples if e.references}
+    statistics = ngrams.TextStatistics(
+        {e.id: e.prompt for e in examples},
+        (t for rows in texts.values() for t in rows.values()),
+        resamples=resamples,
+        seed=seed,
+    )
+    systems: dict[str, dict[str, Any]] = {
+        system: {
+            "win_rate": {},
+            **_estimates(v, resamples=resamples, seed=seed),
+            **statistics.of(texts.get(system, targets)),
+        }
+        for system, v in values.items()
+    }
+    for system, rows in generations.items():
+        systems[system] |= outcome_shares(rows, generations.get(SFT) if system != SFT else None)
+    return systems
 
 
 def _judge(

@@ -17,13 +17,15 @@ from plad.judges.rouge import METRICS, Rouge
 
 METHOD = {
     "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "
-    "with prompts), Satterthwaite's degrees of freedom: it holds for further seeds and further prompts",
+    "with prompts), Satterthwaite's degrees of freedom, cut at the ends of the scale: it holds for further seeds and "
+    "further prompts; p of a difference from the same t statistic",
 }
 
+SHARE, GAP = (0.0, 1.0), (-1.0, 1.0)  # scales of a share and of a difference of two
 _Table = dict[str, dict[str, dict[str, float]]]  # system -> measure -> example id -> value
 
 
-def over_seeds(values: NDArray[np.float64]) -> dict[str, Any]:
+def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | None = None) -> dict[str, Any]:
     """The mean over S seeds and P prompts, with an interval for new seeds and new prompts.
 
     Var(mean) = (MS_seeds + MS_prompts - MS_rest) / (S P), from the mean squares of the two-way layout; a mean square
@@ -31,22 +33,24 @@ def over_seeds(values: NDArray[np.float64]) -> dict[str, Any]:
 
     Args:
         values: [S, P], S >= 2, finite; row s holds the prompts' values under seed s.
+        bounds: ends of the scale, where the interval is cut off; None where it has none.
 
     Returns:
-        `value`, `low`, `high`, `n` (prompts), `seeds` and `sd_seeds` (of the seeds' means); low and high are None where
-        the values don't vary, or there is one prompt. None without prompts.
+        `value`, `low`, `high`, `p` (two-sided, of "the mean is 0"), `n` (prompts), `seeds` and `sd_seeds` (of the means
+        of seeds); low, high and p are None where the values don't vary, or there is one prompt. None without prompts.
 
     Source: Brennan, "Generalizability Theory", 2001, p x i design; Satterthwaite, 1946.
     """
     seeds, prompts = values.shape
     facts = {"n": prompts, "seeds": seeds}
     if prompts == 0:
-        return {"value": None, "low": None, "high": None, **facts, "sd_seeds": None}
+        return {"value": None, "low": None, "high": None, "p": None, **facts, "sd_seeds": None}
     mean, of_seeds, of_prompts = values.mean(), values.mean(1), values.mean(0)
     facts |= {"sd_seeds": float(of_seeds.std(ddof=1))}
     ms_seeds = prompts * of_seeds.var(ddof=1)
+    unsure = {"value": float(mean), "low": None, "high": None, "p": None, **facts}
     if prompts == 1:
-        return {"value": float(mean), "low": None, "high": None, **facts}
+        return unsure
     ms_prompts = seeds * of_prompts.var(ddof=1)
     rest = values - of_seeds[:, None] - of_prompts + mean
     dof = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)], dtype=np.float64)
@@ -54,24 +58,31 @@ def over_seeds(values: NDArray[np.float64]) -> dict[str, Any]:
     parts = np.array([max(ms_seeds, ms_rest), max(ms_prompts, ms_rest), -ms_rest])
     total = parts.sum()
     if total <= 1e-18:
-        return {"value": float(mean), "low": None, "high": None, **facts}
+        return unsure
     from scipy.stats import t  # takes half a second to import
 
-    half = t.ppf((1 + LEVEL) / 2, total**2 / (parts**2 / dof).sum()) * math.sqrt(total / values.size)
-    return {"value": float(mean), "low": float(mean - half), "high": float(mean + half), **facts}
+    freedom, error = total**2 / (parts**2 / dof).sum(), math.sqrt(total / values.size)
+    half = t.ppf((1 + LEVEL) / 2, freedom) * error
+    low, high = np.clip((mean - half, mean + half), *(bounds or (-np.inf, np.inf)))
+    p = 2 * t.sf(abs(mean) / error, freedom)
+    return unsure | {"low": float(low), "high": float(high), "p": float(p)}
 
 
 def seed_groups(runs: Mapping[str, Path]) -> list[list[str]]:
-    """Names of runs whose settings differ only in seed and place; groups of one are left out."""
-    groups: dict[str, list[str]] = {}
+    """Names of runs whose settings differ only in seed and place; groups of one are left out.
+
+    A seed that occurs twice tells nothing new: the first of its runs counts.
+    """
+    groups: dict[str, dict[Any, str]] = {}  # settings -> seed -> name
     for name, run in runs.items():
         file = run / "config.resolved.json"
         if not file.is_file():
             continue
         config = json.loads(file.read_text(encoding="utf-8"))
+        seed = config["run"].get("seed")
         config["run"] = {k: v for k, v in config["run"].items() if k not in ("seed", "dir")}
-        groups.setdefault(json.dumps(config, sort_keys=True), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
+        groups.setdefault(json.dumps(config, sort_keys=True), {}).setdefault(seed, name)
+    return [list(names.values()) for names in groups.values() if len(names) > 1]
 
 
 def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
@@ -82,13 +93,13 @@ def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
     """
     tables = [prompt_values(run) for run in runs.values()]
     metrics = [json.loads((run / "eval/metrics.json").read_text(encoding="utf-8")) for run in runs.values()]
-    systems = {s: _measures(_stack(tables, s)) for s in tables[0] if all(s in t for t in tables)}
+    systems = {s: _measures(_stack(tables, s), SHARE) for s in tables[0] if all(s in t for t in tables)}
     differences: dict[str, Any] = {}
     for pair in metrics[0]["differences"]:
         a, b = pair.split(" - ")
         if a in systems and b in systems:
             ours, theirs = _stack(tables, a, b), _stack(tables, b, a)
-            differences[pair] = _measures({m: ours[m] - theirs[m] for m in ours if m in theirs})
+            differences[pair] = _measures({m: ours[m] - theirs[m] for m in ours if m in theirs}, GAP)
     for system, found in systems.items():
         for judge, rate in found["win_rate"].items():
             counts = [m["systems"][system]["win_rate"][judge] for m in metrics]
@@ -106,15 +117,15 @@ def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def _measures(stacked: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+def _measures(stacked: Mapping[str, NDArray[np.float64]], bounds: tuple[float, float]) -> dict[str, Any]:
     """`win_rate` by judge, and the other metrics; measures are named `win_rate/JUDGE` or as the metric."""
     out: dict[str, Any] = {"win_rate": {}}
     for measure, values in stacked.items():
         kind, _, judge = measure.partition("/")
-        if judge:
-            out["win_rate"][judge] = over_seeds(values)
-        else:
-            out[kind] = over_seeds(values)
+        place, name = (out["win_rate"], judge) if judge else (out, kind)
+        place[name] = over_seeds(values, bounds=None if kind == "words" else bounds)
+        if bounds is SHARE:  # that a share is not 0 says nothing
+            del place[name]["p"]
     return out
 
 

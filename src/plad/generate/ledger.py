@@ -84,6 +84,11 @@ _SUMMARY = {
     "lost": "SUM(lost)",
     "seconds": "AVG(seconds)",
 }
+_PAID_COLUMNS = {k: _SUMMARY[k] for k in ("system", "model")} | {
+    "created": "created",
+    **{k: _SUMMARY[k] for k in ("answers", "prompt_tokens", "completion_tokens", "estimated", "usd", "lost")},
+    "unpriced": "SUM(cost IS NULL)",
+}
 
 
 def canonical_json(value: Any) -> str:
@@ -341,6 +346,21 @@ class Ledger:
         with self._errors():
             usd, tokens = self._db.execute(query, (run, *PAID)).fetchone()
         return usd, tokens
+
+    def paid(self, run: str | None = None) -> list[dict[str, Any]]:
+        """What came from providers, by system, served model and the second in which it came.
+
+        Args:
+            run: only answers that this run got.
+        """
+        where, values = (" AND run = ?", [run]) if run is not None else ("", [])
+        query = (
+            f"SELECT {', '.join(_PAID_COLUMNS.values())} FROM generations WHERE engine IN ({_marks(PAID)}){where} "
+            "GROUP BY 1, 2, 3 ORDER BY 3, 1, 2"
+        )
+        with self._errors():
+            rows = self._db.execute(query, (*PAID, *values))
+            return [dict(zip(_PAID_COLUMNS, row, strict=True)) for row in rows]
 
     def summary(self, run: str | None = None) -> list[dict[str, Any]]:
         """Counts, tokens, cost and time by system, engine, served model and outcome.

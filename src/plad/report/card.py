@@ -5,6 +5,7 @@ from typing import Any
 
 from plad.config import Config, PruneInit
 from plad.redact import redact
+from plad.report.calibration import calibration_said, calibration_table
 from plad.report.card_metadata import front_matter, shown_name
 from plad.report.markdown import escape, table_text
 from plad.report.objectives import in_words
@@ -55,6 +56,9 @@ def _results(metrics: Mapping[str, Any] | None) -> list[str]:
     ]
     if metrics["differences"]:
         parts += ["Paired differences:", table_text(differences_table(metrics))]
+    likelihoods = calibration_table(metrics)
+    if likelihoods is not None:
+        parts += [f"Likelihoods: {escape(' '.join(calibration_said(metrics)))}", table_text(likelihoods)]
     return parts
 
 

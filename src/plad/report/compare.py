@@ -9,18 +9,34 @@ import numpy as np
 
 from plad.errors import RunDirError
 from plad.evaluate.run import STUDENT, TARGET
-from plad.evaluate.seeds import mean_metrics, prompt_values, seed_groups
+from plad.evaluate.seeds import prompt_values
 from plad.evaluate.stats import SMALL, paired_difference
 from plad.records import Example
 from plad.redact import redact
+from plad.report.calibration import changes_table
 from plad.report.cases import Cases, System, cases, run_systems
+from plad.report.costs import cost_of
 from plad.report.facts import Facts, read_facts
 from plad.report.figures import gap_plot, rates_plot
 from plad.report.html import render
 from plad.report.run_tables import flatten
+from plad.report.seeds import NOTE as SEEDS
+from plad.report.seeds import Means, seed_means, seeds_table
 from plad.report.tables import Cell, Table, difference_cell, metrics_row, results_columns
 from plad.report.verdict import BETTER, HEADLINES, SAME, UNKNOWN, WORSE, Verdict, tone_of
-from plad.report.wording import DASH, METRICS, duration, harmless, interval, number, order_systems, p_value, system_name
+from plad.report.verdict import verdict as verdict_of
+from plad.report.wording import (
+    DASH,
+    METRICS,
+    NAMES,
+    duration,
+    harmless,
+    interval,
+    number,
+    order_systems,
+    p_value,
+    system_name,
+)
 from plad.rundir import write_text
 
 RESAMPLES = 10_000
@@ -38,6 +54,8 @@ class Comparison:
     results: Table
     others: Table
     differences: Table
+    seeds: Table | None
+    calibration: Table | None
     settings: Table | None
 
 
@@ -61,21 +79,22 @@ def write_comparison(runs: Mapping[str, Path], out: Path) -> None:
     if not shared:
         raise RunDirError("the runs share no test row", where=", ".join(runs), fix="compare runs of one task")
     values = {name: prompt_values(path).get(STUDENT, {}) for name, path in runs.items()}
-    gaps = _gaps(values, shared)
+    gaps, means = _gaps(values, shared), seed_means(runs)
     c = Comparison(
         names=tuple(runs),
         shared=len(shared),
-        verdict=_verdict(facts, gaps),
-        warnings=tuple(_warnings(facts, shared)),
-        results=_results(facts, runs),
+        verdict=_verdict(facts, gaps, means),
+        warnings=(*_warnings(facts, shared), *(w for _, mean in means for w in mean["warnings"])),
+        results=_results(facts, means),
         others=_others(facts),
         differences=_differences(gaps),
+        seeds=seeds_table(means),
+        calibration=changes_table({name: f.metrics for name, f in facts.items() if f.metrics}),
         settings=_settings(facts),
     )
-    page = render(
-        "compare.html", _cases(facts, shared), c=c, wins=_win_plots(facts), gap=_gap_plot(gaps, _judge(facts))
-    )
-    write_text(out, page)
+    plots = {"wins": _win_plots(facts), "gap": _gap_plot(gaps, _judge(facts))}
+    board = (NAMES, STUDENT) if _one_setting(facts, means) else ({}, c.names[0])
+    write_text(out, render("compare.html", _cases(facts, shared), c=c, seeds_note=SEEDS, board=board, **plots))
 
 
 def _shared(facts: Mapping[str, Facts]) -> dict[str, Example]:
@@ -113,8 +132,13 @@ def _measure(judge: str | None) -> str:
     return "rougeL" if judge is None else f"win_rate/{judge}"
 
 
-def _verdict(facts: Mapping[str, Facts], gaps: Gaps) -> Verdict:
-    """How each run stands against the first one, by the judge that all runs have, else by ROUGE-L."""
+def _verdict(facts: Mapping[str, Facts], gaps: Gaps, means: Means) -> Verdict:
+    """How each run stands against the first one, by the judge that all runs have, else by ROUGE-L.
+
+    Of runs that differ in their seed only: what distillation gained over all of them.
+    """
+    if _one_setting(facts, means):
+        return verdict_of(means[0][1])
     judge, (first, *others) = _judge(facts), facts
     measure = _measure(judge)
     found = {name: gaps.get(name, {}).get(measure, {}) for name in others}
@@ -130,6 +154,11 @@ def _verdict(facts: Mapping[str, Facts], gaps: Gaps) -> Verdict:
     title = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
     tones = {name: tone_of(e) for name, e in found.items()}
     return Verdict(*_headline(first, tones), sentence, tuple(said), title, tuple(scores))
+
+
+def _one_setting(facts: Mapping[str, Facts], means: Means) -> bool:
+    """Whether all runs differ in their seed only."""
+    return len(means) == 1 and len(means[0][0]) == len(facts)
 
 
 def _said(e: Mapping[str, Any]) -> str:
@@ -176,17 +205,24 @@ def _rule(described: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in described.items() if not isinstance(v, int | float)}
 
 
-def _results(facts: Mapping[str, Facts], runs: Mapping[str, Path]) -> Table:
+def _results(facts: Mapping[str, Facts], means: Means) -> Table:
     """The students, and their means over seeds."""
     metrics = {name: f.metrics for name, f in facts.items() if f.metrics}
     columns = results_columns(metrics.values())
     rows = [(name, m["systems"][STUDENT]) for name, m in metrics.items()]
-    for group in seed_groups(runs):
-        mean = mean_metrics({name: runs[name] for name in group})
+    for group, mean in means:
         rows.append((f"Mean of {len(group)} seeds: {', '.join(group)}", mean["systems"][STUDENT]))
     took = {name: duration(sum(s.get("seconds", 0) for s in f.stages.values())) for name, f in facts.items()}
-    body = tuple((*metrics_row(harmless(name), figures, columns), Cell(took.get(name, DASH))) for name, figures in rows)
-    return Table("Results on the test set", ("Distilled student of", *columns.values(), "Time"), body)
+    ends: list[tuple[str, Mapping[str, str]]] = [("Time", took)]
+    if any(f.paid for f in facts.values()):
+        ends.append(("Cost", {name: cost_of(f) for name, f in facts.items()}))
+    body = tuple(
+        (*metrics_row(harmless(name), figures, columns), *(Cell(by_name.get(name, DASH)) for _, by_name in ends))
+        for name, figures in rows
+    )
+    return Table(
+        "Results on the test set", ("Distilled student of", *columns.values(), *(title for title, _ in ends)), body
+    )
 
 
 def _others(facts: Mapping[str, Facts]) -> Table:

@@ -1,18 +1,21 @@
 """What a report says: words and tables, without their form."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from plad.evaluate.stats import SMALL
+from plad.report.calibration import calibration_said, calibration_table, reliability_table
 from plad.report.choices import alarms, candidates_table, rounds_said, rounds_table
+from plad.report.costs import counts_table, paid_said, paid_table, stages_table
 from plad.report.facts import Facts
-from plad.report.methods import methods_table
+from plad.report.judges import judges_table
+from plad.report.methods import method_costs_table, methods_table
 from plad.report.run_tables import (
     flatten,
     funnel_table,
     scored_table,
     settings_table,
-    stages_table,
     wrong_table,
 )
 from plad.report.tables import (
@@ -40,12 +43,14 @@ class Report:
     warnings: tuple[str, ...]
     results: Table | None
     methods: Table | None
+    method_costs: Table | None
     differences: Table | None
-    judged: Table | None
-    agreement: Table | None
     by_length: Table | None
     power: Table | None
     texts: Table | None
+    calibration: Table | None
+    calibration_said: tuple[str, ...]
+    reliability: Table | None
     teacher_student: Table | None
     candidates: Table | None
     rounds: Table | None
@@ -54,6 +59,12 @@ class Report:
     scored: Table | None
     wrong: Table | None
     stages: Table | None
+    paid: Table | None
+    paid_said: str
+    counts: Table | None
+    judges: Table | None
+    judged: Table | None
+    agreement: Table | None
     settings: Table | None
     versions: Table | None
     method: tuple[tuple[str, str], ...]
@@ -72,12 +83,14 @@ def build_report(facts: Facts) -> Report:
         warnings=(*(m.get("warnings", ()) if m else ()), *alarms(facts)),
         results=results_table(m) if m else None,
         methods=methods_table(m) if m else None,
+        method_costs=method_costs_table(m) if m else None,
         differences=differences_table(m) if m and m["differences"] else None,
-        judged=judged_table(m) if m else None,
-        agreement=agreement_table(m) if m else None,
         by_length=by_length_table(m) if m else None,
         power=power_table(m) if m else None,
         texts=texts_table(m) if m else None,
+        calibration=calibration_table(m) if m else None,
+        calibration_said=calibration_said(m) if m else (),
+        reliability=reliability_table(m) if m else None,
         teacher_student=teacher_student_table(m) if m else None,
         candidates=candidates_table(facts),
         rounds=rounds_table(facts),
@@ -86,8 +99,21 @@ def build_report(facts: Facts) -> Report:
         scored=scored_table(facts),
         wrong=wrong_table(facts),
         stages=stages_table(facts),
+        paid=paid_table(facts),
+        paid_said=paid_said(facts),
+        counts=counts_table(facts),
+        judges=judges_table(m) if m else None,
+        judged=judged_table(m) if m else None,
+        agreement=agreement_table(m) if m else None,
         settings=settings_table("Settings", facts.config),
         versions=settings_table("Versions", facts.manifest.get("versions")),
         method=tuple((k.replace("_", " "), v) for k, v in flatten(method)),
-        missing=facts.missing,
+        missing=(*facts.missing, *_unmeasured(m or {})),
     )
+
+
+def _unmeasured(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What it would have taken to measure what was asked for."""
+    section = metrics.get("calibration")
+    if section and not section["judges"]:
+        yield "judge that scores texts, for calibration"

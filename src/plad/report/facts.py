@@ -9,9 +9,10 @@ from typing import Any
 from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
+from plad.generate.ledger import Ledger
 from plad.records import Example, Judgement
 from plad.redact import redact
-from plad.rundir import read_manifest
+from plad.rundir import ledger_of, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Facts:
         judgements: eval/judgements.parquet.
         test: data/test.jsonl by id.
         answers: eval/answers.jsonl, example id -> system -> {"text", "outcome", "tokens"}.
+        paid: what providers answered, see `Ledger.paid`.
         missing: files that aren't there.
     """
 
@@ -38,6 +40,7 @@ class Facts:
     judgements: list[Judgement] = field(default_factory=list)
     test: dict[str, Example] = field(default_factory=dict)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    paid: list[dict[str, Any]] = field(default_factory=list)
     missing: tuple[str, ...] = ()
 
     @property
@@ -66,6 +69,10 @@ def read_facts(path: Path) -> Facts:
         "eval/answers.jsonl": lambda p: {row["id"]: row["answers"] for row in read_answers(p)},
     }
     found: dict[str, Any] = {name: read(path / name) for name, read in files.items() if (path / name).is_file()}
+    paid = _paid(path, manifest)
+    lacking = [name for name in files if name not in found]
+    if paid is None and _asks_providers(found.get("config.resolved.json")):
+        lacking.append("readable ledger of answers")
     return Facts(
         name=path.resolve().name,
         manifest=manifest,
@@ -75,8 +82,26 @@ def read_facts(path: Path) -> Facts:
         judgements=found.get("eval/judgements.parquet", []),
         test=found.get("data/test.jsonl", {}),
         answers=found.get("eval/answers.jsonl", {}),
-        missing=tuple(name for name in files if name not in found),
+        paid=paid or [],
+        missing=tuple(lacking),
     )
+
+
+def _paid(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """What providers answered this run; None where its ledger is gone or can't be read."""
+    try:
+        with Ledger(ledger_of(path, manifest), readonly=True) as ledger:
+            return without_secrets(ledger.paid(manifest["id"] if "ledger" in manifest else None))
+    except RunDirError:
+        return None
+
+
+def _asks_providers(config: Mapping[str, Any] | None) -> bool:
+    """Whether a teacher or a judge stands behind an endpoint."""
+    config = config or {}
+    engine = (config.get("teacher") or {}).get("engine") or {}
+    judges = (config.get("evaluate") or {}).get("judges") or ()
+    return engine.get("type") == "openai" or any(j.get("type") == "llm" for j in judges)
 
 
 def without_secrets(value: Any) -> Any:

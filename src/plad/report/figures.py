@@ -1,4 +1,4 @@
-"""Figures of an evaluation: win rates, gains by length, lengths, time."""
+"""Figures of an evaluation: win rates, gains by length, lengths, calibration, time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from plad.evaluate.run import SFT, STUDENT
+from plad.report.calibration import MODELS, judges_with_order
 from plad.report.plots import SOFT, A, B, Plot, dots, in_words, name_rows, render_svg
 from plad.report.tables import judges_of
-from plad.report.wording import bin_name, duration, number, order_systems, system_name
+from plad.report.wording import bin_name, duration, interval, number, order_systems, system_name
 
 ROW = 0.5  # inches a row of dots takes
 
@@ -30,20 +31,33 @@ def win_rate_plots(metrics: Mapping[str, Any]) -> list[Plot]:
     return plots
 
 
-def _draw_rates(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any]]], *, mine: str | None = None) -> None:
+def _draw_rates(
+    axes: Axes,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    mine: str | None = None,
+    axis: str = "% won (dashed: a draw)",
+) -> None:
     axes.axvline(50, color=B, linewidth=1.2, linestyle=(0, (4, 3)))
     dots(axes, rows, 100, mine=mine or system_name(STUDENT))
     highs = [e["high"] * 100 for _, e in rows if e.get("high") is not None]
     axes.set_xlim(0, max(60.0, min(100.0, max(highs, default=100.0) + 5)))
-    axes.set_xlabel("% won (dashed: a draw)")
+    axes.set_xlabel(axis)
 
 
-def rates_plot(name: str, title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], *, mine: str) -> Plot | None:
-    """Win rates of anything, `mine` in colour; None where there are none."""
+def rates_plot(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    mine: str,
+    axis: str = "% won (dashed: a draw)",
+) -> Plot | None:
+    """Shares of anything around 50 %, `mine` in colour; None where there are none."""
     rows = _has_value(rows)
     if not rows:
         return None
-    svg = render_svg(name, 0.9 + ROW * len(rows), lambda axes: _draw_rates(axes, rows, mine=mine))
+    svg = render_svg(name, 0.9 + ROW * len(rows), lambda axes: _draw_rates(axes, rows, mine=mine, axis=axis))
     return Plot(title, svg, in_words(rows, 100, " %"))
 
 
@@ -95,7 +109,7 @@ def length_plot(metrics: Mapping[str, Any]) -> Plot | None:
         name_rows(axes, [name for name, _ in rows])
         axes.set_xlim(left=0)
         axes.margins(x=0.08)
-        axes.set_xlabel("words an answer (dot: median, bar: half, line: nine tenths)")
+        axes.set_xlabel("words (dot: median, bar: half, line: 90 %)")
 
     said = "; ".join(
         f"{name}: median {q['p50']:g}, half from {q['p25']:g} to {q['p75']:g}, nine tenths from {q['p5']:g} to "
@@ -103,6 +117,49 @@ def length_plot(metrics: Mapping[str, Any]) -> Plot | None:
         for name, q in rows
     )
     return Plot("Length of the answers", render_svg("words", 0.9 + ROW * len(rows), draw), said)
+
+
+def calibration_plots(metrics: Mapping[str, Any]) -> list[Plot]:
+    """A judge's two figures: pairwise accuracy before and after, and the reliability curves."""
+    plots: list[Plot | None] = []
+    for i, (judge, by) in enumerate(judges_with_order(metrics).items()):
+        rows = [(system_name(model), by[model]["pairwise_accuracy"]) for model in MODELS]
+        title = f"How often the better of two texts is the likelier one, judge {judge}"
+        plots.append(
+            rates_plot(f"order-{i}", title, rows, mine=system_name(STUDENT), axis="% of pairs (dashed: a coin)")
+        )
+        plots.append(_reliability_plot(f"reliable-{i}", judge, {model: by[model]["reliability"] for model in MODELS}))
+    return [p for p in plots if p]
+
+
+def _reliability_plot(name: str, judge: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
+    lines = {model: [b for b in bins if b["pairs"]] for model, bins in curves.items()}
+    if not any(lines.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        end = 100 * max(b["to"] for bins in lines.values() for b in bins)
+        axes.plot([50, end], [50, end], color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
+        for (model, bins), colour, marker, aside in zip(lines.items(), (B, A), ("s", "o"), (-0.25, 0.25), strict=True):
+            x = [100 * b["confidence"] + aside for b in bins]  # beside each other where both are equally sure
+            low, value, high = ([100 * b[k] for b in bins] for k in ("low", "value", "high"))
+            axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.35)
+            axes.plot(x, value, color=colour, label=system_name(model), marker=marker, markersize=6)
+        axes.set_xlim(49, end + 1)
+        axes.set_xlabel("% confident (dashed: as right as confident)")
+        axes.set_ylabel("% right")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
+
+    said = "; ".join(
+        f"{system_name(model)}: "
+        + ", ".join(
+            f"{number(b['confidence'], scale=100)} % confident, {number(b['value'], scale=100)} % right "
+            f"({interval(b, scale=100)}, {b['pairs']:,} pairs)"
+            for b in bins
+        )
+        for model, bins in lines.items()
+    )
+    return Plot(f"Confidence and how often it is right, judge {judge}", render_svg(name, 2.9, draw), said)
 
 
 def time_plot(stages: Mapping[str, Mapping[str, Any]]) -> Plot | None:
@@ -115,7 +172,9 @@ def time_plot(stages: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     def draw(axes: Axes) -> None:
         for y, (_, seconds) in enumerate(reversed(rows)):
             axes.barh(y, seconds / unit, color=A, height=0.5)
-            axes.text(seconds / unit, y, f" {duration(seconds)}", va="center", fontsize=9)
+            axes.annotate(
+                duration(seconds), (seconds / unit, y), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
         name_rows(axes, [stage for stage, _ in rows])
         axes.margins(x=0.2)
         axes.set_xlim(left=0)

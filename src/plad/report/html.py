@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,6 +15,7 @@ from plad.report.cases import Cases
 from plad.report.keypoints import GROUNDED, LIMITS, RULE
 from plad.report.wording import harmless
 
+_GLUED = re.compile(r"(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)|(?<=\d) (?=%)")
 _POLICY = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -24,6 +26,11 @@ def _own(name: str) -> str:
 
 def _shown(value: Any) -> Any:
     return redact(harmless(value)) if type(value) is str else value
+
+
+def unbroken(text: str) -> str:
+    """`text` whose figures keep their sign and unit on their line."""
+    return _GLUED.sub("\u00a0", text)
 
 
 def render(template: str, cases: Cases | None, **values: Any) -> str:
@@ -47,6 +54,7 @@ def render(template: str, cases: Cases | None, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     page = environment.get_template(template).render(
         css=Markup(_own("page.css")),
         policy=f"default-src 'none'; script-src {allowed}; {_POLICY}",

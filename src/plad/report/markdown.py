@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from plad.report.calibration import NOTE as CALIBRATION
+from plad.report.calibration import RELIABILITY
 from plad.report.content import Report
 from plad.report.methods import NOTE as METHODS
 from plad.report.tables import Cell, Table
@@ -17,8 +19,11 @@ POWER = (
     "column is the difference that this many prompts show as often."
 )
 TEXTS = (
-    "In %. Distinct-n: different n-grams of all. Repeated: 4-grams said before in the answer. Copied: words in runs of "
-    "four or more taken from the prompt. Novel: bigrams the prompt has not. Ended: answers that came to their end."
+    "In %. Distinct-n: different n-grams of all; few mean that the answers resemble each other. Repeated: 4-grams said "
+    "before in the same answer; many mean that it goes round in circles. Copied: words in runs of four or more taken "
+    "from the prompt. Novel: bigrams the prompt has not; few, with much copied, mean quoting. Ended: answers that came "
+    "to their end by themselves. Same as SFT: answers that distillation left as they were. Words: the median, in small "
+    "print the middle nine tenths."
 )
 
 
@@ -39,22 +44,29 @@ def table_text(table: Table) -> str:
 
 
 def sections(r: Report) -> Iterator[tuple[str, Table | None, str]]:
+    """Title, table and what is said of it, in the order of the page."""
     values = "Win rates and ROUGE in %, in brackets the 95 % interval."
     yield "Results on the test set", r.results, values
     yield "Methods side by side", r.methods, METHODS
+    yield (r.method_costs.title if r.method_costs else ""), r.method_costs, ""
     yield "Paired differences", r.differences, "Percentage points (words: words), 95 % interval and p-value."
-    yield "Comparisons with the human target", r.judged, EQUAL
-    yield "How far the judges agree", r.agreement, AGREEMENT
     yield "Gain by length", r.by_length, "Points of win rate, by the words of the distilled student's answer."
     yield "How many prompts it takes", r.power, POWER
     yield "What the answers are made of", r.texts, TEXTS
+    yield "Calibration of likelihoods", r.calibration, " ".join((*r.calibration_said, CALIBRATION))
+    yield "Confidence and how often it is right", r.reliability, RELIABILITY
     yield "Teacher against SFT student, on the distillation prompts", r.teacher_student, "95 % interval."
     yield "Candidates for the objective", r.candidates, "The one with the best validation win rate is kept."
     yield "Rounds", r.rounds, r.rounds_said
     yield "From rows to pairs", r.funnel, ""
     yield (r.scored.title if r.scored else ""), r.scored, ""
     yield "Wrong pseudo-pairs", r.wrong, "Share of pairs whose student's answer the scorer prefers, 95 % interval."
-    yield "Stages", r.stages, ""
+    yield "Time and cost by stage", r.stages, ""
+    yield "What providers were paid for", r.paid, r.paid_said
+    yield "What each stage counted", r.counts, ""
+    yield "The judges", r.judges, ""
+    yield "Comparisons with the human target", r.judged, EQUAL
+    yield "How far the judges agree", r.agreement, AGREEMENT
     yield "Settings", r.settings, ""
     yield "Versions", r.versions, ""
 

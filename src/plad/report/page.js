@@ -302,10 +302,18 @@
       move(step);
     }
   });
+  const folded = () => document.querySelectorAll("main > section:not(#examples, #how) details");
   addEventListener("beforeprint", () => {
+    for (const part of folded()) {
+      part.classList.toggle("unfolded", !part.open);
+      part.open = true;
+    }
     $("case").replaceChildren(...state.list.slice(state.at, state.at + PRINTED).map((i) => caseOf(cases[i])));
   });
-  addEventListener("afterprint", show);
+  addEventListener("afterprint", () => {
+    for (const part of folded()) if (part.classList.contains("unfolded")) part.open = false;
+    show();
+  });
 
   rename();
   refresh(false);

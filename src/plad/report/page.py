@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from plad.redact import redact
+from plad.report.calibration import NOTE as CALIBRATION
+from plad.report.calibration import RELIABILITY
 from plad.report.cases import run_cases
 from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
 from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts, read_facts
-from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
+from plad.report.figures import calibration_plots, gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
 from plad.report.markdown import AGREEMENT, EQUAL, METHODS, POWER, TEXTS, markdown
+from plad.report.methods import lead_plots
 from plad.report.wording import NAMES
 from plad.rundir import write_text
 
@@ -25,11 +28,15 @@ def page_html(facts: Facts, report: Report) -> str:
         wins=win_rate_plots(m) if m else [],
         gains=gain_plots(m) if m else [],
         length=length_plot(m) if m else None,
+        leads=lead_plots(m) if m else [],
+        calibration=calibration_plots(m) if m else [],
         time=time_plot(facts.stages),
         curves=training_plots(kept_curves(facts)),
         by_round=rounds_plot(facts.counts("distill").get("rounds", ())),
         names=NAMES,
         agreement=AGREEMENT,
+        calibration_note=CALIBRATION,
+        reliability_note=RELIABILITY,
         equal=EQUAL,
         methods_note=METHODS,
         power=POWER,

@@ -6,7 +6,7 @@ from typing import Any
 from plad.report.facts import Facts
 from plad.report.tables import Cell, Table, estimate_cell
 from plad.report.verdict import BETTER, WORSE
-from plad.report.wording import DASH, duration, number
+from plad.report.wording import DASH, number
 
 _ORDERS = {
     "teacher_better": "Teacher's answer better",
@@ -94,21 +94,9 @@ def _reason(key: str) -> str:
     return known.get(key, key.replace("_", " "))
 
 
-def stages_table(facts: Facts) -> Table | None:
-    """Time and counts of every finished stage."""
-    rows = [
-        (
-            Cell(name),
-            Cell(duration(stage.get("seconds", 0))),
-            Cell(", ".join(f"{k} {v}" for k, v in flatten(_short(stage.get("counts") or {}))) or DASH),
-        )
-        for name, stage in facts.stages.items()
-    ]
-    if not rows:
-        return None
-    total = sum(stage.get("seconds", 0) for stage in facts.stages.values())
-    rows.append((Cell("all"), Cell(duration(total)), Cell("")))
-    return Table("Stages", ("Stage", "Time", "Counted"), tuple(rows), words=True)
+def counted(counts: Mapping[str, Any]) -> str:
+    """What a stage counted, in one line; what it didn't find is left out."""
+    return ", ".join(f"{k} {v}" for k, v in flatten(_short(counts)) if v != "0") or DASH
 
 
 def _short(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The tables of an evaluation: one shape that page, Markdown and terminal print, so that their numbers agree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from plad.report.wording import (
     DASH,
     METRICS,
     bin_name,
+    harmless,
     interval,
     number,
     order_systems,
@@ -101,12 +102,17 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     return Table("Results on the test set", ("System", *columns.values()), rows)
 
 
+def by_judge(name: str, judge: str, judges: Sized) -> str:
+    """A row's name; the judge stands in it where there are several."""
+    return name if len(judges) == 1 else f"{name}, {harmless(judge)}"
+
+
 def judged_table(metrics: Mapping[str, Any]) -> Table:
     """What every win rate was counted from."""
+    judges = judges_of(metrics)
     rows = [
         (
-            Cell(system_name(system)),
-            Cell(judge),
+            Cell(by_judge(system_name(system), judge, judges)),
             *(Cell(f"{rate[k]:,}") for k in ("n", "wins", "ties", "losses", "unjudged")),
             estimate_cell(rate.get("length_controlled"), scale=100),
             Cell(p_value(rate.get("sign_test_p")).removeprefix("p = ").removeprefix("p ") or DASH),
@@ -116,7 +122,6 @@ def judged_table(metrics: Mapping[str, Any]) -> Table:
     ]
     columns = (
         "System",
-        "Judge",
         "Judged prompts",
         "Wins",
         "Ties",
@@ -150,14 +155,12 @@ def by_length_table(metrics: Mapping[str, Any]) -> Table | None:
     """
     gains = metrics["differences"].get(f"{STUDENT} - {SFT}", {}).get("win_rate", {})
     rows = tuple(
-        (Cell(judge), Cell(bin_name(b)), Cell(f"{b['n']:,}"), difference_cell(b, 100))
+        (Cell(by_judge(bin_name(b), judge, gains)), Cell(f"{b['n']:,}"), difference_cell(b, 100))
         for judge, gain in gains.items()
         if len(gain.get("by_length", ())) > 1
         for b in gain["by_length"]
     )
-    return (
-        Table("Gain by length", ("Judge", "The student's answer", "Prompts", "Points gained"), rows) if rows else None
-    )
+    return Table("Gain by length", ("The student's answer", "Prompts", "Points gained"), rows) if rows else None
 
 
 def power_table(metrics: Mapping[str, Any]) -> Table | None:
@@ -171,15 +174,14 @@ def power_table(metrics: Mapping[str, Any]) -> Table | None:
             needed = power.get("prompts_needed")
             rows.append(
                 (
-                    Cell(_pair_name(pair)),
-                    Cell(judge),
+                    Cell(by_judge(_pair_name(pair), judge, by_metric["win_rate"])),
                     difference_cell(e, 100),
                     Cell(f"{e['n']:,}"),
                     Cell(DASH if needed is None else f"{needed:,}"),
                     Cell(number(power["detectable"], scale=100)),
                 )
             )
-    columns = ("Comparison", "Judge", "Difference", "Prompts", "Prompts needed", "Points these prompts show")
+    columns = ("Comparison", "Difference", "Prompts", "Prompts needed", "Points these prompts show")
     return Table("How many prompts it takes", columns, tuple(rows)) if rows else None
 
 
@@ -199,6 +201,7 @@ def texts_table(metrics: Mapping[str, Any]) -> Table | None:
                 *(estimate_cell(s.get(k), scale=100) for k in ("repetition", "copied", "novel")),
                 _share(s.get("ended")),
                 _share(s.get("same_as_sft")),
+                _length_cell(s.get("length") or {}),
             )
         )
     columns = (
@@ -211,8 +214,17 @@ def texts_table(metrics: Mapping[str, Any]) -> Table | None:
         "Novel",
         "Ended",
         "Same as SFT",
+        "Words",
     )
     return Table("What the answers are made of", columns, tuple(rows))
+
+
+def _length_cell(length: Mapping[str, Any]) -> Cell:
+    """Median number of words, and the middle nine tenths."""
+    q = length.get("quantiles") or {}
+    if q.get("p50") is None:
+        return Cell(DASH)
+    return Cell(number(q["p50"], digits=0), interval({"low": q["p5"], "high": q["p95"]}, digits=0))
 
 
 def differences_table(metrics: Mapping[str, Any]) -> Table:
@@ -243,14 +255,15 @@ def _pair_name(pair: str) -> str:
     return " − ".join(system_name(s) for s in pair.split(" - "))
 
 
-def difference_cell(e: Mapping[str, Any], scale: float, *, judged: bool = True) -> Cell:
+def difference_cell(e: Mapping[str, Any], scale: float, *, judged: bool = True, digits: int = 1) -> Cell:
     """A difference with interval and p-value, in colour where both say so and `judged` is set."""
     if e.get("value") is None:
         return Cell(DASH)
-    parts = [interval(e, scale=scale, sign=True), p_value(e.get("p")), f"n = {e['n']}" if e["n"] < SMALL else ""]
+    band = interval(e, scale=scale, digits=digits, sign=True)
+    parts = [band, p_value(e.get("p")), f"n = {e['n']}" if e["n"] < SMALL else ""]
     tone = tone_of(e) if judged else ""
     return Cell(
-        number(e["value"], scale=scale, sign=True),
+        number(e["value"], scale=scale, digits=digits, sign=True),
         ", ".join(p for p in parts if p),
         tone if tone in (BETTER, WORSE) else "",
     )

@@ -32,10 +32,7 @@ def report_view(facts: Facts) -> Iterator["RenderableType | str"]:
         if table is r.funnel:
             yield from _funnel(table)
             continue
-        for i, part in enumerate(fit(table)):
-            yield terminal.table(
-                "" if i else title, part.columns, [[_text(c) for c in row] for row in part.rows], not part.words
-            )
+        yield from _parts(title, table)
         if note:
             yield textwrap.fill(note, terminal.WIDTH)
             yield ""
@@ -45,14 +42,21 @@ def report_view(facts: Facts) -> Iterator["RenderableType | str"]:
 
 
 def methods_view(run: Path) -> Iterator["RenderableType | str"]:
-    """The table of compared methods of a run directory, in parts of 80 columns."""
-    table = build_report(read_facts(run)).methods
-    if table is None:
+    """The tables of compared methods of a run directory, in parts of 80 columns."""
+    r = build_report(read_facts(run))
+    if r.methods is None:
         yield "no method was compared"
         return
-    for i, part in enumerate(fit(table)):
-        yield terminal.table("" if i else table.title, part.columns, [[_text(c) for c in row] for row in part.rows])
+    for table in filter(None, (r.methods, r.method_costs)):
+        yield from _parts(table.title, table)
     yield textwrap.fill(METHODS, terminal.WIDTH)
+
+
+def _parts(title: str, table: Table) -> Iterator["RenderableType"]:
+    for i, part in enumerate(fit(table)):
+        yield terminal.table(
+            "" if i else title, part.columns, [[_text(c) for c in row] for row in part.rows], not part.words
+        )
 
 
 def _verdict(r: Report) -> Iterator[str]:
@@ -82,10 +86,8 @@ def fit(table: Table, width: int = terminal.WIDTH) -> list[Table]:
         if groups[-1] and widths[0] + sum(widths[k] + _GAP for k in (*groups[-1], i)) > width - _EDGES:
             groups.append([])
         groups[-1].append(i)
-    return [
-        Table(table.title, tuple(table.columns[i] for i in (0, *group)), _columns(table, (0, *group)))
-        for group in groups
-    ]
+    names = [textwrap.fill(name, w, break_long_words=False) for name, w in zip(table.columns, widths, strict=True)]
+    return [Table(table.title, tuple(names[i] for i in (0, *group)), _columns(table, (0, *group))) for group in groups]
 
 
 def _columns(table: Table, chosen: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:

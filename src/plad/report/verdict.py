@@ -70,7 +70,7 @@ def verdict(metrics: Mapping[str, Any] | None) -> Verdict:
         return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(), m.name, m.scores())
     tone = tone_of(change)
     sentence = (
-        f"The distilled student {has}, {_points(change)} than before distillation "
+        f"The distilled student {has}, {points_apart(change)} than before distillation "
         f"({_evidence(change)}; {m.basis(change)})."
     )
     return Verdict(tone, HEADLINES[tone], sentence, (*_doubts(tone, change), *m.notes()), m.name, m.scores())
@@ -91,7 +91,8 @@ def _doubts(tone: str, change: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _points(change: Mapping[str, Any]) -> str:
+def points_apart(change: Mapping[str, Any]) -> str:
+    """`3.2 points more`: a difference of two shares."""
     points = number(abs(change["value"]), scale=100)
     return f"{points} points {'less' if change['value'] < 0 else 'more'}"
 
@@ -127,7 +128,8 @@ class _Measured:
 
     def basis(self, e: Mapping[str, Any]) -> str:
         judged = "no judge could compare with the human target" if self.judge is None else f"judge: {self.judge}"
-        return f"{e['n']:,} test prompts, {judged}"
+        seeds = f"{e['seeds']} seeds, " if e.get("seeds") else ""
+        return f"{seeds}{e['n']:,} test prompts, {judged}"
 
     def scores(self) -> tuple[tuple[str, str, str], ...]:
         found = {s: self.score(s) for s in (SFT, STUDENT, TEACHER)}
@@ -147,7 +149,7 @@ class _Measured:
         for judge, change in self.differences.get(f"{STUDENT} - {SFT}", {}).get("win_rate", {}).items():
             if judge != self.judge and change.get("value") is not None:
                 notes.append(
-                    f"Judge {judge} {says.get(tone_of(change), 'has too little to tell')}: {_points(change)} "
+                    f"Judge {judge} {says.get(tone_of(change), 'has too little to tell')}: {points_apart(change)} "
                     f"({_evidence(change)}; {change['n']:,} prompts)."
                 )
         n = self.score(STUDENT)["n"]

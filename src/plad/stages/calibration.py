@@ -19,7 +19,7 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
     it was and as it is, and their quality by every judge that scores texts.
     """
-    from plad.evaluate.calibration import METHOD, calibration, calibration_difference
+    from plad.evaluate.calibration import METHOD, before_and_after
     from plad.evaluate.candidates import gather, judged, likelihoods
     from plad.generate.engine import Sampling
     from plad.judges import ScoringJudge
@@ -50,10 +50,10 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
         if not isinstance(judge, ScoringJudge):
             continue
         by_model = judged(judge, rows, texts, likelihood)
-        found[judge.name] = {
-            **{name: calibration(prompts, **options) for name, prompts in by_model.items()},
-            "difference": calibration_difference(by_model[AFTER], by_model[BEFORE], **options),
-        }
+        own = {name: [p.of_its_own() for p in prompts] for name, prompts in by_model.items()}
+        found[judge.name] = before_and_after(by_model, **options)
+        if answers["teacher"]:
+            found[judge.name]["own"] = before_and_after(own, **options)
     return {
         "prompts": len(texts),
         "texts": sum(map(len, texts.values())),

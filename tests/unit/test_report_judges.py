@@ -1,0 +1,28 @@
+"""What the page tells of the judges."""
+
+from plad.evaluate import evaluate_systems
+from plad.judges.reference import ReferenceJudge
+from plad.records import Example
+from plad.report.judges import judges_table
+from tests.full_run import Opinion
+from tests.report_run import generations
+
+
+def test_position_bias_unjudged_replies_and_rubric_are_told() -> None:
+    examples = [Example(f"e{i}", "p", ("a b", "a c")) for i in range(6)]
+    answers = {"student": generations(examples, ["a", "a b c", "x", "a c", "y", "longer than all"])}
+    metrics, _ = evaluate_systems(examples, answers, [ReferenceJudge(), Opinion()], bootstrap=50)
+    table = judges_table(metrics)
+    assert table is not None
+    rows = {row[0].text: (row[1].text, row[2].text) for row in table.rows}
+    assert rows["reference"][0].startswith("Likeness to the references. ROUGE-L F1")
+    assert rows["reference"][1] == "6 comparisons judged, 0 not."
+    rule, went = rows["opinion"]
+    assert rule == (
+        "Language model owner/opinion-7b. Rubric (summary): The better summary keeps the points that matter. Asked in "
+        "both orders; disagreement is a tie."
+    )
+    assert "position bias: in 26.0 % of 100 comparisons asked in both orders the order decided" in went
+    assert "(17 for the first place, 3 for the second, 6 a tie in one order)" in went
+    assert "replies without a verdict: 2 unparsable; answers that spoke to the judge: 1, wins denied them: 1" in went
+    assert judges_table({"systems": {}, "method": {}}) is None
