@@ -34,8 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of a Llama-like model (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="two comparisons, once each: does everything run?")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="comparisons whose name holds this text, such as encoder-decoder"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help=f"default: {LATEST.name} beside this module; nothing with --quick")
+    parser.add_argument(
+        "--output", type=Path, help=f"default: {LATEST.name} beside this module; nothing with --quick or --only"
+    )
     options = parser.parse_args(arguments)
     if not (options.model / "config.json").is_file():
         print(f"error: there is no model in {options.model}\n  fix: make model", file=sys.stderr)
@@ -45,14 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Cut the model, run the plan, show and keep the results."""
+    """Make the models, run the plan, show and keep the results."""
     import torch
     from rich.console import Console
     from transformers import AutoConfig
 
     import plad
-    from benchmarks.models import cut
-    from benchmarks.plan import FULL, QUICK
+    from benchmarks.models import T5_SHAPES, cut, random_t5
+    from benchmarks.plan import FULL, QUICK, only
     from benchmarks.results import different, table
     from benchmarks.run import Subject, run
 
@@ -63,13 +68,20 @@ def measure(options: argparse.Namespace) -> int:
         console.print(f"[dim]{(time.monotonic() - started) / 60:5.1f} min[/]  {line}", highlight=False)
 
     where = machine()
-    vocabulary = AutoConfig.from_pretrained(str(options.model)).vocab_size
+    plan = only(QUICK if options.quick else FULL, options.only or "")
+    sizes = {cell.size for cell in (*plan.train, *plan.generate)}
+    models = {"full": options.model}
+    vocabularies = {"full": AutoConfig.from_pretrained(str(options.model)).vocab_size}
     with tempfile.TemporaryDirectory() as folder:
-        third = Path(folder) / "third"
-        cut(options.model, third, layers=LAYERS, vocabulary=VOCABULARY)
-        subject = Subject(options.model, third, {"full": vocabulary, "third": VOCABULARY})
-        results = run(QUICK if options.quick else FULL, subject, options.seed, say)
-    console.print(table(results, {"full": options.model.name, "third": "a third of it"}))
+        if "third" in sizes:
+            models["third"], vocabularies["third"] = Path(folder) / "third", VOCABULARY
+            cut(options.model, models["third"], layers=LAYERS, vocabulary=VOCABULARY)
+        for shape in sizes & T5_SHAPES.keys():
+            models[shape] = Path(folder) / shape.replace("/", "-")
+            vocabularies[shape] = random_t5(shape, models[shape])
+        results = run(plan, Subject(options.model, models, vocabularies), options.seed, say)
+    names = {"full": options.model.name, "third": "a third of it", **{shape: f"{shape}, random" for shape in T5_SHAPES}}
+    console.print(table(results, names))
     if wrong := different(results):
         print(f"error: not the same loss: {', '.join(wrong)}", file=sys.stderr)
         return 1
@@ -87,7 +99,7 @@ def measure(options: argparse.Namespace) -> int:
         "n": {kind: sum(row["n"] for row in results[kind]) for kind in ("train", "generate")},
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
-    output = options.output or (None if options.quick else LATEST)
+    output = options.output or (None if options.quick or options.only else LATEST)
     if output is not None:
         output.write_text(json.dumps(report, indent=2) + "\n")
         console.print(f"written to {output}")

@@ -1,11 +1,11 @@
-"""The model that is measured, and a cut of it that takes a third of the time."""
+"""The models that are measured: one from its folder, a cut of it that takes a third of the time, and random T5s."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, T5Config
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.data import Pair
@@ -16,7 +16,9 @@ from plad.scoring.score import score
 def load(folder: Path) -> PreTrainedModel:
     """The model of a folder, in float32 and wholly in memory."""
     transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    both = AutoConfig.from_pretrained(str(folder)).is_encoder_decoder
+    kind = AutoModelForSeq2SeqLM if both else AutoModelForCausalLM
+    model = kind.from_pretrained(str(folder), dtype=torch.float32)
     for weights in model.parameters():
         # mapped from its file, a weight would come in at its first use and count as memory of the step
         weights.data = weights.data.clone()
@@ -40,6 +42,29 @@ def cut(folder: Path, target: Path, *, layers: int, vocabulary: int) -> None:
         if isinstance(value, int) and value >= vocabulary:
             setattr(model.config, name, None)
     model.save_pretrained(target)
+
+
+T5_SHAPES: dict[str, dict[str, int]] = {
+    "t5-small": {},  # 6 + 6 layers, 32,128 tokens: 61 M parameters
+    "t5-large/8": {  # layers and vocabulary cut alike, as of the third: 3 + 3 of 24 + 24, 4,016 of 32,128: 92 M
+        "d_model": 1024,
+        "d_ff": 4096,
+        "num_heads": 16,
+        "num_layers": 3,
+        "vocab_size": 4016,
+    },
+}
+
+
+def random_t5(shape: str, target: Path) -> int:
+    """Save a T5 of one of `T5_SHAPES` with random weights; returns the size of its vocabulary.
+
+    Without dropout: plad trains with the model's, TRL switches it off.
+    """
+    torch.manual_seed(0)
+    config = T5Config(dropout_rate=0.0, decoder_start_token_id=0, **T5_SHAPES[shape])  # type: ignore[arg-type,call-arg]
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(target)
+    return config.vocab_size
 
 
 def group(pair: Pair, name: str) -> Group:

@@ -1,13 +1,14 @@
 """What is compared, and the target of each comparison."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from benchmarks.generation import GenerateVariant
 from benchmarks.training import TrainVariant
 
 Order = Literal["random", "sorted"]
-Size = Literal["third", "full"]
+Size = Literal["third", "full", "t5-small", "t5-large/8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ MARGIN_ROWS = (
     ),
 )
 
+ENCODER_DECODER_ROWS = (
+    TrainRow("encoder-decoder: TRL CPOTrainer, random order", "cpo", "random", Target(2.0)),
+    TrainRow("encoder-decoder: TRL CPOTrainer, sorted by length", "cpo", "sorted"),
+)
+"""CPOTrainer encodes a prompt with each of its completions, in one padded batch; DPOTrainer has no encoder-decoders."""
+
 GENERATE_ROWS = (
     GenerateRow("transformers generate, batch 1", "generate 1", "random"),
     GenerateRow("transformers generate, batch 8, data order", "generate 8", "random", Target(1.45, 0.5)),
@@ -105,12 +112,27 @@ class GenerateCell:
     rows: tuple[GenerateRow, ...] = GENERATE_ROWS
 
 
+Cell = TypeVar("Cell", TrainCell, GenerateCell)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A run of the benchmark."""
 
     train: tuple[TrainCell, ...]
     generate: tuple[GenerateCell, ...]
+
+
+def only(plan: Plan, text: str) -> Plan:
+    """The part of a plan whose comparisons hold `text` in their names."""
+    return Plan(tuple(_cut(plan.train, text)), tuple(_cut(plan.generate, text)))
+
+
+def _cut(cells: tuple[Cell, ...], text: str) -> Iterator[Cell]:
+    for cell in cells:
+        rows = tuple(row for row in cell.rows if text in row.against)
+        if rows:
+            yield replace(cell, rows=rows)  # type: ignore[arg-type]
 
 
 def _named(*variants: tuple[TrainVariant, Order]) -> tuple[TrainRow, ...]:
@@ -123,6 +145,9 @@ FULL = Plan(
         TrainCell("third", lora=True, batch=4, rounds=1, rows=TRAIN_ROWS),
         TrainCell("third", lora=False, batch=4, rounds=3, rows=MARGIN_ROWS),
         TrainCell("third", lora=False, batch=2, rounds=2, rows=CANDIDATES_ROWS, candidates=4),
+        TrainCell("t5-large/8", lora=False, batch=4, rounds=3, rows=ENCODER_DECODER_ROWS),
+        TrainCell("t5-small", lora=False, batch=4, rounds=5, rows=ENCODER_DECODER_ROWS[:1]),
+        TrainCell("t5-small", lora=True, batch=4, rounds=3, rows=ENCODER_DECODER_ROWS[:1]),
         TrainCell("full", lora=False, batch=2, rounds=1, rows=_named(("cpo", "random"), ("dpo compact", "sorted"))),
     ),
     generate=(

@@ -25,25 +25,21 @@ _SHORT = Lengths(6, 0, 6, 6)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model that is measured.
+    """The models that are measured.
 
     Attributes:
-        folder: with its tokenizer; the full size.
-        third: the cut of it.
+        tokenizer: folder of the tokenizer that all of them share.
+        models: folder by size.
         vocabulary: rows of the vocabulary by size.
     """
 
-    folder: Path
-    third: Path
+    tokenizer: Path
+    models: Mapping[str, Path]
     vocabulary: Mapping[str, int]
-
-    def model(self, size: str) -> Path:
-        """Folder of one size."""
-        return self.folder if size == "full" else self.third
 
     def text(self, size: str, seed: int) -> Text:
         """Real text in that size's vocabulary."""
-        tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(self.tokenizer))
         return Text(*real_text(tokenizer, self.vocabulary[size]), seed=seed)
 
 
@@ -70,10 +66,11 @@ def run_train(cell: TrainCell, subject: Subject, seed: int, say: Say) -> list[di
         rows = [row for row in cell.rows if row.order == order]
         if not rows:
             continue
-        batches = _active(subject.model(cell.size), _batches(pool, cell, order))
+        batches = _active(subject.models[cell.size], _batches(pool, cell, order))
         variants: list[TrainVariant] = list(dict.fromkeys(v for row in rows for v in (row.ours, row.variant)))
         tasks = {
-            v: TrainTask(v, subject.model(cell.size), subject.folder, cell.lora, [warmup, *batches]) for v in variants
+            v: TrainTask(v, subject.models[cell.size], subject.tokenizer, cell.lora, [warmup, *batches])
+            for v in variants
         }
         label = f"{cell.size} size, {'LoRA' if cell.lora else 'all weights'}, {order}"
         samples = _in_turn(train, tasks, cell.rounds, label, say)
@@ -101,7 +98,7 @@ def run_generate(cell: GenerateCell, subject: Subject, seed: int, say: Say) -> l
             continue
         questions = _questions(pool, cell.questions, order)
         variants: list[GenerateVariant] = list(dict.fromkeys(["plad", *(row.variant for row in rows)]))
-        tasks = {v: GenerateTask(v, subject.model(cell.size), questions, cell.rounds) for v in variants}
+        tasks = {v: GenerateTask(v, subject.models[cell.size], questions, cell.rounds) for v in variants}
         samples = _in_turn(generate, tasks, cell.rounds, f"{cell.size} size, sampling, {order}", say)
         results += [generate_result(cell, row, questions, samples["plad"], samples[row.variant]) for row in rows]
     return results

@@ -176,7 +176,7 @@ def _trl_inputs(model: PreTrainedModel, task: TrainTask) -> dict[str, Any]:
         for p in prompt.each()
     ]
     adapter = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=LORA.r,
         lora_alpha=LORA.alpha,  # type: ignore[arg-type]
         lora_dropout=LORA.dropout,
@@ -196,18 +196,28 @@ def _cpo(model: PreTrainedModel, task: TrainTask, folder: str) -> Trainer:
 
     class TokensCPO(_Losses, CPOTrainer):
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
-            return _labelled(feature)
+            return _labelled(feature, bool(self.is_encoder_decoder))
 
-    args = CPOConfig(**_arguments(task, folder), loss_type="hinge", cpo_alpha=0.0, beta=1.0, max_length=1024)
+    args = CPOConfig(
+        **_arguments(task, folder),
+        loss_type="hinge",
+        cpo_alpha=0.0,
+        beta=1.0,
+        max_length=1024,
+        max_completion_length=128,  # nothing is cut
+    )
     return TokensCPO(args=args, **_trl_inputs(model, task))
 
 
-def _labelled(feature: dict[str, Any]) -> dict[str, Any]:
-    """Columns of CPOTrainer's collator."""
+def _labelled(feature: dict[str, Any], encoder_decoder: bool) -> dict[str, Any]:
+    """Columns of CPOTrainer's collator: the decoder of an encoder-decoder reads completions alone."""
     prompt = feature["prompt"]
     columns = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
     for name in ("chosen", "rejected"):
         completion = feature[name]
+        if encoder_decoder:
+            columns[f"{name}_labels"] = completion
+            continue
         columns |= {
             f"{name}_input_ids": prompt + completion,
             f"{name}_attention_mask": [1] * (len(prompt) + len(completion)),

@@ -1,9 +1,7 @@
 """Every family of models as teacher and as student, from data to report, and families across."""
 
-import gc
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,7 @@ STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate",
 WORDS = ("one", "two", "red", "blue", "sun", "moon", "cat", "dog")
 
 
-@pytest.fixture(autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """What was imported before is left out of the stages' garbage collections, which take most of the time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def word_tokenizer(ends: int = 6, *, adds_eos: bool = False) -> PreTrainedTokenizerFast:
@@ -49,8 +42,9 @@ def word_tokenizer(ends: int = 6, *, adds_eos: bool = False) -> PreTrainedTokeni
     )
 
 
-def model_folder(folder: Path, family: str, *, seed: int, ends: int = 6) -> str:
+def model_folder(folder: Path, family: str, *, seed: int, ends: int = 6, chat_template: str | None = None) -> str:
     tokenizer = word_tokenizer(ends, adds_eos=family in ENCODER_DECODERS)
+    tokenizer.chat_template = chat_template
     tiny_folder(folder, family, tokenizer=tokenizer, seed=seed, eos=list(range(2, 2 + ends)))
     return str(folder)
 

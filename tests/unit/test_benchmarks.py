@@ -11,8 +11,8 @@ import benchmarks.__main__ as command
 import benchmarks.plan as plan_module
 from benchmarks.data import COMPLETION, PROMPT, Pair, Question, Text, random_batches, real_text, sorted_batches
 from benchmarks.measure import QUIET, Child, Meter, Sample
-from benchmarks.models import cut, group, load, make_active
-from benchmarks.plan import GENERATE_ROWS, TRAIN_ROWS, GenerateCell, Plan, TrainCell
+from benchmarks.models import T5_SHAPES, cut, group, load, make_active
+from benchmarks.plan import GENERATE_ROWS, TRAIN_ROWS, GenerateCell, Plan, TrainCell, only
 from benchmarks.results import different, train_result
 from benchmarks.training import TrainTask, TrainVariant, train
 from plad.scoring.score import score
@@ -150,6 +150,30 @@ def test_four_candidates_and_their_three_pairs_are_the_same_loss(folder: Path, m
 
     assert len(ours) == 2
     assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_an_encoder_decoders_loss_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    folder = tiny_folder(tmp_path / "t5", "t5", tokenizer=train_tokenizer(adds_eos=True))
+    text = Text(*real_text(train_tokenizer(), vocabulary=300), seed=1)
+    batches = [[text.pair() for _ in range(3)] for _ in range(3)]
+
+    ours, theirs = losses(folder, "plad", batches), losses(folder, "cpo", batches)
+
+    assert len(ours) == 2
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_part_of_the_plan_is_chosen_by_name() -> None:
+    part = only(plan_module.FULL, "sorted by length")
+
+    assert part.train
+    assert part.generate
+    cells = (*part.train, *part.generate)
+    assert all("sorted by length" in row.against for cell in cells for row in cell.rows)
+    assert only(plan_module.FULL, "") == plan_module.FULL
+    assert {cell.size for cell in only(plan_module.FULL, "encoder-decoder").train} == set(T5_SHAPES)
 
 
 def test_the_margin_loss_runs_with_frozen_and_with_live_scores(folder: Path) -> None:

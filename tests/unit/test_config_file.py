@@ -238,7 +238,9 @@ def test_a_refused_change_leaves_the_runs_config_in_place(tmp_path):
         assert "epochs: 2" in (run / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_recipe_loads(recipe):
     assert load_config(recipe, []).run.dir.parent == Path("runs")
 

@@ -82,30 +82,33 @@ def shared(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wan
     # a checkpointed layer drops its cache, so that a completion reads the encoder's states themselves
     recomputes = base.training and base.is_gradient_checkpointing
     last = torch.arange(1, len(groups) + 1, device=device) * len(start) - 1
-    read, output = read_head_at(model, base, last, wanted, **inputs, decoder_input_ids=starts, use_cache=not recomputes)
-    owners = [g for g, group in enumerate(groups) for _ in group.completions]
     completions = [completion for group in groups for completion in group.completions]
+    read_by_decoder = [completion[:-1] for completion in completions]
+    # the head is applied once, to the states of both runs: its gradient is a whole vocabulary's
+    once = any(read_by_decoder) and not recomputes
+    first = Wanted(logps=False, states=True) if once else wanted
+    read, output = read_head_at(model, base, last, first, **inputs, decoder_input_ids=starts, use_cache=not recomputes)
+    owners = [g for g, group in enumerate(groups) for _ in group.completions]
     owner = _long(owners, device)
     if recomputes:
         return _whole(model, base, start, completions, wanted, select(reading(output, inputs), owner))
-    started = [(g, completion[0]) for g, completion in zip(owners, completions, strict=True) if completion]
-    firsts = read(_long((g for g, _ in started), device), _long((token for _, token in started), device))
-    read_by_decoder = [completion[:-1] for completion in completions]
-    if not any(read_by_decoder):
-        return firsts
+    targets = _long((token for completion in completions for token in completion), device)
+    if not once:
+        return read(
+            _long((g for g, completion in zip(owners, completions, strict=True) if completion), device), targets
+        )
+    (before,) = read(torch.arange(len(groups), device=device), targets[:0])
     rows = pad(read_by_decoder, start[-1], device)
     at = _inside(read_by_decoder, rows.shape[1], device)
     following = select(reading(output, inputs), owner)
-    read, _ = read_head_at(model, base, at, wanted, **following, decoder_input_ids=rows)
-    targets = _long((token for completion in completions for token in completion[1:]), device)
-    rest = read(torch.arange(len(at), device=device), targets)
-    # the order of tokens: each completion's first one, then its others
+    read, _ = read_head_at(model, base, at, wanted, before=before, **following, decoder_input_ids=rows)
+    # a completion's first token is predicted by its prompt, its others by the rows
     order: list[int] = []
-    first, other = 0, len(started)
-    for completion, others in zip(completions, read_by_decoder, strict=True):
-        order += [first, *range(other, other + len(others))] if completion else []
-        first, other = first + bool(completion), other + len(others)
-    return [torch.cat(columns)[_long(order, device)] for columns in zip(firsts, rest, strict=True)]
+    other = len(groups)
+    for g, completion, others in zip(owners, completions, read_by_decoder, strict=True):
+        order += [g, *range(other, other + len(others))] if completion else []
+        other += len(others)
+    return read(_long(order, device), targets)
 
 
 def separate(model: nn.Module, base: PreTrainedModel, group: Group, wanted: Wanted) -> list[Tensor]:

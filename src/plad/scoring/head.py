@@ -71,16 +71,17 @@ def read_head(
 
 
 def read_head_at(
-    model: nn.Module, base: PreTrainedModel, at: Tensor, wanted: Wanted, **inputs: Any
+    model: nn.Module, base: PreTrainedModel, at: Tensor, wanted: Wanted, *, before: Tensor | None = None, **inputs: Any
 ) -> tuple[Read, Any]:
     """Run the model and read its head at the positions `at` [R] of the flattened batch: no other passes through it.
 
     Args:
         wanted: without log-probabilities the head is given nothing to compute.
+        before: [F, H] states of an earlier run, which pass through the head in front of this one's.
         inputs: keywords of the model's forward.
 
     Returns:
-        The reading, over R positions, and the model's output, its logits being those of the R positions.
+        The reading, over F + R positions, and the model's output, its logits being those of these positions.
 
     Raises:
         PolicyError: the model has no output head, or doesn't call it once.
@@ -88,7 +89,8 @@ def read_head_at(
     captured: list[Tensor] = []
 
     def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        captured.append(args[0].flatten(0, 1)[at])
+        own = args[0].flatten(0, 1)[at]
+        captured.append(own if before is None else torch.cat([before, own]))
         return (captured[-1][None] if wanted.logps else captured[-1][None, :0], *args[1:])
 
     with _head(base).register_forward_pre_hook(narrow):
