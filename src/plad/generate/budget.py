@@ -7,7 +7,7 @@ from plad.errors import BudgetError
 from plad.generate.http_request import HttpRequest
 from plad.generate.reply import Reply
 
-_TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
+TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Budget:
     @staticmethod
     def most(endpoint: Endpoint, request: HttpRequest) -> tuple[float, int]:
         """US dollars and tokens that a request can cost at most."""
-        prompt = request.prompt_bytes + _TEMPLATE_TOKENS
+        prompt = request.prompt_bytes + TEMPLATE_TOKENS
         price = endpoint.price.of(prompt, request.max_new_tokens) if endpoint.price else 0.0
         return price, prompt + request.max_new_tokens
 

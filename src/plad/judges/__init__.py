@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from plad.config import BudgetSection
 from plad.config import EmbeddingJudge as EmbeddingSection
 from plad.config import LlmJudge as LlmSection
 from plad.config import ReferenceJudge as ReferenceSection
@@ -146,13 +147,19 @@ def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> Sco
 
 
 def load_judge(
-    section: JudgeSection, *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
+    section: JudgeSection,
+    *,
+    stemmer: bool = False,
+    open_ledger: OpenLedger | None = None,
+    seed: int = 0,
+    budget: BudgetSection | None = None,
 ) -> Judge:
     """The judge of either kind that a config section names; see `load_scoring_judge`.
 
     Args:
         open_ledger: opens the ledger of an LLM judge's replies; without it they are forgotten.
         seed: of the run.
+        budget: of the run, which an LLM judge's questions may not pass.
 
     Raises:
         ConfigError: an LLM judge lacks its key.
@@ -162,16 +169,21 @@ def load_judge(
     from plad.generate.ledger import Ledger
     from plad.judges.llm import LlmJudge
 
-    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed)
+    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed, budget=budget)
 
 
 def load_judges(
-    sections: Sequence[JudgeSection], *, stemmer: bool = False, open_ledger: OpenLedger | None = None, seed: int = 0
+    sections: Sequence[JudgeSection],
+    *,
+    stemmer: bool = False,
+    open_ledger: OpenLedger | None = None,
+    seed: int = 0,
+    budget: BudgetSection | None = None,
 ) -> list[Judge]:
-    """All judges of a config, with different names."""
+    """All judges of a config, with different names; see `load_judge`."""
     judges: list[Judge] = []
     for section in sections:
-        judge = load_judge(section, stemmer=stemmer, open_ledger=open_ledger, seed=seed)
+        judge = load_judge(section, stemmer=stemmer, open_ledger=open_ledger, seed=seed, budget=budget)
         taken = {j.name for j in judges}
         if judge.name in taken:
             judge.name = next(f"{judge.name}-{i}" for i in range(2, 100) if f"{judge.name}-{i}" not in taken)

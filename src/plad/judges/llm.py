@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
+from plad.config import BudgetSection, OpenAIEngine, PromptSection
 from plad.config import LlmJudge as LlmSection
-from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PartialResultError
+from plad.generate.budget import Budget
 from plad.generate.engine import Sampling, answer
 from plad.generate.ledger import Ledger, request_key
 from plad.generate.limits import Clock, RealClock
@@ -47,6 +49,7 @@ class LlmJudge:
     Args:
         open_ledger: opens the ledger that questions and replies go through: what it holds is not asked again.
         seed: of the run; it salts the labels.
+        budget: of the run; what its ledger has spent counts.
 
     Raises:
         ConfigError: the key's environment variable is not set.
@@ -59,12 +62,13 @@ class LlmJudge:
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
         seed: int = 0,
+        budget: BudgetSection | None = None,
         clock: Clock | None = None,
     ) -> None:
         require_client()
         api_key(section)
         self.name = section.model.rpartition("/")[2]
-        self._section, self._open_ledger, self._seed = section, open_ledger, seed
+        self._section, self._open_ledger, self._seed, self._budget = section, open_ledger, seed, budget
         self._rubric = section.rubric or RUBRICS[section.task]
         body = {**_FORMATS[section.response_format], **section.body}
         engine = OpenAIEngine(**{name: getattr(section, name) for name in _ENDPOINT}, body=body)
@@ -83,6 +87,7 @@ class LlmJudge:
         Raises:
             PartialResultError: more comparisons are unjudged than `max_unjudged` allows.
             ProviderError: the provider refuses the key, the model or the credit, or doesn't answer.
+            BudgetError: the next question could pass the run's budget.
             Interrupted: stopped; all replies so far are recorded.
         """
         rows = list(zip(examples, map(self._cut, ours), map(self._cut, theirs), strict=True))
@@ -146,8 +151,9 @@ class LlmJudge:
             return {}
         sampling = Sampling(self._section.temperature, self._section.max_new_tokens)
         with self._open_ledger() as ledger, track(f"judge {self.name}", len(asked), "verdicts") as progress:
+            spent = ledger.spent(ledger.run) if ledger.run is not None else (0.0, 0)
             given = answer(
-                self._engine,
+                replace(self._engine, budget=Budget.of(self._budget, *spent)),
                 list(asked.values()),
                 system=f"judge {self.name}",
                 weights=request_key(self._engine.spec()),

@@ -18,11 +18,12 @@ def open_ledger(ctx: Context) -> Any:
 
 
 def judge_options(ctx: Context) -> dict[str, Any]:
-    """What `load_judge` needs beside a section: replies of an LLM judge go through the run's ledger."""
+    """What `load_judge` needs beside a section: an LLM judge goes through the run's ledger, within its budget."""
     return {
         "stemmer": ctx.config.evaluate.stemmer,
         "open_ledger": lambda: open_ledger(ctx),
         "seed": ctx.config.run.seed,
+        "budget": ctx.config.budget,
     }
 
 
@@ -97,9 +98,9 @@ def _teacher(ctx: Context, budget: Any) -> Any:
     tokenizer = None
     if teacher.engine.tokenizer is not None:
         from plad.policy.folder import load_tokenizer
-        from plad.policy.resolve import resolve_model
+        from plad.policy.resolve import resolve_tokenizer
 
-        tokenizer = load_tokenizer(resolve_model(locate(teacher.engine.tokenizer, ctx.base)))
+        tokenizer = load_tokenizer(resolve_tokenizer(locate(teacher.engine.tokenizer, ctx.base)))
     more = {} if budget is None else {"budget": budget}
     return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer, **more)
 

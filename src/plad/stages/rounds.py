@@ -18,7 +18,7 @@ from plad.records import ANSWERED, Example, Pair
 from plad.rundir import atomic_dir, fingerprint, write_json
 from plad.stages.auto import distilled, figures, labels
 from plad.stages.context import Context, fine_tuned, weights
-from plad.stages.engines import answered, engine_for, fill, missing_answers, open_ledger
+from plad.stages.engines import answered, engine_for, fill, judge_options, missing_answers, open_ledger
 from plad.stages.generate import recorded_on_distill
 from plad.stages.made import made_before, sign
 from plad.stages.pair import paired
@@ -251,7 +251,7 @@ class _Loop:
             if {teacher[row.id][0].outcome, student[row.id][0].outcome} <= ANSWERED
         ]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
-        judge = load_judge(self.ctx.judge_sections()[0], stemmer=cfg.evaluate.stemmer)
+        judge = load_judge(self.ctx.judge_sections()[0], **judge_options(self.ctx))
         rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=cfg.evaluate.bootstrap, seed=cfg.run.seed)
         return rates[judge.name]
 
