@@ -9,6 +9,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
+from tests.batch_provider import Provider, answered
 from tests.server import Call, Response, Server, answer, as_json, error, serve
 from tests.task import rows, write_task
 from tests.unit.test_cli import call
@@ -142,6 +143,40 @@ def test_another_endpoint_is_another_run_and_another_pace_is_not(taught: tuple[P
     assert "stage generate was made with other settings" in err
     assert "--clean generate" in err
     assert call("run", config, "teacher.engine.concurrency=2", "teacher.engine.timeout_s=9")[0] == 0
+
+
+def test_a_run_with_a_teacher_in_batches_survives_a_stop_and_submits_nothing_twice(tmp_path: Path) -> None:
+    """The first run is told by its key that it may not look at the batch; the second collects it."""
+
+    def look(call_: Call) -> Response | None:
+        return error(403, "not now") if call_.path.startswith("/v1/batches/") and not allowed else None
+
+    provider = Provider(
+        row=lambda line, _: answered(line, TARGETS[line["body"]["messages"][0]["content"]]), before=look
+    )
+    allowed = False
+    batch = {"poll_s": 0.01, "max_requests": 8}
+    with serve(provider) as server:
+        config = write(
+            tmp_path, behind(server, mode="batch", batch=batch, price={"input": 1, "output": 2, "batch": 0.5})
+        )
+        code, out, err = call("validate", config)
+        assert code == 0, err
+        assert "api chat, in batches" in out
+        code, out, _ = call("plan", config)
+        assert "18 requests in 3 batches, each within 24h" in out
+        code, _, err = call("run", config)
+        assert code == 3
+        assert "not now" in err
+        assert len(provider.batches) == 2
+        allowed = True
+        code, out, err = call("run", config)
+        assert code == 0, out + err
+    assert set(provider.asked.values()) == {1}
+    assert sum(provider.asked.values()) == 18
+    teacher = json.loads(call("ledger", tmp_path / "run", "--json")[1])["systems"][-1]
+    assert (teacher["system"], teacher["outcomes"]) == ("teacher", {"ok": 18})
+    assert teacher["usd"] == pytest.approx(18 * (5 + 2 * 2) / 2 / 1e6)
 
 
 def test_a_refused_key_is_exit_code_3_and_too_many_failures_are_4(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 import yaml
 
 from plad.config import (
+    BatchSection,
     BudgetSection,
     Config,
     Endpoint,
     LoraSection,
     ModelSection,
+    OpenAIEngine,
     PriceSection,
     PruneInit,
     TrainSettings,
@@ -102,6 +104,15 @@ def test_time_is_that_of_the_limit_that_binds(
     (found,) = wall_times([line(), line(place=None)], endpoints, latency)
     assert (found["bound_by"], found["seconds"]) == (by, seconds)
     assert list(wall_times([line(held=1000)], endpoints, latency)) == []
+
+
+def test_batches_cost_their_share_and_take_their_window() -> None:
+    price = PriceSection(input=2.0, output=10.0, batch=0.5)
+    batch = BatchSection(max_requests=300)
+    engine = OpenAIEngine(base_url="http://h/v1", mode="batch", price=price, batch=batch)
+    assert line().usd(engine) == pytest.approx((1.5, 5.5))
+    (found,) = wall_times([line()], {"teacher.engine": engine}, {})
+    assert (found["batches"], found["window"]) == (4, "24h")
 
 
 # -- which answers --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from plad.config.distillation import (
 )
 from plad.config.engines import (
     AnswerColumns,
+    BatchSection,
     BudgetSection,
     Endpoint,
     Engine,
@@ -83,6 +84,7 @@ __all__ = [
     "AnswerColumns",
     "AutoObjective",
     "Baseline",
+    "BatchSection",
     "BudgetSection",
     "CalibrationSection",
     "Columns",

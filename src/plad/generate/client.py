@@ -11,7 +11,7 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -79,9 +79,14 @@ def complete(
     """
     require_client()
     session = _Session(endpoint, requests, on_reply, budget or Budget(), clock or RealClock(), draw)
+    run_async(session.run)
+
+
+def run_async(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine to its end, also where a loop runs in this thread already."""
 
     def run() -> None:
-        asyncio.run(session.run())
+        asyncio.run(main())
 
     try:
         asyncio.get_running_loop()
@@ -122,7 +127,7 @@ class _Session:
     async def run(self) -> None:
         self.stop, self.settled = asyncio.Event(), asyncio.Event()
         self.workers: list[asyncio.Task[None]] = []
-        with _signals(self._interrupt):
+        with signals(self._interrupt):
             async with connect(self.endpoint) as self.http:
                 self.workers = [asyncio.create_task(self._work()) for _ in range(self.endpoint.concurrency)]
                 await asyncio.gather(*self.workers, return_exceptions=True)
@@ -155,7 +160,7 @@ class _Session:
                     reply = await self._ask(request)
                     self.budget.count(reply)
                 finally:
-                    self.budget.release(request)
+                    self.budget.release(request.key)
                     self.settled.set()
                 self._settle(request, reply)
         except _Stopped:
@@ -219,7 +224,7 @@ class _Session:
                 assert verdict.reply is not None
                 return self._finished(request, verdict.reply, self.clock.now() - sent, attempts, lost)
             if verdict.kind is Kind.STOP:
-                raise self._refused(verdict.message, _way_out(verdict.message, self.endpoint))
+                raise self._refused(verdict.message, way_out(verdict.message, self.endpoint))
             lost += verdict.lost
             counted += not (verdict.kind is Kind.RATE_LIMIT and verdict.wait is not None)
             delay = decide(verdict, counted, self.draw(), self.endpoint)
@@ -247,8 +252,7 @@ class _Session:
         self.limited_since = None
         self.gate.speed_up()
         prompt = reply.prompt_tokens or (request.prompt_bytes // 4 if reply.estimated else 0)
-        price = self.endpoint.price
-        cost = price.of(prompt, reply.completion_tokens) if price else None
+        cost = self.endpoint.cost(prompt, reply.completion_tokens)
         asked = str(request.body.get("model"))
         if reply.model is not None and reply.model not in self.models:
             self.models.add(reply.model)
@@ -269,7 +273,8 @@ class _Session:
         await task
 
 
-def _way_out(message: str, endpoint: Endpoint) -> str:
+def way_out(message: str, endpoint: Endpoint) -> str:
+    """What to do about a refusal of the whole run."""
     if message.startswith("HTTP 401") or message.startswith("HTTP 403"):
         if endpoint.api_key_env is None:
             return "set api_key_env to the name of the environment variable that holds the key"
@@ -280,7 +285,7 @@ def _way_out(message: str, endpoint: Endpoint) -> str:
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def signals(stop: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM call `stop`, where this is the main thread and nobody ignores them."""
     loop = asyncio.get_running_loop()
     former: dict[signal.Signals, Any] = {}

@@ -36,7 +36,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "json_object": {"response_format": {"type": "json_object"}},
     "none": {},
 }
-_ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "tokenizer", "context", "body"}
+_ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "mode", "batch", "tokenizer", "context", "body"}
 
 
 class LlmJudge:

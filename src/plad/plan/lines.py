@@ -1,9 +1,10 @@
 """What each stage still asks for: answers, tokens and dollars, and where the budget would stop it. Pure functions."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from plad.config import BudgetSection, Endpoint
+from plad.config import BudgetSection, Endpoint, OpenAIEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,9 @@ class Line:
 
     def usd(self, endpoint: Endpoint | None) -> tuple[float, float] | None:
         """US dollars, expected and at worst; None where the endpoint has no price."""
-        if endpoint is None or endpoint.price is None:
-            return None
-        return (
-            endpoint.price.of(self.prompt_tokens, self.completion_tokens),
-            endpoint.price.of(self.most_prompt_tokens, self.most_completion_tokens),
-        )
+        expected = endpoint and endpoint.cost(self.prompt_tokens, self.completion_tokens)
+        most = endpoint and endpoint.cost(self.most_prompt_tokens, self.most_completion_tokens)
+        return None if expected is None or most is None else (expected, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +96,8 @@ def wall_times(
 ) -> Iterator[dict[str, object]]:
     """How long each endpoint is asked at least, by the limit that binds: requests or tokens a minute, or concurrency.
 
+    Of one that is asked in batches their number, and the window in which the provider promises each.
+
     Args:
         latency: measured seconds an answer, by place.
     """
@@ -105,6 +105,10 @@ def wall_times(
         own = [line for line in lines if line.place == place]
         requests = sum(line.new for line in own)
         if not requests:
+            continue
+        if isinstance(endpoint, OpenAIEngine) and endpoint.mode == "batch":
+            batches = math.ceil(requests / endpoint.batch.max_requests)
+            yield {"place": place, "requests": requests, "batches": batches, "window": endpoint.batch.window}
             continue
         # as the client paces them: a prompt's tokens, and the most its answer may have
         tokens = sum(line.prompt_tokens + line.most_completion_tokens for line in own)

@@ -80,17 +80,21 @@ def _price(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _times(times: list[Mapping[str, Any]]) -> Iterator[str]:
     for t in times:
-        if t["seconds"] is None:
+        if "batches" in t:
+            yield (
+                f"time: {t['place']}, {t['requests']:,} requests in {t['batches']:,} batches, each within {t['window']}"
+            )
+        elif t["seconds"] is None:
             yield (
                 f"time: {t['place']}, {t['requests']:,} requests: not known before the first answers "
                 "(no rpm, no tpm, no latency in the ledger)"
             )
-            continue
-        latency = f" at {t['latency']:.2f} s an answer" if t["bound_by"] == "concurrency" else ""
-        yield (
-            f"time: {t['place']}, {t['requests']:,} requests: at least {_duration(t['seconds'])}, "
-            f"bound by {t['bound_by']}{latency}"
-        )
+        else:
+            latency = f" at {t['latency']:.2f} s an answer" if t["bound_by"] == "concurrency" else ""
+            yield (
+                f"time: {t['place']}, {t['requests']:,} requests: at least {_duration(t['seconds'])}, "
+                f"bound by {t['bound_by']}{latency}"
+            )
 
 
 def _memory(found: Mapping[str, Any]) -> Iterator["RenderableType | str"]:

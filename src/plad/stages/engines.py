@@ -60,7 +60,7 @@ def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
     from plad.policy.resolve import resolve_model
 
     if system == "teacher" and not ctx.config.teacher.local:
-        return _teacher(ctx, budget_of(ctx, ledger))
+        return _teacher(ctx, ledger)
     if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
         from plad.generate.vllm_engine import load_vllm
 
@@ -85,8 +85,8 @@ def budget_of(ctx: Context, ledger: Any) -> Any:
     return Budget.of(ctx.config.budget, *ledger.spent(ctx.run.id))
 
 
-def _teacher(ctx: Context, budget: Any) -> Any:
-    """The engine of a teacher whose weights are not here."""
+def _teacher(ctx: Context, ledger: Any) -> Any:
+    """The engine of a teacher whose weights are not here; without a ledger it is only looked at."""
     teacher = ctx.config.teacher
     if isinstance(teacher.engine, FileEngine):
         from plad.generate.answers_file import read_answers_file
@@ -101,7 +101,11 @@ def _teacher(ctx: Context, budget: Any) -> Any:
         from plad.policy.resolve import resolve_tokenizer
 
         tokenizer = load_tokenizer(resolve_tokenizer(locate(teacher.engine.tokenizer, ctx.base)))
-    more = {} if budget is None else {"budget": budget}
+    more: dict[str, Any] = {}
+    if ledger is not None:
+        from plad.generate.jobs import Jobs
+
+        more = {"budget": budget_of(ctx, ledger), "jobs": Jobs(ledger, teacher.engine.base_url, "teacher")}
     return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer, **more)
 
 
