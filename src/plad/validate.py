@@ -152,6 +152,7 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
                 from plad.generate.vllm_engine import require_vllm
 
                 require_vllm()
+                _check_gpu(found)
             folder = local_folder(section.model, section.revision)
             if folder is None:
                 found.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
@@ -162,6 +163,14 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
             where = e.where if e.where and e.where.startswith(role) else f"{role}: {e.where}" if e.where else role
             named = PolicyError(e.what, where=where, fix=e.fix)
             found.fail(role, [named])
+
+
+def _check_gpu(found: Validation) -> None:
+    from plad.policy.device import choose_device
+
+    device, _ = choose_device()
+    if device.type != "cuda":
+        found.add("note", "teacher.engine", "vllm, but no GPU is seen here; engine transformers runs without one")
 
 
 def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:

@@ -71,6 +71,55 @@ def test_each_prompt_was_asked_for_once_and_again_nothing_is(taught: tuple[Path,
     assert len(server.calls) == 12 + 6
 
 
+@pytest.mark.parametrize(
+    ("override", "stage", "change"),
+    [
+        ("generate.temperature=0.9", "generate", "generate.temperature 0.7 -> 0.9"),
+        ("generate.max_new_tokens=20", "generate", "generate.max_new_tokens 24 -> 20"),
+        ("generate.samples=2", "generate", "generate.samples 1 -> 2"),
+        ("teacher.model=bigger", "generate", 'teacher.model "big" -> "bigger"'),
+        ("teacher.revision=2026-11", "generate", 'teacher.revision null -> "2026-11"'),
+        ("teacher.prompt.system=be brief", "generate", 'teacher.prompt.system null -> "be brief"'),
+        ("teacher.engine.base_url=http://127.0.0.1:9/v1", "generate", "teacher.base_url"),
+        ("teacher.engine.body={top_p: 0.9}", "generate", "teacher.body.top_p null -> 0.9"),
+        ("run.seed=5", "data", "seed 1 -> 5"),
+        ("distill.learning_rate=0.5", "distill", "distill.learning_rate 0.001 -> 0.5"),
+    ],
+)
+def test_a_changed_setting_is_refused_with_old_and_new_value(
+    override: str, stage: str, change: str, taught: tuple[Path, Server]
+) -> None:
+    config, server = taught
+    before = len(server.calls)
+    code, _, err = call("run", config, override)
+    assert code == 2
+    assert f"stage {stage} was made with other settings: {change}" in err
+    assert f"--clean {stage}" in err
+    assert "run.dir=NEW" in err
+    assert len(server.calls) == before
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.engine.concurrency=2",
+        "teacher.engine.timeout_s=9",
+        "teacher.engine.rpm=100",
+        "teacher.engine.mode=batch",
+        "teacher.engine.price=null",
+        "generate.slots=2",
+        "generate.max_failed=0.5",
+        "budget.tokens=1000000",
+    ],
+)
+def test_pace_price_and_memory_may_be_changed(override: str, taught: tuple[Path, Server]) -> None:
+    config, server = taught
+    before = len(server.calls)
+    code, _, err = call("run", config, override)
+    assert code == 0, err
+    assert len(server.calls) == before
+
+
 def test_the_key_stands_in_no_file_of_the_run(taught: tuple[Path, Server]) -> None:
     assert taught[1].calls[0].headers["Authorization"] == f"Bearer {CANARY}"
     files = [p for p in taught[0].parent.rglob("*") if p.is_file()]

@@ -120,6 +120,7 @@ class VllmEngine(Section):
     chunk: PositiveInt = Field(default=512, description="Prompts handed over at once; each whole chunk is recorded.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes.")
     tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share the model.")
+    timeout_s: float = Field(default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung.")
 
 
 class BatchSection(Section):

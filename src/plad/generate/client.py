@@ -121,7 +121,9 @@ class _Session:
         self.answered = False
         self.unanswered = 0  # in a row
         self.held: list[tuple[HttpRequest, Reply]] = []  # bad requests before the first answer
-        self.limited_since: float | None = None
+        self.limited_s = 0.0  # since the last answer
+        self.limited_at: float | None = None
+        self.limited_most = 0.0
         self.models: set[str] = set()
 
     async def run(self) -> None:
@@ -239,17 +241,19 @@ class _Session:
     def _limited(self, verdict: Verdict, sent_in: int, delay: float) -> None:
         """Everybody pauses; a provider that lets nothing through for too long stops the run."""
         now = self.clock.now()
-        self.limited_since = now if self.limited_since is None else self.limited_since
-        if now - self.limited_since > self.endpoint.max_wait_s:
+        if self.limited_at is not None:  # a machine that slept meanwhile waited no longer than a pause and a try take
+            self.limited_s += min(now - self.limited_at, self.limited_most)
+        self.limited_at, self.limited_most = now, delay + self.endpoint.timeout_s
+        if self.limited_s > self.endpoint.max_wait_s:
             raise self._refused(
-                f"nothing came through for {now - self.limited_since:,.0f} s; the latest: {verdict.message}",
+                f"nothing came through for {self.limited_s:,.0f} s; the latest: {verdict.message}",
                 "wait until the limit is lifted\nor lower concurrency, rpm or tpm, or raise max_wait_s",
             )
         if self.gate.slow_down(delay, sent_in):
             log.info("rate limit: %s; pause of %.1f s, then %d at once", verdict.message, delay, self.gate.limit)
 
     def _finished(self, request: HttpRequest, reply: Reply, seconds: float, attempts: int, lost: int) -> Reply:
-        self.limited_since = None
+        self.limited_s, self.limited_at = 0.0, None
         self.gate.speed_up()
         prompt = reply.prompt_tokens or (request.prompt_bytes // 4 if reply.estimated else 0)
         cost = self.endpoint.cost(prompt, reply.completion_tokens)
