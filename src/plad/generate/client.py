@@ -11,6 +11,7 @@ import logging
 import random
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -125,6 +126,8 @@ class _Session:
         self.limited_at: float | None = None
         self.limited_most = 0.0
         self.models: set[str] = set()
+        self.arrived: list[tuple[HttpRequest, Reply]] = []  # and not recorded yet
+        self.ready: deque[HttpRequest] = deque()  # made ahead, for the same reason
 
     async def run(self) -> None:
         self.stop, self.settled = asyncio.Event(), asyncio.Event()
@@ -133,6 +136,7 @@ class _Session:
             async with connect(self.endpoint) as self.http:
                 self.workers = [asyncio.create_task(self._work()) for _ in range(self.endpoint.concurrency)]
                 await asyncio.gather(*self.workers, return_exceptions=True)
+                self._settle_all()
         if self.error is not None:
             raise self.error
         for request, reply in self.held:
@@ -154,7 +158,7 @@ class _Session:
     async def _work(self) -> None:
         try:
             while not self.stop.is_set():
-                request = next(self.requests, None)
+                request = self.ready.popleft() if self.ready else next(self.requests, None)
                 if request is None:
                     return
                 await self._afford(request)
@@ -164,7 +168,7 @@ class _Session:
                 finally:
                     self.budget.release(request.key)
                     self.settled.set()
-                self._settle(request, reply)
+                self._arrived(request, reply)
         except _Stopped:
             return
         except Exception as e:
@@ -177,6 +181,30 @@ class _Session:
                 raise self.budget.passed(self.endpoint, request)
             self.settled.clear()
             await self._unless_stopped(self.settled.wait())
+
+    def _arrived(self, request: HttpRequest, reply: Reply) -> None:
+        """Record an answer once the requests after it are on their way: what a server waits for us is lost for good.
+
+        At most one answer a worker waits so, for one turn of the loop.
+        """
+        self.arrived.append((request, reply))
+        if len(self.arrived) == 1:
+            asyncio.get_running_loop().call_later(0, self._settle_all)
+
+    def _settle_all(self) -> None:
+        arrived, self.arrived = self.arrived, []
+        for request, reply in arrived:
+            try:
+                self._settle(request, reply)
+            except Exception as e:  # the others were paid for
+                self._halt(e)
+        try:
+            while len(self.ready) < len(arrived) and not self.stop.is_set():
+                self.ready.append(next(self.requests))
+        except StopIteration:
+            return
+        except Exception as e:
+            self._halt(e)
 
     def _settle(self, request: HttpRequest, reply: Reply) -> None:
         if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
