@@ -228,7 +228,7 @@ def test_a_run_with_a_teacher_in_batches_survives_a_stop_and_submits_nothing_twi
     assert teacher["usd"] == pytest.approx(18 * (5 + 2 * 2) / 2 / 1e6)
 
 
-def test_a_refused_key_is_exit_code_3_and_too_many_failures_are_4(tmp_path: Path) -> None:
+def test_a_refused_key_is_exit_code_3_and_a_budget_or_too_many_failures_are_4(tmp_path: Path) -> None:
     def script(call_: Call) -> Response:
         if not allowed:
             return error(401, "who are you?")
@@ -242,7 +242,15 @@ def test_a_refused_key_is_exit_code_3_and_too_many_failures_are_4(tmp_path: Path
         assert (code, len(server.calls) <= 16) == (3, True)
         assert "who are you?" in err
         assert "api_key_env" in err
-        allowed, worst = True, server.calls[0].prompt
+        allowed, asked = True, len(server.calls)
+        code, _, err = call("run", config, "--to", "generate", "budget.tokens=220")
+        assert code == 4
+        assert "stopped before the budget is passed (budget.tokens 220" in err
+        assert "the same command continues" in err
+        assert 0 < len(server.calls) - asked < 12
+        answered_ = {c.prompt for c in server.calls[asked:]}
+        lines = (tmp_path / "run/data/distill.jsonl").read_text().splitlines()
+        worst = next(prompt for line in lines if (prompt := json.loads(line)["prompt"]) not in answered_)
         code, _, err = call("run", config, "--to", "generate")
         assert code == 4
         assert "1 of 12 answers of teacher are missing (1 bad_request); the latest: HTTP 422: not this one" in err
