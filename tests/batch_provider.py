@@ -1,6 +1,7 @@
 """Files and batches as an OpenAI-compatible provider has them: a script for `tests.server.serve`."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -64,13 +65,15 @@ class Provider:
     after: Callable[[Call], Response | None] = lambda _: None
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, Row] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, call: Call) -> Response:
-        early = self.before(call)
-        if early is not None:
-            return early
-        response = self._respond(call)
-        return self.after(call) or response
+        with self.lock:  # a request whose sender was killed takes effect before the next is looked at
+            early = self.before(call)
+            if early is not None:
+                return early
+            response = self._respond(call)
+            return self.after(call) or response
 
     def lines(self, batch: Row) -> list[Row]:
         return [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]

@@ -182,6 +182,7 @@ class _Session:
             self.jobs.close(job)
             return None
         if job.batch is None:
+            await self.clock.sleep(self.section.batch.poll_s)  # a submit that was cut off may still take effect
             found = await self.provider.find(job.file, job.name)
             job = self.jobs.submitted(job, found or await self.provider.submit(job.file, job.name))
         log.info("batch %s: goes on since an earlier session", job.batch)
