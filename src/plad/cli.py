@@ -193,6 +193,18 @@ def validate(
 
 
 @app.command()
+def plan(
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, as_json: AsJson = False
+) -> None:
+    """Show what a run will ask, cost and need, before anything is spent."""
+    with guard():
+        from plad.plan.run import plan as make
+        from plad.plan.view import plan_view
+
+        _print(make(config, overrides or [], skip_invalid=skip_invalid), as_json, plan_view)
+
+
+@app.command()
 def reward(
     config: ConfigPath,
     overrides: Overrides = None,

@@ -58,7 +58,12 @@ def _source(ctx: Context, role: str) -> dict[str, Any]:
     from plad.policy.fingerprint import model_fingerprint
 
     section = ctx.policy_section(role)
-    pace: Any = {"chunk", "gpu_memory_utilization", "tensor_parallel_size"}  # of an engine: no part of the answers
+    pace: Any = {
+        "chunk",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "timeout_s",
+    }  # of an engine: no part of the answers
     return {
         "settings": getattr(ctx.config, role).model_dump(mode="json", exclude={"lora": True, "engine": pace}),
         "weights": model_fingerprint(section.model, section.revision),

@@ -152,7 +152,8 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
                 from plad.generate.vllm_engine import require_vllm
 
                 require_vllm()
-            folder = _local_folder(section.model, section.revision)
+                _check_gpu(found)
+            folder = local_folder(section.model, section.revision)
             if folder is None:
                 found.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
                 found.add("skip", role, f"{section.model} (see below)")
@@ -164,6 +165,14 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
             found.fail(role, [named])
 
 
+def _check_gpu(found: Validation) -> None:
+    from plad.policy.device import choose_device
+
+    device, _ = choose_device()
+    if device.type != "cuda":
+        found.add("note", "teacher.engine", "vllm, but no GPU is seen here; engine transformers runs without one")
+
+
 def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
     """Objectives on logits need one vocabulary; where a policy has problems already, they come first."""
     if found.problems or not any(isinstance(objective, LogitObjective) for objective in config.objectives):
@@ -171,7 +180,7 @@ def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
     from plad.stages.logits import check_logits
 
     sections = [s.model_copy(update={"model": locate(s.model, base)}) for s in (config.student, config.teacher)]
-    if any(_local_folder(s.model, s.revision) is None for s in sections):
+    if any(local_folder(s.model, s.revision) is None for s in sections):
         found.not_checked.append("that teacher and student have one vocabulary, which objectives on logits need")
         return
     try:
@@ -182,7 +191,7 @@ def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
         found.add("ok", "vocabularies", "teacher and student have the same tokens")
 
 
-def _local_folder(model: str, revision: str | None) -> Path | None:
+def local_folder(model: str, revision: str | None) -> Path | None:
     """The folder of a model that is on this machine; None where it would be downloaded or converted first.
 
     Raises:
@@ -196,7 +205,7 @@ def _local_folder(model: str, revision: str | None) -> Path | None:
             raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
         return _converted(path)
     if not path.exists() and is_hub_name(model):
-        return _cached(model, revision)
+        return cached(model, revision)
     return resolve_model(model, revision)
 
 
@@ -208,7 +217,12 @@ def _converted(path: Path) -> Path | None:
     return convert_gguf(path) if is_complete(folder) else None
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
+def cached(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model that was downloaded before; None where it would be downloaded first.
+
+    Raises:
+        PolicyError: it isn't here, and the hub is switched off.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -240,7 +254,7 @@ def _check_policy(
     from plad.policy.resolve import is_adapter
     from plad.policy.room import context_of
 
-    weights = _local_folder(read_adapter(folder).base, None) if is_adapter(folder) else folder
+    weights = local_folder(read_adapter(folder).base, None) if is_adapter(folder) else folder
     if weights is None:
         found.not_checked.append(f"{role}: the adapter's base model is not on this machine")
         return
@@ -314,7 +328,7 @@ def _check_judges(found: Validation, config: Config, base: Path, prepared: Prepa
         if isinstance(judge, RewardJudge | EmbeddingJudge):
             model = locate(judge.model, base)
             try:
-                folder = _local_folder(model, judge.revision)
+                folder = local_folder(model, judge.revision)
             except PladError as e:
                 found.fail(name, [PolicyError(e.what, where=f"{name}.model: {e.where or model}", fix=e.fix)])
                 continue

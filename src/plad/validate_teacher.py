@@ -29,7 +29,8 @@ def check_teacher(found: "Validation", config: Config, base: Path, prepared: Pre
 
             require_client()
             api_key(engine)
-            found.add("ok", "teacher", f"{teacher.model} at {engine.base_url}, api {engine.api}")
+            how = ", in batches" if engine.mode == "batch" else ""
+            found.add("ok", "teacher", f"{teacher.model} at {engine.base_url}, api {engine.api}{how}")
             if online:
                 _ask_once(found, config, engine, prepared)
             else:

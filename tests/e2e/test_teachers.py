@@ -9,6 +9,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
+from tests.batch_provider import Provider, answered
 from tests.server import Call, Response, Server, answer, as_json, error, serve
 from tests.task import rows, write_task
 from tests.unit.test_cli import call
@@ -68,6 +69,55 @@ def test_each_prompt_was_asked_for_once_and_again_nothing_is(taught: tuple[Path,
     code, _, err = call("run", config, "--clean", "generate")
     assert code == 0, err
     assert len(server.calls) == 12 + 6
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "change"),
+    [
+        ("generate.temperature=0.9", "generate", "generate.temperature 0.7 -> 0.9"),
+        ("generate.max_new_tokens=20", "generate", "generate.max_new_tokens 24 -> 20"),
+        ("generate.samples=2", "generate", "generate.samples 1 -> 2"),
+        ("teacher.model=bigger", "generate", 'teacher.model "big" -> "bigger"'),
+        ("teacher.revision=2026-11", "generate", 'teacher.revision null -> "2026-11"'),
+        ("teacher.prompt.system=be brief", "generate", 'teacher.prompt.system null -> "be brief"'),
+        ("teacher.engine.base_url=http://127.0.0.1:9/v1", "generate", "teacher.base_url"),
+        ("teacher.engine.body={top_p: 0.9}", "generate", "teacher.body.top_p null -> 0.9"),
+        ("run.seed=5", "data", "seed 1 -> 5"),
+        ("distill.learning_rate=0.5", "distill", "distill.learning_rate 0.001 -> 0.5"),
+    ],
+)
+def test_a_changed_setting_is_refused_with_old_and_new_value(
+    override: str, stage: str, change: str, taught: tuple[Path, Server]
+) -> None:
+    config, server = taught
+    before = len(server.calls)
+    code, _, err = call("run", config, override)
+    assert code == 2
+    assert f"stage {stage} was made with other settings: {change}" in err
+    assert f"--clean {stage}" in err
+    assert "run.dir=NEW" in err
+    assert len(server.calls) == before
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.engine.concurrency=2",
+        "teacher.engine.timeout_s=9",
+        "teacher.engine.rpm=100",
+        "teacher.engine.mode=batch",
+        "teacher.engine.price=null",
+        "generate.slots=2",
+        "generate.max_failed=0.5",
+        "budget.tokens=1000000",
+    ],
+)
+def test_pace_price_and_memory_may_be_changed(override: str, taught: tuple[Path, Server]) -> None:
+    config, server = taught
+    before = len(server.calls)
+    code, _, err = call("run", config, override)
+    assert code == 0, err
+    assert len(server.calls) == before
 
 
 def test_the_key_stands_in_no_file_of_the_run(taught: tuple[Path, Server]) -> None:
@@ -144,7 +194,41 @@ def test_another_endpoint_is_another_run_and_another_pace_is_not(taught: tuple[P
     assert call("run", config, "teacher.engine.concurrency=2", "teacher.engine.timeout_s=9")[0] == 0
 
 
-def test_a_refused_key_is_exit_code_3_and_too_many_failures_are_4(tmp_path: Path) -> None:
+def test_a_run_with_a_teacher_in_batches_survives_a_stop_and_submits_nothing_twice(tmp_path: Path) -> None:
+    """The first run is told by its key that it may not look at the batch; the second collects it."""
+
+    def look(call_: Call) -> Response | None:
+        return error(403, "not now") if call_.path.startswith("/v1/batches/") and not allowed else None
+
+    provider = Provider(
+        row=lambda line, _: answered(line, TARGETS[line["body"]["messages"][0]["content"]]), before=look
+    )
+    allowed = False
+    batch = {"poll_s": 0.01, "max_requests": 8}
+    with serve(provider) as server:
+        config = write(
+            tmp_path, behind(server, mode="batch", batch=batch, price={"input": 1, "output": 2, "batch": 0.5})
+        )
+        code, out, err = call("validate", config)
+        assert code == 0, err
+        assert "api chat, in batches" in out
+        code, out, _ = call("plan", config)
+        assert "18 requests in 3 batches, each within 24h" in out
+        code, _, err = call("run", config)
+        assert code == 3
+        assert "not now" in err
+        assert len(provider.batches) == 2
+        allowed = True
+        code, out, err = call("run", config)
+        assert code == 0, out + err
+    assert set(provider.asked.values()) == {1}
+    assert sum(provider.asked.values()) == 18
+    teacher = json.loads(call("ledger", tmp_path / "run", "--json")[1])["systems"][-1]
+    assert (teacher["system"], teacher["outcomes"]) == ("teacher", {"ok": 18})
+    assert teacher["usd"] == pytest.approx(18 * (5 + 2 * 2) / 2 / 1e6)
+
+
+def test_a_refused_key_is_exit_code_3_and_a_budget_or_too_many_failures_are_4(tmp_path: Path) -> None:
     def script(call_: Call) -> Response:
         if not allowed:
             return error(401, "who are you?")
@@ -158,7 +242,15 @@ def test_a_refused_key_is_exit_code_3_and_too_many_failures_are_4(tmp_path: Path
         assert (code, len(server.calls) <= 16) == (3, True)
         assert "who are you?" in err
         assert "api_key_env" in err
-        allowed, worst = True, server.calls[0].prompt
+        allowed, asked = True, len(server.calls)
+        code, _, err = call("run", config, "--to", "generate", "budget.tokens=220")
+        assert code == 4
+        assert "stopped before the budget is passed (budget.tokens 220" in err
+        assert "the same command continues" in err
+        assert 0 < len(server.calls) - asked < 12
+        answered_ = {c.prompt for c in server.calls[asked:]}
+        lines = (tmp_path / "run/data/distill.jsonl").read_text().splitlines()
+        worst = next(prompt for line in lines if (prompt := json.loads(line)["prompt"]) not in answered_)
         code, _, err = call("run", config, "--to", "generate")
         assert code == 4
         assert "1 of 12 answers of teacher are missing (1 bad_request); the latest: HTTP 422: not this one" in err

@@ -1,18 +1,22 @@
 """A budget is never passed, whatever is in flight; what was spent counts across sessions."""
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plad.config import BudgetSection, OpenAIEngine, PriceSection, PromptSection
+from plad.config import BudgetSection, LlmJudge, OpenAIEngine, PriceSection, PromptSection
 from plad.errors import BudgetError
 from plad.generate.budget import Budget
 from plad.generate.engine import Sampling, fill
 from plad.generate.ledger import Ledger
 from plad.generate.remote import OpenAI
+from plad.judges import PairwiseJudge, load_judge
 from plad.records import Example
 from tests.server import Call, FakeClock, Response, answer, error, serve
+from tests.unit.test_llm_judge import read
 
 EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
 FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 40), "seed": 0}
@@ -99,3 +103,31 @@ def test_without_a_budget_nothing_is_set_aside() -> None:
         )
     assert not budget.waiting
     assert budget.spent_tokens > 0
+
+
+def test_a_judge_keeps_to_the_runs_budget_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
+    """A verdict takes 510 tokens; its question's bytes are what is set aside."""
+    usage = {"prompt_tokens": 500, "completion_tokens": 10}
+    section = LlmJudge(type="llm", model="wise", base_url="http://h/v1", max_new_tokens=40, concurrency=2, price=PRICE)
+    texts = [f"text {i}" for i in range(10)]
+    rows = EXAMPLES[:10]
+
+    def judge(url: str, budget: BudgetSection) -> list[Any]:
+        at = section.model_copy(update={"base_url": url})
+        loaded = load_judge(at, open_ledger=lambda: Ledger(tmp_path / "ledger.sqlite", run="r"), budget=budget)
+        assert isinstance(loaded, PairwiseJudge)
+        return loaded.compare(rows, texts, ["other"] * 10, [()] * 10)
+
+    def tie(call: Call) -> Response:
+        return answer(json.dumps({"reason": "", "verdict": read(call).tie}), model="wise", usage=usage)
+
+    with serve(tie) as server:
+        with pytest.raises(BudgetError):
+            judge(server.url, BudgetSection(tokens=6000))
+        done = len(server.calls)
+        assert 2 < done < 20
+        with pytest.raises(BudgetError):
+            judge(server.url, BudgetSection(tokens=510 * done))
+        assert len(server.calls) == done, "earlier sessions count"
+        assert all(judge(server.url, BudgetSection(usd=100.0)))
+        assert len(server.calls) == 20

@@ -24,6 +24,7 @@ COMMANDS = (
     "reward",
     "judge-check",
     "validate",
+    "plan",
     "status",
     "show",
     "ledger",

@@ -21,3 +21,9 @@ def test_files_a_page_links_to_or_names_exist(page: Path) -> None:
 def test_the_pattern_sees_links_and_names() -> None:
     assert LINK.findall("[a](docs/a.md) [b](https://x.org) [c](#here) [d](b.md#part)") == ["docs/a.md", "b.md"]
     assert NAMED.findall("`src/plad/config/` and `plad run`") == ["src/plad/config/"]
+
+
+def test_every_test_that_the_page_of_faults_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/faults.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []

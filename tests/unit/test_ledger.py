@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.errors import RunDirError
-from plad.generate.ledger import _FIRST, Ledger, canonical_json, request_key
+from plad.generate.ledger import Ledger, canonical_json, request_key
 from plad.generate.reply import Reply
+from plad.generate.schema import FIRST, SCHEMA
 from plad.records import Generation, Outcome
 
 SPEC = {"weights": "w", "temperature": 0.7, "seed": 3, "eos": [2]}
@@ -218,7 +219,7 @@ def test_answers_of_another_ledger_are_taken_over_once(ledger: Ledger, tmp_path:
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as db:
-        for statement in _FIRST:
+        for statement in FIRST:
             db.execute(statement)
         row = ("k", "teacher", "e", 0, "ok", "yes", "[7, 2]", 5, 2, 1.5, "2026-01-01T00:00:00Z", "{}")
         db.execute(f"INSERT INTO generations VALUES ({','.join('?' * len(row))})", row)
@@ -235,12 +236,25 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(path: Path) -> None
         assert len(list(ledger.rows())) == 2
 
 
+def test_answers_of_a_ledger_without_the_tables_of_batches_can_be_read_as_they_are(path: Path, ledger: Ledger) -> None:
+    made = put(ledger, "k")
+    ledger.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE jobs")
+        db.execute("DROP TABLE job_lines")
+        db.execute("PRAGMA user_version=2")
+    with Ledger(path, readonly=True) as read:
+        assert read.get_many(["k"]) == {"k": made}
+    with Ledger(path) as opened:
+        assert opened.read("SELECT COUNT(*) FROM jobs", ()) == [(0,)]
+
+
 def test_another_schema_is_refused(path: Path, ledger: Ledger) -> None:
     ledger.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
     for readonly in (False, True):
-        with pytest.raises(RunDirError, match="schema 99, this one reads 2") as caught:
+        with pytest.raises(RunDirError, match=f"schema 99, this one reads {SCHEMA}") as caught:
             Ledger(path, readonly=readonly)
         assert "start a new run.dir" in str(caught.value)
 

@@ -13,7 +13,6 @@ from plad.config import BudgetSection
 from plad.config import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate import evaluate_systems
-from plad.generate.budget import Budget
 from plad.generate.ledger import Ledger
 from plad.judges import Comparison, PairwiseJudge, ScoringJudge, load_judge
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
@@ -132,15 +131,12 @@ def test_what_it_spends_is_taken_from_the_budget_of_the_run(tmp_path: Path) -> N
     def book() -> Ledger:
         return Ledger(tmp_path / "l.sqlite", run="r")
 
-    def budget(ledger: Ledger) -> Budget:
-        return Budget.of(BudgetSection(tokens=2000), *ledger.spent("r"))
-
     def dear(call: Call) -> Response:
         usage = {"prompt_tokens": 400, "completion_tokens": 20}
         return answer(json.dumps({"verdict": read(call).labels[0]}), usage=usage)
 
     with serve(dear) as server:
-        judge = load_judge(section(server, max_new_tokens=100), open_ledger=book, budget=budget)
+        judge = load_judge(section(server, max_new_tokens=100), open_ledger=book, budget=BudgetSection(tokens=2000))
         texts = [f"good {i}" for i in range(4)]
         with pytest.raises(BudgetError, match=r"budget\.tokens"):
             judge.compare(EXAMPLES, texts, ["bad"] * 4, [()] * 4)  # type: ignore[union-attr]

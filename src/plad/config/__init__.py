@@ -21,6 +21,7 @@ from plad.config.distillation import (
 )
 from plad.config.engines import (
     AnswerColumns,
+    BatchSection,
     BudgetSection,
     Endpoint,
     Engine,
@@ -83,6 +84,7 @@ __all__ = [
     "AnswerColumns",
     "AutoObjective",
     "Baseline",
+    "BatchSection",
     "BudgetSection",
     "CalibrationSection",
     "Columns",
@@ -231,7 +233,7 @@ class Config(Section):
         for i, judge in enumerate(self.evaluate.judges):
             if isinstance(judge, Endpoint):
                 yield f"evaluate.judges.{i}", judge
-        if isinstance(self.pairs.scorer, Endpoint):
+        if isinstance(self.pairs.scorer, Endpoint) and self.pairs.scores:
             yield "pairs.scorer", self.pairs.scorer
 
     @property
@@ -243,6 +245,11 @@ class Config(Section):
     def evaluation_max_new_tokens(self) -> int:
         """Most tokens of an evaluated answer."""
         return self.evaluate.max_new_tokens or self.generate.max_new_tokens
+
+    @property
+    def methods(self) -> tuple[Baseline, ...]:
+        """The baselines that are systems of their own: not what the student itself is trained with."""
+        return tuple(m for m in self.evaluate.baselines if m.objective != self.distill.objective)
 
     def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
         """The adapter that `settings` trains on `policy`."""

@@ -17,6 +17,9 @@ class PriceSection(Section):
 
     input: float = Field(ge=0, description="US dollars a million prompt tokens.")
     output: float = Field(ge=0, description="US dollars a million tokens of answers.")
+    batch: float = Field(
+        default=1.0, ge=0, le=1, description="Share of these prices that a request in a batch costs (OpenAI: 0.5)."
+    )
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """US dollars for so many tokens."""
@@ -63,6 +66,10 @@ class Endpoint(Section):
         description="Longest pause a rate limit may ask for, and the longest time it may let nothing through.",
     )
     price: PriceSection | None = Field(default=None, description="For the cost of answers, and for `budget.usd`.")
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """US dollars for so many tokens; None where no price is known."""
+        return None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
 
     @field_validator("base_url")
     @classmethod
@@ -113,6 +120,20 @@ class VllmEngine(Section):
     chunk: PositiveInt = Field(default=512, description="Prompts handed over at once; each whole chunk is recorded.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes.")
     tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share the model.")
+    timeout_s: float = Field(default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung.")
+
+
+class BatchSection(Section):
+    """How requests are handed over as batches, and how often somebody looks whether they are done."""
+
+    max_requests: PositiveInt = Field(default=50_000, description="Most requests of a batch.")
+    max_bytes: PositiveInt = Field(default=200_000_000, description="Most bytes of a batch's file.")
+    at_once: PositiveInt = Field(
+        default=2, description="Batches under way at once; their prompts are held in memory meanwhile."
+    )
+    poll_s: float = Field(default=15.0, gt=0, description="Seconds before the first look; each wait is longer by half.")
+    max_poll_s: float = Field(default=600.0, gt=0, description="Longest wait between two looks, in seconds.")
+    window: str = Field(default="24h", description="`completion_window`, as the provider names it.")
 
 
 class OpenAIEngine(Endpoint):
@@ -122,6 +143,12 @@ class OpenAIEngine(Endpoint):
     api: Literal["chat", "completions"] = Field(
         default="chat", description="chat: messages, the server applies its chat template; completions: plain text."
     )
+    mode: Literal["live", "batch"] = Field(
+        default="live",
+        description="live: each request by itself; batch: many in a file, answered within a day for less. The answers "
+        "are the same to the ledger, so that one mode may finish what the other began.",
+    )
+    batch: BatchSection = Field(default=BatchSection(), description="For mode: batch.")
     tokenizer: str | None = Field(
         default=None,
         description="Folder or hub name of the model's tokenizer: with `context`, prompts that are too long are found "
@@ -140,6 +167,11 @@ class OpenAIEngine(Endpoint):
     def shaping(self) -> dict[str, Any]:
         """The settings that shape an answer."""
         return {**super().shaping(), "type": self.type, "api": self.api}
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """US dollars for so many tokens, in a batch at its price; None where no price is known."""
+        usd = super().cost(prompt_tokens, completion_tokens)
+        return usd * self.price.batch if usd is not None and self.price and self.mode == "batch" else usd
 
 
 class FileEngine(Section):

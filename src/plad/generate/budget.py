@@ -7,7 +7,7 @@ from plad.errors import BudgetError
 from plad.generate.http_request import HttpRequest
 from plad.generate.reply import Reply
 
-_TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
+TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
 
 
 @dataclass(slots=True)
@@ -26,6 +26,8 @@ class Budget:
     spent_usd: float = 0.0
     spent_tokens: int = 0
     _aside: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _usd_aside: float = 0.0
+    _tokens_aside: int = 0
 
     @classmethod
     def of(cls, section: BudgetSection | None, spent_usd: float, spent_tokens: int) -> "Budget":
@@ -43,24 +45,26 @@ class Budget:
         if self.usd is None and self.tokens is None:
             return True
         usd, tokens = self.most(endpoint, request)
-        in_use = [sum(column) for column in zip(*self._aside.values(), strict=True)] or [0.0, 0]
-        if self.usd is not None and self.spent_usd + in_use[0] + usd > self.usd:
+        if self.usd is not None and self.spent_usd + self._usd_aside + usd > self.usd:
             return False
-        if self.tokens is not None and self.spent_tokens + in_use[1] + tokens > self.tokens:
+        if self.tokens is not None and self.spent_tokens + self._tokens_aside + tokens > self.tokens:
             return False
         self._aside[request.key] = (usd, tokens)
+        self._usd_aside += usd
+        self._tokens_aside += tokens
         return True
 
     @staticmethod
     def most(endpoint: Endpoint, request: HttpRequest) -> tuple[float, int]:
         """US dollars and tokens that a request can cost at most."""
-        prompt = request.prompt_bytes + _TEMPLATE_TOKENS
-        price = endpoint.price.of(prompt, request.max_new_tokens) if endpoint.price else 0.0
-        return price, prompt + request.max_new_tokens
+        prompt = request.prompt_bytes + TEMPLATE_TOKENS
+        return endpoint.cost(prompt, request.max_new_tokens) or 0.0, prompt + request.max_new_tokens
 
-    def release(self, request: HttpRequest) -> None:
+    def release(self, key: str) -> None:
         """Give back what was set aside for a request that is over."""
-        self._aside.pop(request.key, None)
+        usd, tokens = self._aside.pop(key, (0.0, 0))
+        self._usd_aside = self._usd_aside - usd if self._aside else 0.0  # rounding doesn't add up
+        self._tokens_aside -= tokens
 
     def count(self, reply: Reply) -> None:
         """Count what a request really cost."""

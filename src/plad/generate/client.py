@@ -11,7 +11,8 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -79,9 +80,14 @@ def complete(
     """
     require_client()
     session = _Session(endpoint, requests, on_reply, budget or Budget(), clock or RealClock(), draw)
+    run_async(session.run)
+
+
+def run_async(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine to its end, also where a loop runs in this thread already."""
 
     def run() -> None:
-        asyncio.run(session.run())
+        asyncio.run(main())
 
     try:
         asyncio.get_running_loop()
@@ -116,16 +122,21 @@ class _Session:
         self.answered = False
         self.unanswered = 0  # in a row
         self.held: list[tuple[HttpRequest, Reply]] = []  # bad requests before the first answer
-        self.limited_since: float | None = None
+        self.limited_s = 0.0  # since the last answer
+        self.limited_at: float | None = None
+        self.limited_most = 0.0
         self.models: set[str] = set()
+        self.arrived: list[tuple[HttpRequest, Reply]] = []  # and not recorded yet
+        self.ready: deque[HttpRequest] = deque()  # made ahead, for the same reason
 
     async def run(self) -> None:
         self.stop, self.settled = asyncio.Event(), asyncio.Event()
         self.workers: list[asyncio.Task[None]] = []
-        with _signals(self._interrupt):
+        with signals(self._interrupt):
             async with connect(self.endpoint) as self.http:
                 self.workers = [asyncio.create_task(self._work()) for _ in range(self.endpoint.concurrency)]
                 await asyncio.gather(*self.workers, return_exceptions=True)
+                self._settle_all()
         if self.error is not None:
             raise self.error
         for request, reply in self.held:
@@ -147,7 +158,7 @@ class _Session:
     async def _work(self) -> None:
         try:
             while not self.stop.is_set():
-                request = next(self.requests, None)
+                request = self.ready.popleft() if self.ready else next(self.requests, None)
                 if request is None:
                     return
                 await self._afford(request)
@@ -155,9 +166,9 @@ class _Session:
                     reply = await self._ask(request)
                     self.budget.count(reply)
                 finally:
-                    self.budget.release(request)
+                    self.budget.release(request.key)
                     self.settled.set()
-                self._settle(request, reply)
+                self._arrived(request, reply)
         except _Stopped:
             return
         except Exception as e:
@@ -170,6 +181,30 @@ class _Session:
                 raise self.budget.passed(self.endpoint, request)
             self.settled.clear()
             await self._unless_stopped(self.settled.wait())
+
+    def _arrived(self, request: HttpRequest, reply: Reply) -> None:
+        """Record an answer once the requests after it are on their way: what a server waits for us is lost for good.
+
+        At most one answer a worker waits so, for one turn of the loop.
+        """
+        self.arrived.append((request, reply))
+        if len(self.arrived) == 1:
+            asyncio.get_running_loop().call_later(0, self._settle_all)
+
+    def _settle_all(self) -> None:
+        arrived, self.arrived = self.arrived, []
+        for request, reply in arrived:
+            try:
+                self._settle(request, reply)
+            except Exception as e:  # the others were paid for
+                self._halt(e)
+        try:
+            while len(self.ready) < len(arrived) and not self.stop.is_set():
+                self.ready.append(next(self.requests))
+        except StopIteration:
+            return
+        except Exception as e:
+            self._halt(e)
 
     def _settle(self, request: HttpRequest, reply: Reply) -> None:
         if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
@@ -219,7 +254,7 @@ class _Session:
                 assert verdict.reply is not None
                 return self._finished(request, verdict.reply, self.clock.now() - sent, attempts, lost)
             if verdict.kind is Kind.STOP:
-                raise self._refused(verdict.message, _way_out(verdict.message, self.endpoint))
+                raise self._refused(verdict.message, way_out(verdict.message, self.endpoint))
             lost += verdict.lost
             counted += not (verdict.kind is Kind.RATE_LIMIT and verdict.wait is not None)
             delay = decide(verdict, counted, self.draw(), self.endpoint)
@@ -234,21 +269,22 @@ class _Session:
     def _limited(self, verdict: Verdict, sent_in: int, delay: float) -> None:
         """Everybody pauses; a provider that lets nothing through for too long stops the run."""
         now = self.clock.now()
-        self.limited_since = now if self.limited_since is None else self.limited_since
-        if now - self.limited_since > self.endpoint.max_wait_s:
+        if self.limited_at is not None:  # a machine that slept meanwhile waited no longer than a pause and a try take
+            self.limited_s += min(now - self.limited_at, self.limited_most)
+        self.limited_at, self.limited_most = now, delay + self.endpoint.timeout_s
+        if self.limited_s > self.endpoint.max_wait_s:
             raise self._refused(
-                f"nothing came through for {now - self.limited_since:,.0f} s; the latest: {verdict.message}",
+                f"nothing came through for {self.limited_s:,.0f} s; the latest: {verdict.message}",
                 "wait until the limit is lifted\nor lower concurrency, rpm or tpm, or raise max_wait_s",
             )
         if self.gate.slow_down(delay, sent_in):
             log.info("rate limit: %s; pause of %.1f s, then %d at once", verdict.message, delay, self.gate.limit)
 
     def _finished(self, request: HttpRequest, reply: Reply, seconds: float, attempts: int, lost: int) -> Reply:
-        self.limited_since = None
+        self.limited_s, self.limited_at = 0.0, None
         self.gate.speed_up()
         prompt = reply.prompt_tokens or (request.prompt_bytes // 4 if reply.estimated else 0)
-        price = self.endpoint.price
-        cost = price.of(prompt, reply.completion_tokens) if price else None
+        cost = self.endpoint.cost(prompt, reply.completion_tokens)
         asked = str(request.body.get("model"))
         if reply.model is not None and reply.model not in self.models:
             self.models.add(reply.model)
@@ -269,7 +305,8 @@ class _Session:
         await task
 
 
-def _way_out(message: str, endpoint: Endpoint) -> str:
+def way_out(message: str, endpoint: Endpoint) -> str:
+    """What to do about a refusal of the whole run."""
     if message.startswith("HTTP 401") or message.startswith("HTTP 403"):
         if endpoint.api_key_env is None:
             return "set api_key_env to the name of the environment variable that holds the key"
@@ -280,7 +317,7 @@ def _way_out(message: str, endpoint: Endpoint) -> str:
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def signals(stop: Callable[[], None]) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM call `stop`, where this is the main thread and nobody ignores them."""
     loop = asyncio.get_running_loop()
     former: dict[signal.Signals, Any] = {}

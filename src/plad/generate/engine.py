@@ -237,6 +237,19 @@ def recorded(
     return answers
 
 
+def settled(
+    examples: Iterable[Example], *, system: str, weights: str, sampling: Sampling, seed: int, ledger: Ledger
+) -> dict[str, int]:
+    """How many answers to each example `fill` would not ask for again, by example; needs no engine."""
+    counts: dict[str, int] = {}
+    for batch in _batches(examples):
+        asks = {_ask(e, k, system, weights, sampling, seed): e.id for e in batch for k in range(sampling.samples)}
+        for ask, generation in ledger.asked(list(asks)).items():
+            if generation.outcome is not Outcome.FAILED:
+                counts[asks[ask]] = counts.get(asks[ask], 0) + 1
+    return counts
+
+
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(items)
     while chunk := list(islice(rest, _CHUNK)):

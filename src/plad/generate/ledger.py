@@ -15,49 +15,18 @@ import shutil
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from plad.errors import RunDirError
 from plad.generate.reply import Reply
+from plad.generate.schema import READABLE, SCHEMA, STEPS
 from plad.records import Generation, Outcome
 
-SCHEMA = 2
 _TIMEOUT = 30.0  # seconds to wait for another process
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
-_FIRST = (
-    """
-CREATE TABLE generations (
-    key TEXT PRIMARY KEY,
-    system TEXT NOT NULL,
-    example_id TEXT NOT NULL,
-    sample INTEGER NOT NULL,
-    outcome TEXT NOT NULL,
-    text TEXT NOT NULL,
-    token_ids TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    created TEXT NOT NULL,
-    spec TEXT NOT NULL
-)
-""",
-    "CREATE TABLE asked (ask TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
-)
-_SECOND = (
-    "ALTER TABLE generations ADD COLUMN engine TEXT NOT NULL DEFAULT 'transformers'",
-    "ALTER TABLE generations ADD COLUMN run TEXT",  # the run that got it
-    "ALTER TABLE generations ADD COLUMN model TEXT",  # as the provider names what served it
-    "ALTER TABLE generations ADD COLUMN cost REAL",  # US dollars; null where no price is known
-    "ALTER TABLE generations ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",  # token counts are a guess
-    "ALTER TABLE generations ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1",
-    "ALTER TABLE generations ADD COLUMN lost INTEGER NOT NULL DEFAULT 0",  # attempts that may be billed for nothing
-    "ALTER TABLE generations ADD COLUMN message TEXT",  # what the provider said
-    "CREATE TABLE batches (batch TEXT PRIMARY KEY, key TEXT NOT NULL, counts TEXT NOT NULL) WITHOUT ROWID",
-)
-_STEPS = (_FIRST, _SECOND)  # from each schema to the next
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
 _PUT = (
     "key, system, example_id, sample, outcome, text, token_ids, prompt_tokens, completion_tokens, seconds, created, "
@@ -155,6 +124,8 @@ class Ledger:
             "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
         ).fetchone()
         older = 0 < version < SCHEMA
+        if readonly and READABLE <= version <= SCHEMA:
+            return
         if older and readonly:
             raise RunDirError(
                 f"a ledger of an older version (schema {version}, this one reads {SCHEMA})",
@@ -173,7 +144,7 @@ class Ledger:
         self._db.execute("PRAGMA synchronous=NORMAL")
         if version != SCHEMA:
             with self._transaction():  # another process may have made the tables since we looked
-                for step in _STEPS[self._db.execute("PRAGMA user_version").fetchone()[0] :]:
+                for step in STEPS[self._db.execute("PRAGMA user_version").fetchone()[0] :]:
                     for statement in step:
                         self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
@@ -322,6 +293,17 @@ class Ledger:
             part = names[start : start + _LOOKUP]
             with self._errors():
                 yield from self._db.execute(f"{query} ({_marks(part)})", part)
+
+    def write(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Run statements as one transaction, committed when this returns."""
+        with self._errors(), self._transaction():
+            for statement, values in statements:
+                self._db.execute(statement, values)
+
+    def read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._errors():
+            return self._db.execute(query, values).fetchall()
 
     def counts(self, run: str | None = None) -> dict[str, dict[str, int]]:
         """Number of recorded answers by system and outcome, of all settings ever used.

@@ -1,8 +1,12 @@
 """Answers of a model in this process."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
+
+import torch
 
 from plad.errors import PolicyError
 from plad.generate.engine import Question, Record, Sampling
@@ -11,6 +15,8 @@ from plad.generate.sample import sample
 from plad.generate.sampling import Request
 from plad.policy.load import Policy
 from plad.records import Example, Outcome
+
+log = logging.getLogger("plad")
 
 
 @dataclass(frozen=True)
@@ -53,18 +59,16 @@ class Transformers:
         return prompt
 
     def answer(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> None:
-        """Sample every answer, `slots` at once.
+        """Sample every answer, `slots` at once; half as many where the GPU's memory doesn't suffice.
 
         Raises:
-            PolicyError: the model's logits are not finite.
+            PolicyError: the model's logits are not finite, or half the slots don't fit either.
         """
         pending: dict[str, Question] = {}
+        fitting = self._fitting(questions, sampling, record)
 
-        def requests() -> Iterator[Request]:
-            for q in questions:
-                if not self.policy.fits(len(q.prompt), sampling.max_new_tokens):
-                    record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
-                    continue
+        def requests(first: Iterable[Question]) -> Iterator[Request]:
+            for q in chain(first, fitting):
                 pending[q.key] = q
                 yield Request(q.key, q.prompt, sampling.max_new_tokens, sampling.temperature, q.seed)
 
@@ -73,13 +77,34 @@ class Transformers:
             reply = token_reply(text, tokens, len(request.prompt), self.policy.eos_ids, seconds)
             record(pending.pop(request.key), reply)
 
-        sample(
-            self.policy.model,
-            requests(),
-            slots=self.slots,
-            eos_ids=self.policy.eos_ids,
-            on_finish=finish,
-        )
+        def run(slots: int) -> None:
+            again = list(pending.values())
+            sample(self.policy.model, requests(again), slots=slots, eos_ids=self.policy.eos_ids, on_finish=finish)
+
+        try:
+            run(self.slots)
+        except torch.OutOfMemoryError:
+            half = max(1, self.slots // 2)
+            log.warning("out of memory while sampling: going on with %d answers at once", half)
+        else:
+            return
+        torch.cuda.empty_cache()  # past the handler, which held what the failed step had allocated
+        try:
+            run(half)
+        except torch.OutOfMemoryError as e:
+            raise PolicyError(
+                f"out of memory while sampling, also with {half} answers at once",
+                where="generate.slots",
+                fix="lower generate.slots or generate.max_new_tokens, or use a smaller dtype\n"
+                "then run the same command again: every recorded answer is kept",
+            ) from e
+
+    def _fitting(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> Iterator[Question]:
+        for q in questions:
+            if self.policy.fits(len(q.prompt), sampling.max_new_tokens):
+                yield q
+            else:
+                record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
 
 
 def token_reply(

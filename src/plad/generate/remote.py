@@ -1,8 +1,9 @@
 """Answers of a server that speaks OpenAI's protocol."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PolicyError
@@ -14,6 +15,11 @@ from plad.generate.limits import Clock, RealClock
 from plad.generate.reply import Reply
 from plad.records import Example, Outcome
 
+if TYPE_CHECKING:
+    from plad.generate.jobs import Jobs
+
+log = logging.getLogger("plad")
+
 
 @dataclass(frozen=True)
 class OpenAI:
@@ -23,6 +29,7 @@ class OpenAI:
         model: its name there.
         revision: tells the answers apart where a provider changes a model under its name.
         budget: what the run may spend.
+        jobs: where batches are written down; needed for mode batch.
         tokenizer: counts a prompt's tokens, where the section names one.
     """
 
@@ -33,6 +40,7 @@ class OpenAI:
     tokenizer: Any = None
     budget: Budget = field(default_factory=Budget)
     clock: Clock = field(default_factory=RealClock)
+    jobs: "Jobs | None" = None
 
     def spec(self) -> dict[str, Any]:
         """Endpoint, model, and how a prompt is put; not the key."""
@@ -74,15 +82,26 @@ class OpenAI:
         )
 
     def answer(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> None:
-        """Ask the server; see `complete` for what it raises."""
+        """Ask the server, one by one or in batches; see `complete` and `answer_in_batches` for what they raise."""
+        fitting = self._fitting(questions, sampling, record)
+        if self.section.mode == "batch":
+            from plad.generate.batch import answer_in_batches
+
+            assert self.jobs is not None
+            facts: dict[str, Any] = {"jobs": self.jobs, "budget": self.budget, "clock": self.clock}
+            answer_in_batches(self.section, fitting, lambda q: self.request(q, sampling), record, **facts)
+            return
+        going = self.jobs.open() if self.jobs is not None else []
+        if going:
+            log.warning(
+                "%d batches of an earlier session are under way at %s: mode: live asks again for what they hold, "
+                "mode: batch collects them",
+                *(len(going), self.section.base_url),
+            )
         pending: dict[str, Question] = {}
 
         def requests() -> Iterator[HttpRequest]:
-            for question in questions:
-                too_long = self._too_long(question, sampling)
-                if too_long is not None:
-                    record(question, too_long)
-                    continue
+            for question in fitting:
                 pending[question.key] = question
                 yield self.request(question, sampling)
 
@@ -93,6 +112,15 @@ class OpenAI:
             budget=self.budget,
             clock=self.clock,
         )
+
+    def _fitting(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> Iterator[Question]:
+        """The questions that fit the context; the others are settled here."""
+        for question in questions:
+            too_long = self._too_long(question, sampling)
+            if too_long is None:
+                yield question
+            else:
+                record(question, too_long)
 
     def _too_long(self, question: Question, sampling: Sampling) -> Reply | None:
         if self.tokenizer is None or self.section.context is None:

@@ -182,7 +182,7 @@ def _failure(status: int, error: Mapping[str, Any], message: str, wait: float | 
         return Verdict(Kind.FINAL, Reply(Outcome.FILTERED, message=message))
     if status == 429:
         return Verdict(Kind.RATE_LIMIT, message=message, wait=wait)
-    if status in (408, 409, 425) or status >= 500:
+    if status in (0, 408, 409, 425) or status >= 500:
         return Verdict(Kind.PASSING, message=message, wait=wait)
     if status in (401, 403, 404, 405, 407, 410):
         return Verdict(Kind.STOP, message=message)

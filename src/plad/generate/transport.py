@@ -8,7 +8,7 @@ import asyncio
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -128,6 +128,47 @@ async def send(
     except (aiohttp.ClientError, OSError) as e:
         what = "the answer was cut off" if connected else "the connection broke"
         return Verdict(Kind.PASSING, message=redact(f"{what} ({type(e).__name__})"), lost=True)
+
+
+class BrokenError(Exception):
+    """No answer came, or only a part of it.
+
+    Attributes:
+        verdict: what that means for what comes next.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        super().__init__(verdict.message)
+
+
+async def stream_lines(http: "aiohttp.ClientSession", endpoint: Endpoint, path: str) -> AsyncIterator[bytes]:
+    """The lines of a file, as they arrive; its size doesn't matter.
+
+    Raises:
+        BrokenError: it isn't there, or broke off; a last line without an end is not given then.
+    """
+    import aiohttp
+
+    try:
+        async with (
+            asyncio.timeout(endpoint.timeout_s),
+            http.get(endpoint.base_url + path, allow_redirects=True) as response,
+        ):
+            if response.status != 200:
+                raise BrokenError(read_response(response.status, _lower(response.headers), await _read(response)))
+            rest = b""
+            async for chunk in response.content.iter_chunked(2**16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > _MAX_BODY:
+                    raise BrokenError(Verdict(Kind.STOP, message="a line of the file is too large"))
+                for line in lines:
+                    if line.strip():
+                        yield line
+            if rest.strip():
+                yield rest
+    except (aiohttp.ClientError, OSError, TimeoutError) as e:
+        raise BrokenError(Verdict(Kind.PASSING, message=redact(f"the file broke off ({type(e).__name__})"))) from None
 
 
 async def _read(response: "aiohttp.ClientResponse") -> bytes:

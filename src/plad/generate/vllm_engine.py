@@ -2,8 +2,10 @@
 
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ class Vllm:
     dtype: str
     chunk: int
     adapter: Path | None = None
+    timeout_s: float = 3600.0
 
     def spec(self) -> dict[str, Any]:
         """Weights, prompt format, ends, context and precision."""
@@ -64,7 +67,7 @@ class Vllm:
         """Sample chunk by chunk; one prompt that is too long never reaches vLLM, where it would fail its whole chunk.
 
         Raises:
-            PolicyError: vLLM died, also on chunks of half the size; all whole chunks are recorded.
+            PolicyError: vLLM died, also on chunks of half the size, or hangs; all whole chunks are recorded.
         """
         llm: Any = None
         size, restarted = self.chunk, False
@@ -74,12 +77,14 @@ class Vllm:
             llm = llm or self.start()
             part, rest = left[:size], left[size:]
             try:
-                outputs = llm.generate(
-                    [{"prompt_token_ids": list(q.prompt)} for q in part],
-                    [self._parameters(q, sampling) for q in part],
-                    use_tqdm=False,
-                    **self._request(),
-                )
+                outputs = _within(self.timeout_s, partial(self._generate, llm, part, sampling))
+            except _HungError:
+                raise PolicyError(
+                    f"vLLM gave no answer within {self.timeout_s:g} s",
+                    where="teacher.engine.timeout_s",
+                    fix="run the same command again: every whole chunk is kept\n"
+                    "or lower teacher.engine.chunk, or raise timeout_s",
+                ) from None
             except Exception as e:  # whatever vLLM and CUDA raise
                 if restarted:
                     raise PolicyError(
@@ -94,6 +99,14 @@ class Vllm:
             for question, output in zip(part, outputs, strict=True):
                 record(question, self._reply(question, output.outputs[0]))
             left = rest
+
+    def _generate(self, llm: Any, part: list[Question], sampling: Sampling) -> Any:
+        return llm.generate(
+            [{"prompt_token_ids": list(q.prompt)} for q in part],
+            [self._parameters(q, sampling) for q in part],
+            use_tqdm=False,
+            **self._request(),
+        )
 
     def _fitting(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> Iterator[Question]:
         for q in questions:
@@ -124,6 +137,31 @@ class Vllm:
         text = self.prompt.decode(tokens)
         outcome = Outcome.TRUNCATED if output.finish_reason == "length" else Outcome.OK
         return Reply(outcome if text else Outcome.EMPTY, text, tokens, len(question.prompt), len(tokens), attempts=0)
+
+
+class _HungError(Exception):
+    """A call took too long."""
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What a call returns or raises, unless it takes longer; its thread is then left to itself and ends with us."""
+    done: list[Any] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(call())
+        except BaseException as e:
+            error.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if error:
+        raise error[0]
+    if not done:
+        raise _HungError
+    return done[0]
 
 
 def require_vllm() -> None:
@@ -179,4 +217,4 @@ def load_vllm(section: ModelSection, engine: VllmEngine, folder: Path, weights: 
             **options,
         )
 
-    return Vllm(start, prompt, weights, context or 1 << 20, section.dtype, engine.chunk, adapter)
+    return Vllm(start, prompt, weights, context or 1 << 20, section.dtype, engine.chunk, adapter, engine.timeout_s)

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from plad.config import BudgetSection
 from plad.config import EmbeddingJudge as EmbeddingSection
 from plad.config import LlmJudge as LlmSection
 from plad.config import ReferenceJudge as ReferenceSection
@@ -116,7 +117,6 @@ def compare_scores(
 
 
 OpenLedger = Callable[[], AbstractContextManager[Any]]
-BudgetOf = Callable[[Any], Any]
 
 
 def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> ScoringJudge:
@@ -151,15 +151,15 @@ def load_judge(
     *,
     stemmer: bool = False,
     open_ledger: OpenLedger | None = None,
-    budget: BudgetOf | None = None,
     seed: int = 0,
+    budget: BudgetSection | None = None,
 ) -> Judge:
     """The judge of either kind that a config section names; see `load_scoring_judge`.
 
     Args:
         open_ledger: opens the ledger of an LLM judge's replies; without it they are forgotten.
-        budget: what an LLM judge may spend, by what its ledger says is spent; without it there is no limit.
         seed: of the run.
+        budget: of the run, which an LLM judge's questions may not pass.
 
     Raises:
         ConfigError: an LLM judge lacks its key.
@@ -169,7 +169,7 @@ def load_judge(
     from plad.generate.ledger import Ledger
     from plad.judges.llm import LlmJudge
 
-    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), budget=budget, seed=seed)
+    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed, budget=budget)
 
 
 def load_judges(sections: Sequence[JudgeSection], **options: Any) -> list[Judge]:

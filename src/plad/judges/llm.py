@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+from plad.config import BudgetSection, OpenAIEngine, PromptSection
 from plad.config import LlmJudge as LlmSection
-from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PartialResultError
 from plad.generate.budget import Budget
 from plad.generate.engine import Sampling, answer
@@ -36,7 +36,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "json_object": {"response_format": {"type": "json_object"}},
     "none": {},
 }
-_ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "tokenizer", "context", "body"}
+_ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "mode", "batch", "tokenizer", "context", "body"}
 
 
 class LlmJudge:
@@ -48,8 +48,8 @@ class LlmJudge:
 
     Args:
         open_ledger: opens the ledger that questions and replies go through: what it holds is not asked again.
-        budget: what may be spent, by what the ledger says is spent; None for no limit.
         seed: of the run; it salts the labels.
+        budget: of the run; what its ledger has spent counts.
 
     Raises:
         ConfigError: the key's environment variable is not set.
@@ -61,14 +61,14 @@ class LlmJudge:
         section: LlmSection,
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
-        budget: Callable[[Ledger], Budget] | None = None,
         seed: int = 0,
+        budget: BudgetSection | None = None,
         clock: Clock | None = None,
     ) -> None:
         require_client()
         api_key(section)
         self.name = section.model.rpartition("/")[2]
-        self._section, self._open_ledger, self._budget, self._seed = section, open_ledger, budget, seed
+        self._section, self._open_ledger, self._seed, self._budget = section, open_ledger, seed, budget
         self._rubric = section.rubric or RUBRICS[section.task]
         body = {**_FORMATS[section.response_format], **section.body}
         engine = OpenAIEngine(**{name: getattr(section, name) for name in _ENDPOINT}, body=body)
@@ -87,7 +87,7 @@ class LlmJudge:
         Raises:
             PartialResultError: more comparisons are unjudged than `max_unjudged` allows.
             ProviderError: the provider refuses the key, the model or the credit, or doesn't answer.
-            BudgetError: one more question could pass the budget.
+            BudgetError: the next question could pass the run's budget.
             Interrupted: stopped; all replies so far are recorded.
         """
         rows = list(zip(examples, map(self._cut, ours), map(self._cut, theirs), strict=True))
@@ -151,12 +151,12 @@ class LlmJudge:
             return {}
         sampling = Sampling(self._section.temperature, self._section.max_new_tokens)
         with self._open_ledger() as ledger, track(f"judge {self.name}", len(asked), "verdicts") as progress:
-            engine = self._engine if self._budget is None else replace(self._engine, budget=self._budget(ledger))
+            spent = ledger.spent(ledger.run) if ledger.run is not None else (0.0, 0)
             given = answer(
-                engine,
+                replace(self._engine, budget=Budget.of(self._budget, *spent)),
                 list(asked.values()),
                 system=f"judge {self.name}",
-                weights=request_key(engine.spec()),
+                weights=request_key(self._engine.spec()),
                 sampling=sampling,
                 seed=self._seed,
                 ledger=ledger,

@@ -8,6 +8,7 @@ from plad.errors import PolicyError
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_TOKENIZER_FILES = ("tokenizer*", "*.json", "*.jinja", "*.model", "*.txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -45,6 +46,20 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
     folder = _download(model, revision)
     check_folder(folder)
     return folder
+
+
+def resolve_tokenizer(name: str) -> Path:
+    """The local folder of a tokenizer, which may hold no weights; of the hub nothing else is downloaded.
+
+    Raises:
+        PolicyError: it can't be found or reached.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or not is_hub_name(name):
+        raise PolicyError("no such folder", where=name, fix="name a folder with tokenizer.json, or a hub name")
+    return _download(name, None, _TOKENIZER_FILES)
 
 
 def is_hub_name(model: str) -> bool:
@@ -87,7 +102,7 @@ def check_folder(folder: Path) -> None:
     )
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_FILES) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -104,7 +119,7 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=list(_HUB_FILES), ignore_patterns=["*/*", "consolidated*"]
+                name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*", "consolidated*"]
             )
         )
     except GatedRepoError:

@@ -23,7 +23,7 @@ def is_the_student(config: Config, method: Baseline) -> bool:
 
 def methods(config: Config) -> list[Baseline]:
     """The baselines that are systems of their own."""
-    return [m for m in config.evaluate.baselines if not is_the_student(config, m)]
+    return list(config.methods)
 
 
 def baselines(ctx: Context) -> dict[str, Any]:

@@ -18,13 +18,12 @@ def open_ledger(ctx: Context) -> Any:
 
 
 def judge_options(ctx: Context) -> dict[str, Any]:
-    """What `load_judge` needs beside a section: replies of an LLM judge go through the run's ledger and are paid from
-    the run's budget."""
+    """What `load_judge` needs beside a section: an LLM judge goes through the run's ledger, within its budget."""
     return {
         "stemmer": ctx.config.evaluate.stemmer,
         "open_ledger": lambda: open_ledger(ctx),
-        "budget": lambda ledger: budget_of(ctx, ledger),
         "seed": ctx.config.run.seed,
+        "budget": ctx.config.budget,
     }
 
 
@@ -61,7 +60,7 @@ def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
     from plad.policy.resolve import resolve_model
 
     if system == "teacher" and not ctx.config.teacher.local:
-        return _teacher(ctx, budget_of(ctx, ledger))
+        return _teacher(ctx, ledger)
     if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
         from plad.generate.vllm_engine import load_vllm
 
@@ -86,8 +85,8 @@ def budget_of(ctx: Context, ledger: Any) -> Any:
     return Budget.of(ctx.config.budget, *ledger.spent(ctx.run.id))
 
 
-def _teacher(ctx: Context, budget: Any) -> Any:
-    """The engine of a teacher whose weights are not here."""
+def _teacher(ctx: Context, ledger: Any) -> Any:
+    """The engine of a teacher whose weights are not here; without a ledger it is only looked at."""
     teacher = ctx.config.teacher
     if isinstance(teacher.engine, FileEngine):
         from plad.generate.answers_file import read_answers_file
@@ -99,10 +98,14 @@ def _teacher(ctx: Context, budget: Any) -> Any:
     tokenizer = None
     if teacher.engine.tokenizer is not None:
         from plad.policy.folder import load_tokenizer
-        from plad.policy.resolve import resolve_model
+        from plad.policy.resolve import resolve_tokenizer
 
-        tokenizer = load_tokenizer(resolve_model(locate(teacher.engine.tokenizer, ctx.base)))
-    more = {} if budget is None else {"budget": budget}
+        tokenizer = load_tokenizer(resolve_tokenizer(locate(teacher.engine.tokenizer, ctx.base)))
+    more: dict[str, Any] = {}
+    if ledger is not None:
+        from plad.generate.jobs import Jobs
+
+        more = {"budget": budget_of(ctx, ledger), "jobs": Jobs(ledger, teacher.engine.base_url, "teacher")}
     return OpenAI(teacher.engine, teacher.model, teacher.prompt, teacher.revision, tokenizer, **more)
 
 
