@@ -249,11 +249,9 @@ class RunDir:
     def finish_cleaning(self) -> None:
         """Delete what the stages being cleaned made."""
         gone = self.manifest.get("cleaning", ())
-        for stage in gone:
-            for pattern in OUTPUTS[stage]:
-                for made in list(self.path.glob(pattern)):
-                    self.drop(str(made.relative_to(self.path)))
-        if gone and gone[0] == "baselines":
+        for made in [path for stage in gone for pattern in OUTPUTS[stage] for path in self.path.glob(pattern)]:
+            self.drop(str(made.relative_to(self.path)))
+        if gone[:1] == ["baselines"]:
             self.drop("baselines")
         keep_metrics(self / "metrics.jsonl", lambda row: row["stage"].partition("/")[0] not in gone)
         if self.manifest.pop("cleaning", None):

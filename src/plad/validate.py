@@ -393,9 +393,5 @@ def _reference_judge(name: str, kind: str, test: Sequence[Example], *, against_t
     elif judged == len(test):
         yield Finding("ok", name, f"{kind}: every test row has a reference beside its target")
     else:
-        yield Finding(
-            "note",
-            name,
-            f"{kind}: only {judged} of {len(test)} test rows have a reference beside their target; "
-            "the others are not judged",
-        )
+        said = f"{kind}: only {judged} of {len(test)} test rows have a reference beside their target"
+        yield Finding("note", name, f"{said}; the others are not judged")

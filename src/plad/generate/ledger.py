@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from plad.errors import RunDirError
 from plad.generate.reply import Reply
-from plad.generate.schema import READABLE, SCHEMA, STEPS
+from plad.generate.schema import PAID, PAID_COLUMNS, READABLE, SCHEMA, STEPS, SUMMARY
 from plad.records import Generation, Outcome
 
 _TIMEOUT = 30.0  # seconds to wait for another process
@@ -36,28 +36,6 @@ _KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in _PUT.split(", ")[1:]
 )
 _KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
-
-
-PAID = ("openai",)  # engines whose tokens somebody charges for
-_SUMMARY = {
-    "system": "system",
-    "engine": "engine",
-    "model": "model",
-    "outcome": "outcome",
-    "answers": "COUNT(*)",
-    "prompt_tokens": "SUM(prompt_tokens)",
-    "completion_tokens": "SUM(completion_tokens)",
-    "estimated": "SUM(estimated)",
-    "usd": "SUM(cost)",
-    "attempts": "SUM(attempts)",
-    "lost": "SUM(lost)",
-    "seconds": "AVG(seconds)",
-}
-_PAID_COLUMNS = {k: _SUMMARY[k] for k in ("system", "model")} | {
-    "created": "created",
-    **{k: _SUMMARY[k] for k in ("answers", "prompt_tokens", "completion_tokens", "estimated", "usd", "lost")},
-    "unpriced": "SUM(cost IS NULL)",
-}
 
 
 def canonical_json(value: Any) -> str:
@@ -337,12 +315,12 @@ class Ledger:
         """
         where, values = (" AND run = ?", [run]) if run is not None else ("", [])
         query = (
-            f"SELECT {', '.join(_PAID_COLUMNS.values())} FROM generations WHERE engine IN ({_marks(PAID)}){where} "
+            f"SELECT {', '.join(PAID_COLUMNS.values())} FROM generations WHERE engine IN ({_marks(PAID)}){where} "
             "GROUP BY 1, 2, 3 ORDER BY 3, 1, 2"
         )
         with self._errors():
             rows = self._db.execute(query, (*PAID, *values))
-            return [dict(zip(_PAID_COLUMNS, row, strict=True)) for row in rows]
+            return [dict(zip(PAID_COLUMNS, row, strict=True)) for row in rows]
 
     def summary(self, run: str | None = None) -> list[dict[str, Any]]:
         """Counts, tokens, cost and time by system, engine, served model and outcome.
@@ -351,11 +329,9 @@ class Ledger:
             run: only answers that this run got.
         """
         where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
-        query = (
-            f"SELECT {', '.join(_SUMMARY.values())} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        )
+        query = f"SELECT {', '.join(SUMMARY.values())} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
         with self._errors():
-            return [dict(zip(_SUMMARY, row, strict=True)) for row in self._db.execute(query, values)]
+            return [dict(zip(SUMMARY, row, strict=True)) for row in self._db.execute(query, values)]
 
     def table(self, run: str | None = None) -> Iterator[dict[str, Any]]:
         """Every row with all its columns, in the order of recording."""

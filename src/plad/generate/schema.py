@@ -41,3 +41,24 @@ THIRD = (
 STEPS = (FIRST, SECOND, THIRD)  # from each schema to the next
 SCHEMA = len(STEPS)
 READABLE = 2  # the first whose answers can be read as they are
+
+PAID = ("openai",)  # engines whose tokens somebody charges for
+SUMMARY = {
+    "system": "system",
+    "engine": "engine",
+    "model": "model",
+    "outcome": "outcome",
+    "answers": "COUNT(*)",
+    "prompt_tokens": "SUM(prompt_tokens)",
+    "completion_tokens": "SUM(completion_tokens)",
+    "estimated": "SUM(estimated)",
+    "usd": "SUM(cost)",
+    "attempts": "SUM(attempts)",
+    "lost": "SUM(lost)",
+    "seconds": "AVG(seconds)",
+}
+PAID_COLUMNS = {k: SUMMARY[k] for k in ("system", "model")} | {
+    "created": "created",
+    **{k: SUMMARY[k] for k in ("answers", "prompt_tokens", "completion_tokens", "estimated", "usd", "lost")},
+    "unpriced": "SUM(cost IS NULL)",
+}
