@@ -112,6 +112,17 @@ def test_generalised_distillation_is_the_same_on_either_text(models: Any, groups
     assert found(models, groups, GkdObjective(beta=beta)) == pytest.approx(literal(models, groups, of), abs=1e-6)
 
 
+def test_generalised_distillation_is_not_scaled_by_its_temperature(models: Any) -> None:
+    """Both softmaxes at temperature 2, the divergence as it is."""
+
+    def of(kind: str, p: list[float], q: list[float], own: float) -> float:
+        m = [0.3 * a + 0.7 * b for a, b in zip(p, q, strict=True)]
+        return 0.3 * kl(p, m) + 0.7 * kl(q, m)
+
+    section = GkdObjective(beta=0.3, temperature=2.0)
+    assert found(models, TEACHER_ALONE, section) == pytest.approx(literal(models, TEACHER_ALONE, of, 2.0), abs=1e-6)
+
+
 @pytest.mark.parametrize("groups", [TEACHER_ALONE, STUDENT_ALONE])
 def test_distillm(models: Any, groups: list[Group]) -> None:
     def skl(kind: str, p: list[float], q: list[float], own: float) -> float:
@@ -158,18 +169,29 @@ def test_minillm(models: Any) -> None:
     assert found(models, [rollouts[0], document, rollouts[1]], section) == pytest.approx(expected / tokens, abs=1e-6)
 
 
-def test_minillm_sends_the_gradient_of_a_likely_rollout_through_the_ratio_alone(models: Any) -> None:
-    """Old log-probabilities, advantages and weights are numbers; the teacher has no gradient."""
+def test_minillm_sends_the_gradient_through_the_ratio_alone(models: Any) -> None:
+    """-A rho grad log q, by hand. Old log-probabilities, advantages and weights are numbers, the teacher has none."""
     student, teacher = models
     student.requires_grad_(True)
     teacher.requires_grad_(True)
-    section = MiniLlmObjective()
-    objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
-    out = objective(score(student, [rollout(STUDENT_ALONE[0], 0)], states=True, logits=False))
-    out.losses.sum().backward()
-    assert all(p.grad is not None for p in student.parameters())
+    r = rollout(STUDENT_ALONE[0], 0)
+    objective = make_objective(
+        MiniLlmObjective(single_step=0.0, ppo_clip=0.999), student, LiveTeacher(teacher, Route.SEGMENTS)
+    )
+    out = objective(score(student, [r], states=True, logits=False))
+    ours = torch.autograd.grad(out.losses.sum(), list(student.parameters()))
+    (text,) = r.completions
+    logits = student(input_ids=torch.tensor([[*r.prompt, *text]])).logits[0, len(r.prompt) - 1 : -1]
+    own = logits.log_softmax(-1).gather(1, torch.tensor(text)[:, None]).squeeze(1)
+    old, advantages, weights = (torch.tensor(v, dtype=torch.float64) for v in (r.old_logps, r.advantages, r.weights))
+    rho = weights * (own.detach() - old).exp()
+    inside = (rho - 1).abs() < 0.999
+    follows = inside | ((rho > 1) == (advantages < 0))  # the pessimistic side has a gradient outside the bounds, too
+    by_hand = torch.autograd.grad((-advantages * rho * follows * own).sum(), list(student.parameters()))
+    assert bool(follows.any())
+    for a, b in zip(ours, by_hand, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
     assert all(p.grad is None for p in teacher.parameters())
-    student.zero_grad()
 
 
 def test_a_batch_may_be_split_anyhow(models: Any) -> None:
