@@ -39,8 +39,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     """A config, its run, and what was said: killed before the third method, then continued to the end."""
     config = write_task(
         tmp_path_factory.mktemp("compare"),
-        generate__max_new_tokens=16,
-        distill__batch_size=6,
+        data__limit=14,
+        distill__batch_size=2,
         distill__validation={"evaluations": 0},
         evaluate__limit=2,
         evaluate__bootstrap=50,
