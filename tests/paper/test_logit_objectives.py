@@ -79,6 +79,44 @@ def test_standard_distillation(models: Any) -> None:
     assert found(models, TEACHER_ALONE, section) == pytest.approx(expected, abs=1e-6)
 
 
+def test_standard_distillation_is_the_mix_of_trls_divergence_and_torchs_cross_entropy(
+    models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL 1.16's forward KL (beta 0), a mean over tokens that aren't padding, and the same tokens' cross-entropy."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.gkd import GKDTrainer
+
+    single = [replace(g, completions=g.completions[:1], chosen=1) for g in GROUPS]
+    labels = torch.full((3, 7), -100)
+    logits = torch.randn(2, 3, 7, V, dtype=torch.float64)  # padding has logits, too
+    with torch.no_grad():
+        for i, g in enumerate(single):
+            (text,) = g.completions
+            labels[i, : len(text)] = torch.tensor(text)
+            for m, model in enumerate(models):
+                out = model(input_ids=torch.tensor([[*g.prompt, *text]])).logits
+                logits[m, i, : len(text)] = out[0, len(g.prompt) - 1 : -1]
+    divergence = GKDTrainer.generalized_jsd_loss(logits[0], logits[1], labels, beta=0.0)
+    nll = torch.nn.functional.cross_entropy(logits[0].flatten(0, 1), labels.flatten())
+    expected = (0.3 * divergence + 0.7 * nll).item()
+    assert found(models, single, KdObjective(ratio=0.3)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_defaults_are_those_of_the_papers_and_their_code() -> None:
+    kd, f, gkd, distillm, minillm = (
+        of() for of in (KdObjective, FDistillObjective, GkdObjective, DistillmObjective, MiniLlmObjective)
+    )
+    assert (kd.ratio, kd.temperature) == (0.5, 1)
+    assert (f.divergence, f.beta, f.temperature, f.student_samples) == ("js", 0.5, 1, "fresh")
+    assert (gkd.beta, gkd.student_share, gkd.temperature, gkd.sampling_temperature) == (0.5, 0.5, 1, 1)
+    assert (distillm.divergence, distillm.skew) == ("skl", 0.1)
+    assert (minillm.teacher_mix, minillm.single_step, minillm.length_normalization) == (0.2, 1, True)
+    assert (minillm.discount, minillm.own_reward) == (1, False), "the paper's; its code: 0.95 and true"
+    assert (minillm.reward_scaling, minillm.reward_clip, minillm.whiten) == (0.5, 100, True)
+    assert (minillm.ppo_clip, minillm.ppo_epochs, minillm.rollouts) == (0.2, 4, 256)
+    assert (minillm.pretraining, minillm.pretraining_weight) == (None, 1)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_f_distill(models: Any, temperature: float) -> None:
     """JS: (1 - beta) KL(p || m) on the teacher's texts, beta KL(q || m) on the student's; TVD: half of it on each."""

@@ -23,7 +23,8 @@ from plad.objectives.logits import Document
 from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 from plad.records import Pair
 from plad.rundir import open_run
-from plad.stages import student
+from plad.scoring.score import Route
+from plad.stages import logits, student
 from plad.stages.logits import texts_for
 from plad.train.texts import documents, texts_of_pairs, with_targets
 from plad.validate import validate
@@ -158,6 +159,25 @@ def test_seqkd_learns_what_the_teacher_said_whatever_a_scorer_preferred() -> Non
 def test_an_objective_asks_for_no_text_that_it_never_reads(objective: Any, wanted: tuple[bool, bool]) -> None:
     read = texts_for(objective)
     assert (read.teacher, read.student) == wanted
+
+
+def test_the_teacher_goes_where_it_is_wanted_in_the_type_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second device is needed for this: a model on `meta` has no weights at all."""
+    asked: list[Any] = []
+
+    def teacher(ctx: Any, role: str, *, dtype: str | None) -> Any:
+        asked.append((role, dtype))
+        return tiny_policy()
+
+    monkeypatch.setattr(logits, "fine_tuned", teacher)
+    monkeypatch.setattr("plad.scoring.head.check_head", lambda *_: None)
+    monkeypatch.setattr("plad.scoring.score.checked_route", lambda *_: Route.SEGMENTS)
+    wanted = KdObjective(teacher_dtype="bfloat16").model_copy(update={"teacher_device": "meta"})
+    for objective, place in ((wanted, "meta"), (KdObjective(), "cpu")):
+        live = logits._live(None, objective, tiny_policy(), None)  # type: ignore[arg-type]
+        assert {p.device.type for p in live.model.parameters()} == {place}
+        assert not any(p.requires_grad for p in live.model.parameters())
+    assert asked == [("teacher", "bfloat16"), ("teacher", None)]
 
 
 def test_plain_text_that_isnt_there_is_found_before_a_run(tmp_path: Path) -> None:

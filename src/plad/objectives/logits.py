@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +46,6 @@ class DivergenceLoss:
     f-distill (arXiv 2307.15190), section 2, for both kinds.
     """
 
-    states: ClassVar[bool] = True  # predictions are made of them, a few at a time
-    logits: ClassVar[bool] = False  # log-probabilities come out beside the divergence
-
     student: nn.Module
     teacher: Teacher
     of_teacher: Share | None
@@ -57,6 +53,8 @@ class DivergenceLoss:
     temperature: float = 1.0
     scale: float = 1.0
     ratio: float = 1.0
+    states: bool = field(default=True, init=False)  # predictions are made of them, a few at a time
+    logits: bool = field(default=False, init=False)  # log-probabilities come out beside the divergence
 
     def _kinds(self, group: Group) -> list[tuple[Share, range]]:
         """The kinds of text that count, with the indices of their completions."""
@@ -159,8 +157,8 @@ class MiniLlmLoss:
     teacher: Teacher
     clip: float
     single_step: float
-    states: ClassVar[bool] = True
-    logits: ClassVar[bool] = False
+    states: bool = field(default=True, init=False)
+    logits: bool = field(default=False, init=False)
 
     def weight(self, group: Group) -> float:
         """Tokens of a rollout; documents are scaled already."""

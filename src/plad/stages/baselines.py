@@ -94,8 +94,8 @@ def _rounds(run: RunDir) -> list[Mapping[str, Any]]:
     """Counts of the trainings that led to the student, one after another."""
     counts = run.counts("distill")
     files = [run / f"rounds/{n}/round.json" for n in range(1, counts.get("kept_round", 0) + 1)]
-    known = [json.loads(file.read_text())["training"] if file.is_file() else {"steps": None} for file in files]
-    return known or [counts]
+    found: list[Mapping[str, Any]] = [json.loads(f.read_text())["training"] if f.is_file() else {} for f in files]
+    return [of_round or {"steps": None} for of_round in found] or [counts]
 
 
 def _sampled_between(run: RunDir) -> int:
@@ -136,7 +136,7 @@ def cost_of(trainings: Sequence[Mapping[str, Any]], sampled: int = 0) -> dict[st
         return None if found is None else sum(found)
 
     samples = [part.get("samples") or {} for part in parts]
-    met = [s.get("prompts", part.get("prompts")) for s, part in zip(samples, parts, strict=True)]
+    met: list[Any] = [s.get("prompts", part.get("prompts")) for s, part in zip(samples, parts, strict=True)]
     seconds, peaks = total("train_seconds"), each("peak_memory")
     cached = trainings[0].get("tokens_cached")
     return {
