@@ -246,5 +246,5 @@ def _values(same: Sequence[Pair], place: Mapping[str, int]) -> dict[str, tuple[f
 
 
 def chosen_groups(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[Group]:
-    """What SeqKD trains on: each prompt with its distinct chosen answers."""
+    """What a warm-up trains on: each prompt with its distinct chosen answers, whoever wrote them."""
     return [Group(g.id, g.prompt, g.completions[: g.chosen], g.chosen) for g in pair_groups(pairs, prompt_format)]

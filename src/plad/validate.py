@@ -12,6 +12,7 @@ from plad.config import (
     EmbeddingJudge,
     LlmJudge,
     LogitObjective,
+    MiniLlmObjective,
     ModelSection,
     ReferenceJudge,
     RewardJudge,
@@ -20,7 +21,7 @@ from plad.config import (
 )
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
-from plad.errors import ConfigError, MissingExtraError, PladError, PolicyError
+from plad.errors import ConfigError, DataError, MissingExtraError, PladError, PolicyError
 from plad.paths import locate
 from plad.problems import ProblemsError
 from plad.records import Example
@@ -98,6 +99,7 @@ def validate(
     prepared = _check_data(found, config, base, skip_invalid)
     _check_policies(found, config, base, prepared, online=online)
     _check_vocabularies(found, config, base)
+    _check_texts(found, config, base)
     _check_judges(found, config, base, prepared, verify)
     _check_sweep(found, path, overrides)
     found.not_checked += NEVER_CHECKED
@@ -189,6 +191,14 @@ def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
         found.fail("vocabularies", [e])
     else:
         found.add("ok", "vocabularies", "teacher and student have the same tokens")
+
+
+def _check_texts(found: Validation, config: Config, base: Path) -> None:
+    """Plain text that an objective reads beside the data."""
+    files = [o.pretraining for o in config.objectives if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    missing = [file for name in files if not Path(file := locate(name, base)).is_file()]
+    if missing:
+        found.fail("pretraining", [DataError("no such file", where=file, fix="check pretraining") for file in missing])
 
 
 def local_folder(model: str, revision: str | None) -> Path | None:

@@ -1,6 +1,7 @@
 """Every objective through the real command, from the same pairs."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,9 @@ def test_without_targets_the_reference_is_another_answer_of_the_teacher(task: Pa
     said = distil(task, "distill.objective.type=margin", "distill.objective.reference=teacher")
     counts = json.loads((task.parent / "run/manifest.json").read_text())["stages"]["distill"]["counts"]
     assert counts["pairs_without_reference"] > 0
+    prompts = {id.rpartition("#")[0] for id in values(task)}
+    assert counts["prompts"] < len(prompts)
+    assert counts["steps"] == math.ceil(len(prompts) / 2), "as many updates as a method that can use every prompt"
     assert f"{counts['pairs_without_reference']} of {len(values(task))} pairs are left out" in said
 
 

@@ -173,13 +173,38 @@ def test_no_tensor_of_all_positions_by_the_vocabulary_exists_forward_or_backward
     assert watched.largest <= max(500 * 32, 200 * 203)  # head weights; the attention mask of 203 tokens
 
 
+@pytest.mark.parametrize("elements", [2 * V, 100 * V])
+def test_an_adapters_dropout_on_the_head_is_the_same_forward_and_backward(elements: int) -> None:
+    """The directional derivative of the loss that was computed, its dropout drawn from the same seed."""
+    torch.manual_seed(0)
+    model = tiny_model("llama", V, dtype=torch.float64, tie_word_embeddings=False)
+    student: Any = attach(model, LoraSection(dropout=0.5, target_modules=("lm_head",)))[0]
+    for name, parameter in student.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.5)
+    student.train()
+    states = torch.randn(len(TARGETS), 32, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn_like(states)
+
+    def loss(at: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return token_log_probs(student, at, TARGETS, elements=elements).sum()
+
+    (gradient,) = torch.autograd.grad(loss(states), [states])
+    with torch.no_grad():
+        slope = (loss(states + 1e-6 * direction) - loss(states - 1e-6 * direction)) / 2e-6
+    torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-5, atol=1e-5)
+
+
 # -- stored teachers ------------------------------------------------------------------------------
 
 
-def stored(folder: Path, teacher: nn.Module, k: int, temperature: float = 1.0, shard: int = 4) -> StoredTeacher:
+def stored(
+    folder: Path, teacher: nn.Module, k: int, temperature: float = 1.0, shard: int = 4, width: int | None = None
+) -> StoredTeacher:
     """A teacher written in files of a few positions and read back."""
     live = LiveTeacher(teacher, Route.SEGMENTS)
-    store_teacher(live, GROUPS, folder, k=k, temperature=temperature, shard=shard)
+    store_teacher(live, GROUPS, folder, k=k, width=width, temperature=temperature, shard=shard)
     return StoredTeacher.read(folder)
 
 
@@ -237,3 +262,17 @@ def test_stored_texts_are_found_by_their_tokens_in_any_order(tmp_path: Path) -> 
 def test_more_tokens_than_the_vocabulary_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="top_k"):
         stored(tmp_path / "t", tiny_model("llama", V), V)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(V, V + 3), (V + 3, V)])
+def test_stored_vocabularies_of_different_lengths_meet_at_the_shorter_as_live_ones_do(
+    ours: int, theirs: int, tmp_path: Path
+) -> None:
+    student = tiny_model("llama", ours, dtype=torch.float64)
+    teacher = tiny_model("llama", theirs, dtype=torch.float64, seed=1)
+    live = LiveTeacher(teacher, Route.SEGMENTS).rows(GROUPS)
+    whole = in_pieces(student, live, forward_kl, 1.0, elements=2 * V)
+    kept = stored(tmp_path / "all", teacher, V - 1, width=ours).rows(GROUPS)
+    torch.testing.assert_close(in_pieces(student, kept, forward_kl, 1.0, elements=2 * V), whole, rtol=0, atol=1e-9)
+    few = stored(tmp_path / "few", teacher, 30, width=ours).rows(GROUPS)
+    assert bool((in_pieces(student, few, forward_kl, 1.0, elements=2 * V)[:, 0] <= whole[:, 0] + 1e-9).all())

@@ -278,6 +278,53 @@ def test_the_set_of_rollouts_is_in_the_checkpoint_as_plain_numbers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_step_that_a_pass_cuts_short_is_taken_however_batches_are_accumulated(name: str, tmp_path: Path) -> None:
+    """7 prompts, 4 a step: the second step has 3 of the data's, and MiniLLM's 4; as 4 at once or one by one."""
+    weights, steps = [], []
+    for settings in ({"batch_size": 4}, {"batch_size": 1, "gradient_accumulation_steps": 4}):
+        policy, live = student(lora=False), teacher()
+        counts = train_policy(
+            policy,
+            [replace(g, completions=g.completions[:1]) for g in groups()[:7]],
+            TrainSettings.model_validate({"epochs": 1, "learning_rate": 1e-3, **settings}),
+            OBJECTIVES[name],
+            route=Route.SEGMENTS,
+            depends={},
+            stage="t",
+            folder=tmp_path / str(len(steps)),
+            metrics_file=tmp_path / "metrics.jsonl",
+            emit=lambda row: None,
+            seed=3,
+            teacher=live,
+            texts=source_of(OBJECTIVES[name], policy, live),
+        )
+        steps.append(counts["steps"])
+        weights.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
+        assert all(p.grad is None or not p.grad.any() for p in policy.model.parameters()), "no gradient is left over"
+    assert steps == [2, 2]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=2e-4)
+
+
+def test_rollouts_count_the_prompts_that_they_have_met() -> None:
+    """Sets of 8 of 24 prompts: after one set 8, after four 24."""
+    source = rollouts(student(), MiniLlmObjective(rollouts=8, ppo_epochs=1))
+    assert source.counts()["prompts"] == 0
+    met = []
+    for step in range(8):
+        source.texts(step, [])
+        met.append(source.counts()["prompts"])
+    assert met == [8, 8, 16, 16, 24, 24, 24, 24]
+
+
+def test_the_ratio_of_a_rollout_is_1_before_the_first_update_dropout_or_not(tmp_path: Path) -> None:
+    """An adapter with dropout 0.3: the loss's likelihoods are those that the rollouts were sampled with."""
+    section = replace_section(MINILLM, teacher_mix=0.0, ppo_clip=1e-3)
+    _, (rows, _) = train(tmp_path, section, epochs=0.5)
+    assert rows[0]["clipped"] == 0
+    assert rows[1]["clipped"] > 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_accumulated_batches_are_one_batch(name: str, tmp_path: Path) -> None:
     """4 prompts a step, or 2 twice: the same texts, the same loss, without dropout's draws."""
     losses = []

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plad.config import (
     DpoObjective,
+    KdObjective,
     LipoObjective,
     MarginObjective,
     RankObjective,
@@ -23,6 +24,7 @@ from plad.config import (
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
 from plad.policy.load import Policy
+from plad.scoring.divergence import LiveTeacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run
@@ -66,7 +68,12 @@ def measured(objective: Any) -> list[Group]:
 
 
 def train(
-    folder: Path, objective: Any, rows: Sequence[Group] | None = None, family: str = "llama", **settings: Any
+    folder: Path,
+    objective: Any,
+    rows: Sequence[Group] | None = None,
+    family: str = "llama",
+    teacher: Any = None,
+    **settings: Any,
 ) -> tuple[Policy, list]:
     policy = tiny_policy(family, dtype=torch.float64)
     emitted: list[dict[str, Any]] = []
@@ -82,6 +89,7 @@ def train(
         metrics_file=folder / "metrics.jsonl",
         emit=emitted.append,
         seed=1,
+        teacher=teacher,
     )
     return policy, emitted
 
@@ -111,6 +119,14 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain, _ = train(tmp_path / "a", RankObjective())
     saved, _ = train(tmp_path / "b", RankObjective(), gradient_checkpointing=True)
     torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-9)
+
+
+def test_gradient_checkpointing_changes_no_comparison_with_a_teacher(tmp_path: Path) -> None:
+    live = LiveTeacher(tiny_policy("llama", dtype=torch.float64, seed=4).model, Route.SEGMENTS)
+    plain, _ = train(tmp_path / "a", KdObjective(), groups()[:8], teacher=live)
+    saved, _ = train(tmp_path / "b", KdObjective(), groups()[:8], teacher=live, gradient_checkpointing=True)
+    torch.testing.assert_close(weights(saved), weights(plain), rtol=0, atol=1e-9)
+    assert not torch.equal(weights(plain), weights(tiny_policy("llama", dtype=torch.float64)))
 
 
 @pytest.mark.parametrize(

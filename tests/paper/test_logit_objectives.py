@@ -79,6 +79,44 @@ def test_standard_distillation(models: Any) -> None:
     assert found(models, TEACHER_ALONE, section) == pytest.approx(expected, abs=1e-6)
 
 
+def test_standard_distillation_is_the_mix_of_trls_divergence_and_torchs_cross_entropy(
+    models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL 1.16's forward KL (beta 0), a mean over tokens that aren't padding, and the same tokens' cross-entropy."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.gkd import GKDTrainer
+
+    single = [replace(g, completions=g.completions[:1], chosen=1) for g in GROUPS]
+    labels = torch.full((3, 7), -100)
+    logits = torch.randn(2, 3, 7, V, dtype=torch.float64)  # padding has logits, too
+    with torch.no_grad():
+        for i, g in enumerate(single):
+            (text,) = g.completions
+            labels[i, : len(text)] = torch.tensor(text)
+            for m, model in enumerate(models):
+                out = model(input_ids=torch.tensor([[*g.prompt, *text]])).logits
+                logits[m, i, : len(text)] = out[0, len(g.prompt) - 1 : -1]
+    divergence = GKDTrainer.generalized_jsd_loss(logits[0], logits[1], labels, beta=0.0)
+    nll = torch.nn.functional.cross_entropy(logits[0].flatten(0, 1), labels.flatten())
+    expected = (0.3 * divergence + 0.7 * nll).item()
+    assert found(models, single, KdObjective(ratio=0.3)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_defaults_are_those_of_the_papers_and_their_code() -> None:
+    kd, f, gkd, distillm, minillm = (
+        of() for of in (KdObjective, FDistillObjective, GkdObjective, DistillmObjective, MiniLlmObjective)
+    )
+    assert (kd.ratio, kd.temperature) == (0.5, 1)
+    assert (f.divergence, f.beta, f.temperature, f.student_samples) == ("js", 0.5, 1, "fresh")
+    assert (gkd.beta, gkd.student_share, gkd.temperature, gkd.sampling_temperature) == (0.5, 0.5, 1, 1)
+    assert (distillm.divergence, distillm.skew) == ("skl", 0.1)
+    assert (minillm.teacher_mix, minillm.single_step, minillm.length_normalization) == (0.2, 1, True)
+    assert (minillm.discount, minillm.own_reward) == (1, False), "the paper's; its code: 0.95 and true"
+    assert (minillm.reward_scaling, minillm.reward_clip, minillm.whiten) == (0.5, 100, True)
+    assert (minillm.ppo_clip, minillm.ppo_epochs, minillm.rollouts) == (0.2, 4, 256)
+    assert (minillm.pretraining, minillm.pretraining_weight) == (None, 1)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_f_distill(models: Any, temperature: float) -> None:
     """JS: (1 - beta) KL(p || m) on the teacher's texts, beta KL(q || m) on the student's; TVD: half of it on each."""
@@ -110,6 +148,17 @@ def test_generalised_distillation_is_the_same_on_either_text(models: Any, groups
         return {0.0: kl(p, q), 1.0: kl(q, p)}.get(beta, inside)
 
     assert found(models, groups, GkdObjective(beta=beta)) == pytest.approx(literal(models, groups, of), abs=1e-6)
+
+
+def test_generalised_distillation_is_not_scaled_by_its_temperature(models: Any) -> None:
+    """Both softmaxes at temperature 2, the divergence as it is."""
+
+    def of(kind: str, p: list[float], q: list[float], own: float) -> float:
+        m = [0.3 * a + 0.7 * b for a, b in zip(p, q, strict=True)]
+        return 0.3 * kl(p, m) + 0.7 * kl(q, m)
+
+    section = GkdObjective(beta=0.3, temperature=2.0)
+    assert found(models, TEACHER_ALONE, section) == pytest.approx(literal(models, TEACHER_ALONE, of, 2.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("groups", [TEACHER_ALONE, STUDENT_ALONE])
@@ -158,18 +207,29 @@ def test_minillm(models: Any) -> None:
     assert found(models, [rollouts[0], document, rollouts[1]], section) == pytest.approx(expected / tokens, abs=1e-6)
 
 
-def test_minillm_sends_the_gradient_of_a_likely_rollout_through_the_ratio_alone(models: Any) -> None:
-    """Old log-probabilities, advantages and weights are numbers; the teacher has no gradient."""
+def test_minillm_sends_the_gradient_through_the_ratio_alone(models: Any) -> None:
+    """-A rho grad log q, by hand. Old log-probabilities, advantages and weights are numbers, the teacher has none."""
     student, teacher = models
     student.requires_grad_(True)
     teacher.requires_grad_(True)
-    section = MiniLlmObjective()
-    objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
-    out = objective(score(student, [rollout(STUDENT_ALONE[0], 0)], states=True, logits=False))
-    out.losses.sum().backward()
-    assert all(p.grad is not None for p in student.parameters())
+    r = rollout(STUDENT_ALONE[0], 0)
+    objective = make_objective(
+        MiniLlmObjective(single_step=0.0, ppo_clip=0.999), student, LiveTeacher(teacher, Route.SEGMENTS)
+    )
+    out = objective(score(student, [r], states=True, logits=False))
+    ours = torch.autograd.grad(out.losses.sum(), list(student.parameters()))
+    (text,) = r.completions
+    logits = student(input_ids=torch.tensor([[*r.prompt, *text]])).logits[0, len(r.prompt) - 1 : -1]
+    own = logits.log_softmax(-1).gather(1, torch.tensor(text)[:, None]).squeeze(1)
+    old, advantages, weights = (torch.tensor(v, dtype=torch.float64) for v in (r.old_logps, r.advantages, r.weights))
+    rho = weights * (own.detach() - old).exp()
+    inside = (rho - 1).abs() < 0.999
+    follows = inside | ((rho > 1) == (advantages < 0))  # the pessimistic side has a gradient outside the bounds, too
+    by_hand = torch.autograd.grad((-advantages * rho * follows * own).sum(), list(student.parameters()))
+    assert bool(follows.any())
+    for a, b in zip(ours, by_hand, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
     assert all(p.grad is None for p in teacher.parameters())
-    student.zero_grad()
 
 
 def test_a_batch_may_be_split_anyhow(models: Any) -> None:

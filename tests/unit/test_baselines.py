@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
 from plad.config_file import load_config
 from plad.errors import ConfigError
-from plad.evaluate.comparison import add_comparison, holm
+from plad.evaluate.comparison import add_comparison, frame, holm
 from plad.methods import comparison_overrides
 from plad.report.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
-from plad.stages.baselines import is_the_student, methods
+from plad.stages.baselines import cost_of, is_the_student, methods
 from tests.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
@@ -37,6 +37,11 @@ def test_methods_by_name_by_key_and_by_type(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("spelt", ["sft", "{type: sft}", "{sft: {}}"])
+def test_the_fine_tuned_student_is_the_same_however_it_is_spelt(spelt: str, tmp_path: Path) -> None:
+    assert [b.name for b in read(tmp_path, f"[{spelt}, kd, {{type: sft, name: mine}}]")] == ["kd", "mine"]
+
+
 def test_a_resolved_list_reads_back_as_it_is(tmp_path: Path) -> None:
     found = read(tmp_path, "[seqkd, {type: rank, length_normalization: sum}]")
     assert [b.name for b in found] == ["seqkd", "rank-sum"]
@@ -52,6 +57,8 @@ def test_a_resolved_list_reads_back_as_it_is(tmp_path: Path) -> None:
         ("[{type: kd, name: ../up}]", "evaluate.baselines"),
         ("[{type: kd, ratios: 1}]", "ratio"),
         ("[{type: auto}]", "evaluate.baselines"),
+        ("[sft]", "name a method to compare it with"),
+        ("[{type: sft}, {sft: {}}]", "name a method to compare it with"),
     ],
 )
 def test_a_wrong_list_is_refused(listed: str, said: str, tmp_path: Path) -> None:
@@ -63,6 +70,8 @@ def test_what_the_student_itself_is_trained_with_is_not_trained_twice(tmp_path: 
     config = load_config(write_task(tmp_path), ["evaluate.baselines=[rank, kd]"])
     assert [is_the_student(config, b) for b in config.evaluate.baselines] == [True, False]
     assert [m.name for m in methods(config)] == ["kd"]
+    rounds = load_config(write_task(tmp_path), ["evaluate.baselines=[rank, kd]", "distill.rounds=2"])
+    assert [m.name for m in methods(rounds)] == ["rank", "kd"], "a student of two rounds took more updates than one"
 
 
 def test_methods_of_the_command_line_take_the_place_of_the_configs(tmp_path: Path) -> None:
@@ -134,6 +143,51 @@ def test_families_are_the_methods_against_one_system_by_one_measure() -> None:
     assert corrected("student - teacher") == (None, None), "the teacher is no method"
 
 
+# -- costs ----------------------------------------------------------------------------------------
+
+
+def counts(steps: int, seconds: float, memory: int, prompts: int = 9, tokens: int = 100, **more: Any) -> dict[str, Any]:
+    """Of one training."""
+    return {
+        "steps": steps,
+        "train_seconds": seconds,
+        "peak_memory": memory,
+        "prompts": prompts,
+        "tokens_cached": tokens,
+        **more,
+    }
+
+
+def test_costs_of_a_warm_up_and_of_rounds_are_added_up() -> None:
+    """10 + 4 updates before and 6 after, 7 tokens sampled between; memory and prompts are the larger."""
+    first = counts(4, 2.0, 30, sft=counts(10, 5.0, 50, prompts=8))
+    second = counts(6, 3.0, 40, tokens=120, samples={"tokens": 11}, teacher_seconds=0.5)
+    assert cost_of([first, second], 7) == {
+        "updates": 20,
+        "prompts": 9,
+        "seconds": 10.5,
+        "peak_memory": 50,
+        "tokens_cached": 100,
+        "tokens_fresh": 18,
+    }
+
+
+def test_prompts_are_those_sampled_where_a_method_draws_its_own() -> None:
+    assert cost_of([counts(4, 1.0, 1, samples={"tokens": 5, "prompts": 3})])["prompts"] == 3
+
+
+def test_what_an_earlier_version_did_not_count_is_unknown() -> None:
+    found = cost_of([{"steps": 3, "train_seconds": 1.0}])
+    assert (found["updates"], found["prompts"], found["peak_memory"], found["tokens_fresh"]) == (3, None, None, None)
+
+
+def test_equal_updates_are_claimed_only_where_they_are() -> None:
+    a, b = {"updates": 5, "prompts": 9}, {"updates": 5, "prompts": 4}
+    assert "as many updates on as many of the same prompts" in frame({"kd": a, "gkd": a})
+    assert "not equal: kd 5 on 9, minillm 5 on 4" in frame({"kd": a, "minillm": b})
+    assert "updates" not in frame({"kd": a, "student": {}})
+
+
 # -- the table ------------------------------------------------------------------------------------
 
 
@@ -141,7 +195,14 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     pairs = dict.fromkeys(("student - student_sft", "kd - student_sft", "student - kd"), (0.01, 0.02))
     found = metrics(("target", "teacher", "student_sft", "student", "kd"), pairs)
     assert methods_table(found) is method_costs_table(found) is None
-    cost = {"updates": 45, "seconds": 90.0, "peak_memory": 2_340_000_000, "tokens_cached": 1200, "tokens_fresh": 0}
+    cost = {
+        "updates": 45,
+        "prompts": 30,
+        "seconds": 90.0,
+        "peak_memory": 2_340_000_000,
+        "tokens_cached": 1200,
+        "tokens_fresh": 0,
+    }
     add_comparison(found, ["kd"], {"kd": cost, "student": {}})
     table = methods_table(found)
     assert table is not None
@@ -156,7 +217,7 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     rows = {row[0].text: dict(zip(costs.columns, row, strict=True)) for row in costs.rows}
     kd = rows["Standard KD"]
     assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
-    assert [kd[c].text for c in costs.columns[-5:]] == ["45", "1 min 30 s", "2.34", "1,200", "0"]
+    assert [kd[c].text for c in costs.columns[-6:]] == ["45", "30", "1 min 30 s", "2.34", "1,200", "0"]
     assert rows["Teacher"]["Time"].text == "–"
     (lead,) = lead_plots(found)
     assert lead.alt.startswith("minus Standard KD +10.0 points")

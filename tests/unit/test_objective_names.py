@@ -28,6 +28,14 @@ def test_an_ablation_changes_one_setting_and_keeps_the_others() -> None:
         ("ranks", "no objective 'ranks'", "one of rank, margin, dpo"),
         ("rank-live", "rank has no choice 'live'", "one of sum, mean"),
         ("sft-sum", "sft has no choice 'sum'", "plain sft"),
+        ("margin-sum-mean", "sum and mean are both a length_normalization", "leave one out"),
+        (
+            "f_distill-kl-cached",
+            "may be teacher_logits or student_samples",
+            "{type: f_distill, teacher_logits: cached}",
+        ),
+        ("kd-float16", "kd has no choice 'float16'", "one of live, cached, auto, target, teacher"),
+        ("gkd-cpu", "gkd has no choice 'cpu'", "plain gkd"),
     ],
 )
 def test_a_wrong_name_says_what_there_is(name: str, what: str, fix: str) -> None:

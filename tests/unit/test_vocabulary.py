@@ -6,13 +6,26 @@ from typing import Any
 import pytest
 
 from plad import pipeline
-from plad.config import FDistillObjective, KdObjective, PromptSection, named_objective
+from plad.config import (
+    DistillmObjective,
+    DistillSection,
+    FDistillObjective,
+    GkdObjective,
+    KdObjective,
+    MiniLlmObjective,
+    PromptSection,
+    SftObjective,
+    named_objective,
+)
 from plad.config_file import load_config
-from plad.errors import ConfigError, PolicyError
+from plad.errors import ConfigError, DataError, PolicyError
 from plad.objectives.logits import Document
 from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 from plad.records import Pair
 from plad.rundir import open_run
+from plad.scoring.score import Route
+from plad.stages import logits, student
+from plad.stages.logits import texts_for
 from plad.train.texts import documents, texts_of_pairs, with_targets
 from plad.validate import validate
 from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
@@ -107,6 +120,71 @@ def test_texts_are_told_apart_by_who_wrote_them() -> None:
     (target,) = with_targets([group], {"row": "target"}, policy.prompt)
     assert target.completions == (tuple(policy.prompt.encode_completion("target")),)
     assert with_targets([group], {"row": None}, policy.prompt) == []
+
+
+def test_seqkd_learns_what_the_teacher_said_whatever_a_scorer_preferred() -> None:
+    """A pair that a scorer turned round; a warm-up learns what is preferred; a file's preferred texts are the best."""
+    policy = tiny_policy()
+    own = {"chosen": "bad", "rejected": "fine", "chosen_source": "student_sft", "rejected_source": "teacher"}
+    file = {"chosen": "good", "rejected": "poor", "chosen_source": "file", "rejected_source": "file"}
+    settings = DistillSection(objective=SftObjective())
+
+    def learnt(preferred: bool, **texts: Any) -> list[tuple[tuple[int, ...], ...]]:
+        rest = (settings, policy, [pair("0-0", **texts)], None)
+        _, encoded, _ = student._groups(None, "seqkd", *rest, preferred=preferred)  # type: ignore[arg-type]
+        return [g.completions for g in encoded.groups]
+
+    good, bad, fine = ((tuple(policy.prompt.encode_completion(t)),) for t in ("good", "bad", "fine"))
+    assert learnt(False, **own) == [fine]
+    assert learnt(True, **own) == [bad]
+    assert learnt(False, **file) == learnt(True, **file) == [good]
+    with pytest.raises(DataError, match="no pair holds an answer of the teacher"):
+        learnt(False, **{**own, "rejected_source": "student_sft"})
+
+
+@pytest.mark.parametrize(
+    ("objective", "wanted"),
+    [
+        (KdObjective(), (True, False)),
+        (FDistillObjective(divergence="rkl"), (False, False)),
+        (FDistillObjective(student_samples="cached"), (True, True)),
+        (FDistillObjective(), (True, False)),
+        (GkdObjective(), (True, False)),
+        (GkdObjective(student_share=1), (False, False)),
+        (DistillmObjective(), (True, True)),
+        (DistillmObjective(student_share=1), (False, True)),
+        (MiniLlmObjective(), (False, False)),
+    ],
+)
+def test_an_objective_asks_for_no_text_that_it_never_reads(objective: Any, wanted: tuple[bool, bool]) -> None:
+    read = texts_for(objective)
+    assert (read.teacher, read.student) == wanted
+
+
+def test_the_teacher_goes_where_it_is_wanted_in_the_type_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second device is needed for this: a model on `meta` has no weights at all."""
+    asked: list[Any] = []
+
+    def teacher(ctx: Any, role: str, *, dtype: str | None) -> Any:
+        asked.append((role, dtype))
+        return tiny_policy()
+
+    monkeypatch.setattr(logits, "fine_tuned", teacher)
+    monkeypatch.setattr("plad.scoring.head.check_head", lambda *_: None)
+    monkeypatch.setattr("plad.scoring.score.checked_route", lambda *_: Route.SEGMENTS)
+    wanted = KdObjective(teacher_dtype="bfloat16").model_copy(update={"teacher_device": "meta"})
+    for objective, place in ((wanted, "meta"), (KdObjective(), "cpu")):
+        live = logits._live(None, objective, tiny_policy(), None)  # type: ignore[arg-type]
+        assert {p.device.type for p in live.model.parameters()} == {place}
+        assert not any(p.requires_grad for p in live.model.parameters())
+    assert asked == [("teacher", "bfloat16"), ("teacher", None)]
+
+
+def test_plain_text_that_isnt_there_is_found_before_a_run(tmp_path: Path) -> None:
+    config = write_task(tmp_path, evaluate__baselines=[{"type": "minillm", "pretraining": "corpus.txt"}])
+    assert [p.what for p in validate(config).problems] == ["no such file"]
+    (tmp_path / "corpus.txt").write_text("some words")
+    assert validate(config).problems == []
 
 
 def test_documents_are_cut_into_stretches_that_predict_something() -> None:

@@ -49,10 +49,13 @@ def _name(settings: dict[str, Any]) -> str:
 
 
 def _all(entries: Any) -> Any:
-    """Every entry but `sft`: the fine-tuned student is part of every evaluation."""
+    """Every entry but `sft`, however it is spelt: the fine-tuned student is part of every evaluation."""
     if not isinstance(entries, list | tuple):
         return entries
-    return tuple(_one(_tuples(entry)) for entry in entries if entry != "sft")
+    others = [entry for entry in entries if entry not in ("sft", {"sft": {}}, {"sft": None}, {"type": "sft"})]
+    if entries and not others:
+        raise ValueError("sft, the fine-tuned student, is in every evaluation: name a method to compare it with")
+    return tuple(_one(_tuples(entry)) for entry in others)
 
 
 def _tuples(value: Any) -> Any:

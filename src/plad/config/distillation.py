@@ -86,7 +86,9 @@ class GkdObjective(LogitObjective):
     student_share: float = Field(
         default=0.5, ge=0, le=1, description="Share of the steps on fresh student samples (lambda). TRL: 0.5."
     )
-    temperature: float = Field(default=1.0, gt=0, description="Of both softmaxes. Paper: 1.")
+    temperature: float = Field(
+        default=1.0, gt=0, description="Of both softmaxes; the divergence isn't scaled by it. Paper: 1."
+    )
     sampling_temperature: float = Field(default=1.0, gt=0, description="Of the student's samples. Paper: 1.")
 
 

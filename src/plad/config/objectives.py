@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PositiveInt, Section
-from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
+from plad.config.distillation import (
+    DistillmObjective,
+    FDistillObjective,
+    GkdObjective,
+    KdObjective,
+    LogitObjective,
+    MiniLlmObjective,
+)
 from plad.errors import ConfigError
 
 Normalization = Literal["sum", "mean"]
@@ -175,14 +182,31 @@ def named_objective(name: str, base: SingleObjective | None = None) -> SingleObj
     if type_name not in kinds:
         raise ConfigError(f"no objective {type_name!r}", where=name, fix=f"one of {', '.join(kinds)}")
     kind = kinds[type_name]
-    choices = {
-        choice: field
-        for field, about in kind.model_fields.items()
-        if field != "type" and get_origin(about.annotation) is Literal
-        for choice in get_args(about.annotation)
-    }
-    if unknown := [choice for choice in wanted if choice not in choices]:
-        fix = f"one of {', '.join(choices)}" if choices else f"plain {type_name}"
-        raise ConfigError(f"{type_name} has no choice {unknown[0]!r}", where=name, fix=fix)
+    chosen: dict[str, str] = {}
+    for choice in wanted:
+        field = _field_of(choice, type_name, kind, name)
+        if field in chosen:
+            raise ConfigError(f"{chosen[field]} and {choice} are both a {field}", where=name, fix="leave one out")
+        chosen[field] = choice
     settings: Section = base if isinstance(base, kind) else kind()  # type: ignore[assignment]
-    return settings.model_copy(update={choices[choice]: choice for choice in wanted})  # type: ignore[return-value]
+    return settings.model_copy(update=chosen)  # type: ignore[return-value]
+
+
+def _field_of(choice: str, type_name: str, kind: type[Section], name: str) -> str:
+    """The one field of an objective in which a word is a choice; where its teacher is kept is no choice of method."""
+    fields = [
+        (word, field)
+        for field, about in kind.model_fields.items()
+        if field not in ("type", *LogitObjective.model_fields) and get_origin(about.annotation) is Literal
+        for word in get_args(about.annotation)
+    ]
+    found = [field for word, field in fields if word == choice]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ways = " or ".join(f"{{type: {type_name}, {field}: {choice}}}" for field in found)
+        raise ConfigError(
+            f"{choice!r} may be {' or '.join(found)} of {type_name}", where=name, fix=f"say which: {ways}"
+        )
+    fix = f"one of {', '.join(dict(fields))}" if fields else f"plain {type_name}"
+    raise ConfigError(f"{type_name} has no choice {choice!r}", where=name, fix=fix)

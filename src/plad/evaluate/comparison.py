@@ -5,12 +5,28 @@ from typing import Any
 
 from plad.evaluate.run import SFT, STUDENT
 
-METHOD = {
-    "p_holm": "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm)",
-    "comparison": "every method starts from the same fine-tuned student and takes as many updates on the same prompts; "
-    "seconds are of training and sampling in it, validation left out; memory is the process's or the GPU's peak while "
-    "training, models included; tokens are of the answers a method learns from: cached before, fresh while training",
-}
+P_HOLM = (
+    "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm); `p` beside "
+    "it and all intervals hold for one comparison alone"
+)
+COSTS = (
+    "seconds are of training, warm-up and sampling in it, and of the teacher's pass where its logits are stored; "
+    "validation and what is measured of pairs are left out; memory is the peak of the process (of the GPUs, where the "
+    "models are there) in a training step, models included; tokens are of the answers a method learns from: cached "
+    "before, fresh while training"
+)
+
+
+def frame(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the compared students have in common: says that updates and prompts are equal only where they are."""
+    known = {system: (cost.get("updates"), cost.get("prompts")) for system, cost in costs.items()}
+    start = "every method starts from the same fine-tuned student"
+    if any(None in figures for figures in known.values()):
+        return start
+    if len(set(known.values())) == 1:
+        return f"{start} and takes as many updates on as many of the same prompts"
+    taken = ", ".join(f"{system} {updates} on {prompts}" for system, (updates, prompts) in known.items())
+    return f"{start}; updates and prompts are not equal: {taken}"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -48,7 +64,7 @@ def add_comparison(metrics: dict[str, Any], methods: Sequence[str], costs: Mappi
         for judge in dict.fromkeys(j for difference in found for j in difference["win_rate"]):
             _correct([difference["win_rate"][judge] for difference in found if judge in difference["win_rate"]])
     metrics["comparison"] = {"methods": list(methods), "costs": dict(costs)}
-    metrics["method"] |= METHOD
+    metrics["method"] |= {"p_holm": P_HOLM, "comparison": f"{frame(costs)}; {COSTS}"}
 
 
 def _correct(family: Sequence[dict[str, Any]]) -> None:

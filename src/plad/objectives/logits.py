@@ -32,14 +32,18 @@ class DivergenceLoss:
     A group's texts are the teacher's (its chosen ones) and the student's (the others). The texts of one kind are
     averaged, the kinds are added; a batch is divided by the tokens of an average text.
 
-        L = sum_kind weight_kind / texts_kind  sum_t (ratio T^2 D(p_t, q_t) - (1 - ratio) log q(y_t))
+        L = sum_kind weight_kind / texts_kind  sum_t (ratio scale D(p_t, q_t) - (1 - ratio) log q(y_t))
 
     Attributes:
         student: the model whose states are scored.
         teacher: predicts the same tokens.
         of_teacher, of_student: what is taken on each kind of text; None leaves such texts out.
-        temperature: T, of both softmaxes.
+        temperature: of both softmaxes.
+        scale: of the divergence. The square of the temperature keeps its gradient's size, which falls with that.
         ratio: share of the divergence; the rest is cross-entropy of the text.
+
+    Source: Hinton et al., "Distilling the knowledge in a neural network", 2015, for one kind of text, scale and ratio;
+    f-distill (arXiv 2307.15190), section 2, for both kinds.
     """
 
     student: nn.Module
@@ -47,17 +51,10 @@ class DivergenceLoss:
     of_teacher: Share | None
     of_student: Share | None
     temperature: float = 1.0
+    scale: float = 1.0
     ratio: float = 1.0
-
-    @property
-    def states(self) -> bool:
-        """Predictions are made of them, a few at a time."""
-        return True
-
-    @property
-    def logits(self) -> bool:
-        """Log-probabilities come out beside the divergence."""
-        return False
+    states: bool = field(default=True, init=False)  # predictions are made of them, a few at a time
+    logits: bool = field(default=False, init=False)  # log-probabilities come out beside the divergence
 
     def _kinds(self, group: Group) -> list[tuple[Share, range]]:
         """The kinds of text that count, with the indices of their completions."""
@@ -91,7 +88,7 @@ class DivergenceLoss:
                 )
                 found = found.index_add(0, at, both)
         factor = torch.stack([factor for _, factor in factors]).sum(0)
-        weighed = self.ratio * self.temperature**2 * found[:, 0] + (1 - self.ratio) * found[:, 1]
+        weighed = self.ratio * self.scale * found[:, 0] + (1 - self.ratio) * found[:, 1]
         owner = group_of_tokens(scores)
         losses = found.new_zeros(len(scores.groups)).index_add(0, owner, factor * weighed)
         counted = (factor > 0).to(found.dtype)
@@ -152,23 +149,16 @@ class MiniLlmLoss:
         clip: eps.
         single_step: weight of the exact part.
 
-    Source: MiniLLM (arXiv 2306.08543), section 2.2 and algorithm 1.
+    Source: MiniLLM (arXiv 2306.08543), section 2.2 and algorithm 1. The paper's final gradient (Eq. 7) has the
+    importance weight before both parts; here, as in its published code, the exact part weighs 1.
     """
 
     student: nn.Module
     teacher: Teacher
     clip: float
     single_step: float
-
-    @property
-    def states(self) -> bool:
-        """Predictions are made of them, a few at a time."""
-        return True
-
-    @property
-    def logits(self) -> bool:
-        """Log-probabilities come out beside the divergence."""
-        return False
+    states: bool = field(default=True, init=False)
+    logits: bool = field(default=False, init=False)
 
     def weight(self, group: Group) -> float:
         """Tokens of a rollout; documents are scaled already."""

@@ -71,10 +71,12 @@ def _on_logits(section: LogitObjective, student: nn.Module, teacher: Teacher) ->
     match section:
         case KdObjective():
             share = Share(forward_kl)
-            return DivergenceLoss(student, teacher, share, None, section.temperature, section.ratio)
+            return DivergenceLoss(
+                student, teacher, share, None, section.temperature, section.temperature**2, section.ratio
+            )
         case FDistillObjective():
             shares = _f_distill(section)
-            return DivergenceLoss(student, teacher, *shares, section.temperature)
+            return DivergenceLoss(student, teacher, *shares, section.temperature, section.temperature**2)
         case GkdObjective():
             of = partial(generalized_jsd, beta=section.beta)
             return DivergenceLoss(student, teacher, Share(of), Share(of), section.temperature)

@@ -43,7 +43,8 @@ def returns(reward: Tensor, *, discount: float = 1.0, own: bool = False, normali
         [L].
 
     Source: MiniLLM (arXiv 2306.08543), section 2.2: single-step decomposition and length normalization; `own` and
-    `discount` are what the published code does beside them.
+    `discount` are what the published code does beside them. The paper divides by one token fewer than follow, which is
+    0 before the last token; here the mean is over those that follow.
     """
     total, sums = 0.0, []
     for value in reward.flip(0).tolist():
@@ -70,14 +71,12 @@ def importance(teacher: Tensor, student: Tensor, mix: float) -> Tensor:
 
     Args:
         teacher, student: [L] log-probabilities of the text's tokens.
-        mix: the teacher's share; 0 weighs every token 1.
+        mix: the teacher's share, below 1; 0 weighs every token 1.
 
     Source: MiniLLM (arXiv 2306.08543), section 2.2, teacher-mixed sampling with the single-step importance weight.
     """
     if mix == 0:
         return torch.ones_like(student)
-    if mix == 1:
-        return (student - teacher).exp()
     mix_tensor = student.new_tensor(mix)
     return (student - torch.logaddexp(teacher + mix_tensor.log(), student + torch.log1p(-mix_tensor))).exp()
 

@@ -10,10 +10,12 @@ from plad.report.tables import Cell, Table, difference_cell, judges_of, metrics_
 from plad.report.wording import DASH, METRICS, duration, number, system_name
 
 NOTE = (
-    "All students start from the same fine-tuned student and take as many updates on the same prompts. Differences are "
-    "paired over prompts, in percentage points, with 95 % intervals; p-values are corrected for the number of methods "
-    "(Holm). Time is of training and of sampling in it; memory is the peak while training, models included; tokens are "
-    "of the answers learnt from."
+    "All students start from the same fine-tuned student; how many updates each has taken, and on how many of the "
+    "prompts, stands in its row. Differences are paired over prompts, in percentage points, with 95 % intervals. The "
+    "p-values here are corrected for the number of methods (Holm); the intervals, and the p-values of other tables, "
+    "hold for one comparison alone. Time is of training, of sampling in it, of warm-up before it, and of the teacher's "
+    "pass where its logits are stored; memory is the peak in a training step, models included; tokens are of the "
+    "answers learnt from."
 )
 
 
@@ -48,7 +50,7 @@ def method_costs_table(metrics: Mapping[str, Any]) -> Table | None:
         for system in _systems(metrics)
     )
     leads = (f"{system_name(STUDENT)} minus it, {name}" for name in compared.values())
-    columns = ("Method", *leads, "Updates", "Time", "Memory (GB)", "Tokens cached", "Tokens fresh")
+    columns = ("Method", *leads, "Updates", "Prompts", "Time", "Memory (GB)", "Tokens cached", "Tokens fresh")
     return Table("The distilled student's lead, and what each method cost", columns, rows) if rows else None
 
 
@@ -92,6 +94,7 @@ def _costs(cost: Mapping[str, Any]) -> Iterator[Cell]:
         return Cell(DASH if cost.get(key) is None else f"{cost[key]:,}")
 
     yield whole("updates")
+    yield whole("prompts")
     yield Cell(DASH if cost.get("seconds") is None else duration(cost["seconds"]))
     yield Cell(number(cost.get("peak_memory"), scale=1e-9, digits=2))
     yield whole("tokens_cached")

@@ -4,7 +4,8 @@ Both models are scored up to the states before their output heads, [N, H] number
 few positions at a time; in the backward pass they are computed again, so that no [N, V] tensor exists in either.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -15,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from plad.objectives.distillation import log_softmax
 from plad.scoring.attention import unwrap
-from plad.scoring.head import head_logits
+from plad.scoring.head import head_logits, head_width
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 
@@ -156,9 +157,8 @@ def _in_pieces(
     piece: Callable[..., Tensor], columns: Sequence[Tensor], student: nn.Module, elements: int | None
 ) -> Tensor:
     """`piece` of a few rows of all columns [N, ...] at a time; the first are the states, which have a gradient."""
-    width = unwrap(student).config.get_text_config(decoder=True).vocab_size
     bound = elements or (CPU_ELEMENTS if columns[0].device.type == "cpu" else GPU_ELEMENTS)
-    step = max(1, bound // width)
+    step = max(1, bound // head_width(student))
     head = cast(nn.Module, unwrap(student).get_output_embeddings())
     weights = [p for p in head.parameters() if p.requires_grad]
     return cast(Tensor, _InPieces.apply(piece, step, head, len(columns), *columns, *weights))
@@ -177,11 +177,12 @@ class _InPieces(torch.autograd.Function):
     ) -> Tensor:
         columns = tensors[:width]
         ctx.piece, ctx.step, ctx.head, ctx.width = piece, step, head, width
-        ctx.autocast = _autocast(columns[0].device)
+        ctx.autocast, ctx.draws = _autocast(columns[0].device), _Draws.of(head, columns[0].device)
         ctx.save_for_backward(*tensors)
         out: Tensor | None = None
         for rows in _rows(len(columns[0]), step):
-            found = piece(*(column[rows] for column in columns))
+            with ctx.draws.at(rows.start):
+                found = piece(*(column[rows] for column in columns))
             if out is None:
                 out = found.new_empty(len(columns[0]), *found.shape[1:])
             out[rows] = found
@@ -196,7 +197,7 @@ class _InPieces(torch.autograd.Function):
         weight_grads = [torch.zeros_like(w) for w in weights]
         for rows in _rows(len(columns[0]), ctx.step):
             states = columns[0][rows].detach().requires_grad_()
-            with torch.enable_grad(), ctx.autocast(), _Watched(ctx.head) as watched:
+            with torch.enable_grad(), ctx.autocast(), ctx.draws.at(rows.start), _Watched(ctx.head) as watched:
                 out = ctx.piece(states, *(column[rows] for column in columns[1:]))
             if type(ctx.head) is nn.Linear:
                 states_grad[rows], logits_grad = torch.autograd.grad(out, [states, watched.output], grads[0][rows])
@@ -221,6 +222,34 @@ def _autocast(device: torch.device) -> Callable[[], Any]:
     """The mixed precision that is on now, to be entered again."""
     on, dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
     return partial(torch.autocast, device.type, dtype=dtype, enabled=on)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Random numbers of a head with dropout (an adapter's): the same ones whenever a piece is computed.
+
+    Attributes:
+        seed: of this call; None where nothing is drawn.
+    """
+
+    seed: int | None
+    device: torch.device
+
+    @staticmethod
+    def of(head: nn.Module, device: torch.device) -> "_Draws":
+        """Those of a head as it is, in training or not."""
+        drops = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in head.modules())
+        return _Draws(int(torch.randint(2**62, ())) if drops else None, device)
+
+    @contextmanager
+    def at(self, row: int) -> Iterator[None]:
+        """While the piece from this row on is computed."""
+        if self.seed is None:
+            yield
+            return
+        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], device_type=self.device.type):
+            torch.manual_seed(self.seed + row)
+            yield
 
 
 class _Watched:

@@ -35,6 +35,11 @@ def accepted(base: PreTrainedModel) -> frozenset[str]:
     return frozenset(inspect.signature(base.forward).parameters)
 
 
+def head_width(model: nn.Module) -> int:
+    """Tokens that the model predicts, those that only pad its vocabulary included."""
+    return unwrap(model).config.get_text_config(decoder=True).vocab_size
+
+
 def read_head(
     model: nn.Module, base: PreTrainedModel, keep: Tensor, wanted: Wanted, *, scored: int | None = None, **inputs: Any
 ) -> tuple[Read, Any]:

@@ -7,6 +7,7 @@ proportions; with k = V - 1 it is the same. Nothing is renormalised: the tail's 
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from plad.errors import PolicyError
 from plad.objectives.distillation import FLOOR, log_softmax
 from plad.rundir import atomic_dir
 from plad.scoring.divergence import LiveTeacher
-from plad.scoring.head import head_logits
+from plad.scoring.head import head_logits, head_width
 from plad.scoring.layout import Group
 
 SHARD = 2**16
@@ -36,6 +37,7 @@ def store_teacher(
     folder: Path,
     *,
     k: int,
+    width: int | None = None,
     temperature: float,
     advance: Callable[[int], None] = lambda _: None,
     shard: int = SHARD,
@@ -44,17 +46,21 @@ def store_teacher(
 
     Args:
         k: tokens kept a position; at most V - 1.
+        width: tokens that the student predicts; those beyond are left out of the teacher's softmax, as those that only
+            the student has are of the student's: vocabularies may be padded to different lengths. None: as the teacher.
         temperature: of the softmax, once and for all.
         advance: called with the number of groups done.
         shard: positions a file.
     """
+    started = time.perf_counter()
+    width = min(width or head_width(teacher.model), head_width(teacher.model))
     index: dict[str, tuple[int, int, int]] = {}
     kept: list[dict[str, Tensor]] = []
     files = filled = 0
     with atomic_dir(folder) as staging:
         for group in groups:
             rows = teacher.rows([group]).tensors()[0]
-            found = _join([_largest(teacher, part, k, temperature) for part in rows.split(_STEP)])
+            found = _join([_largest(teacher, part, k, width, temperature) for part in rows.split(_STEP)])
             start = 0
             for completion in group.completions:
                 stop = start + len(completion)
@@ -68,7 +74,8 @@ def store_teacher(
             advance(1)
         if kept:
             save_file(_join(kept), staging / _file(files))
-        (staging / _INDEX).write_text(json.dumps({"k": k, "temperature": temperature, "texts": index}))
+        about = {"k": k, "width": width, "temperature": temperature, "seconds": time.perf_counter() - started}
+        (staging / _INDEX).write_text(json.dumps({**about, "texts": index}))
 
 
 def _file(number: int) -> str:
@@ -84,12 +91,12 @@ def _join(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _largest(teacher: LiveTeacher, states: Tensor, k: int, temperature: float) -> dict[str, Tensor]:
+def _largest(teacher: LiveTeacher, states: Tensor, k: int, width: int, temperature: float) -> dict[str, Tensor]:
     """tokens [C, k], their log-probabilities [C, k], and the log-probability [C] of all others."""
-    logits = head_logits(teacher.model, states)
+    logits = head_logits(teacher.model, states)[:, :width]
     if k >= logits.shape[-1]:
         raise PolicyError(
-            f"the teacher predicts {logits.shape[-1]} tokens, so that {k} can't be the likeliest of them",
+            f"teacher and student predict {logits.shape[-1]} tokens, so that {k} can't be the likeliest of them",
             where="top_k",
             fix="give a smaller top_k",
         )
@@ -105,9 +112,13 @@ class StoredTeacher:
 
     Attributes:
         temperature: at which its predictions were stored.
+        width: tokens over which they were normalised.
+        seconds: that storing them took.
     """
 
     temperature: float
+    width: int
+    seconds: float
     _texts: dict[str, tuple[int, int, int]]
     _folder: Path
     _open: dict[int, Any] = field(default_factory=dict)
@@ -116,7 +127,7 @@ class StoredTeacher:
     def read(folder: Path) -> "StoredTeacher":
         """Open what `store_teacher` wrote."""
         index = json.loads((folder / _INDEX).read_text())
-        return StoredTeacher(index["temperature"], index["texts"], folder)
+        return StoredTeacher(index["temperature"], index["width"], index["seconds"], index["texts"], folder)
 
     def rows(self, groups: Sequence[Group]) -> "StoredRows":
         """Predictions of every completion token of `groups`.
@@ -126,7 +137,7 @@ class StoredTeacher:
         """
         parts = [self._text(group, completion) for group in groups for completion in group.completions]
         joined = _join(parts)
-        return StoredRows(joined["tokens"], joined["logps"], joined["tail"], self.temperature)
+        return StoredRows(joined["tokens"], joined["logps"], joined["tail"], self.temperature, self.width)
 
     def _text(self, group: Group, completion: tuple[int, ...]) -> dict[str, Tensor]:
         place = self._texts.get(_key(group.prompt, completion))
@@ -151,11 +162,12 @@ class StoredRows:
     logps: Tensor
     tail: Tensor
     temperature: float
+    width: int
 
     def at(self, index: Tensor) -> "StoredRows":
         """Those of some tokens only."""
         tokens, logps, tail = (part[index.to(part.device)] for part in self.tensors())
-        return StoredRows(tokens, logps, tail, self.temperature)
+        return StoredRows(tokens, logps, tail, self.temperature, self.width)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The three of them."""
@@ -166,6 +178,6 @@ class StoredRows:
         assert temperature == self.temperature
         tokens, logps, tail = (part.to(student.device) for part in parts)
         teacher = torch.cat([logps, tail[:, None]], 1).to(student.dtype)
-        whole = log_softmax(student, temperature)
+        whole = log_softmax(student[:, : self.width], temperature)
         rest = whole.scatter(1, tokens.long(), float("-inf")).logsumexp(-1, keepdim=True)
         return teacher, torch.cat([whole.gather(1, tokens.long()), rest], 1).clamp_min(FLOOR)

@@ -3,14 +3,13 @@
 import gc
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from plad.config import Baseline, Config
 from plad.rundir import STAGES, RunDir
 from plad.stages.context import Context, fine_tuned, text_files
-from plad.stages.generate import recorded_on_distill
 from plad.stages.student import train_and_keep
 
 log = logging.getLogger("plad")
@@ -18,7 +17,7 @@ log = logging.getLogger("plad")
 
 def is_the_student(config: Config, method: Baseline) -> bool:
     """Whether a method is what the student itself is trained with, so that it stands there already."""
-    return method.objective == config.distill.objective
+    return method.objective == config.distill.objective and config.distill.rounds == 1
 
 
 def methods(config: Config) -> list[Baseline]:
@@ -45,7 +44,7 @@ def baselines(ctx: Context) -> dict[str, Any]:
             log.info("baseline %s is what the student itself is trained with: not trained again", method.name)
             counts[method.name] = {"same_as": "student"}
             continue
-        settings = cfg.distill.model_copy(update={"objective": method.objective})
+        settings = cfg.distill.model_copy(update={"objective": method.objective, "rounds": 1})
         counts[method.name] = train_and_keep(
             replace(ctx, depends=shared | text_files(ctx, method.objective)),
             f"baselines/{method.name}",
@@ -56,8 +55,6 @@ def baselines(ctx: Context) -> dict[str, Any]:
             file,
         )
         gc.collect()
-        for part in ("", "-best"):
-            run.drop(f"checkpoints/baselines-{method.name}{part}")
     return counts
 
 
@@ -85,26 +82,68 @@ def _beside_methods(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def costs(ctx: Context) -> dict[str, dict[str, Any]]:
-    """What the student and every baseline cost: updates, seconds, peak memory, tokens of the texts they learnt from."""
+    """What the student and every baseline cost: updates, prompts, seconds, peak memory, tokens they learnt from."""
     cfg, run = ctx.config, ctx.run
-    counted: dict[str, Mapping[str, Any]] = {"student": run.counts("distill")}
+    found = {"student": cost_of(_rounds(run), _sampled_between(run))}
     if methods(cfg):
-        counted |= {m.name: run.counts("baselines")[m.name] for m in methods(cfg)}
-    cached = {
-        system: sum(len(g.token_ids) for given in recorded_on_distill(ctx, system, samples).values() for g in given)
-        for system, samples in (("teacher", cfg.generate.samples), ("student_sft", cfg.student_samples))
-    }
-    return {system: _cost(counts, cached) for system, counts in counted.items()}
+        found |= {m.name: cost_of([run.counts("baselines")[m.name]]) for m in methods(cfg)}
+    return found
 
 
-def _cost(counts: Mapping[str, Any], cached: Mapping[str, int]) -> dict[str, Any]:
-    """None where a stage of an earlier version, or one that chose among candidates, counted otherwise."""
-    fresh = (counts.get("samples") or {}).get("tokens", 0)
-    texts = counts.get("cached_texts")
+def _rounds(run: RunDir) -> list[Mapping[str, Any]]:
+    """Counts of the trainings that led to the student, one after another."""
+    counts = run.counts("distill")
+    files = [run / f"rounds/{n}/round.json" for n in range(1, counts.get("kept_round", 0) + 1)]
+    found: list[Mapping[str, Any]] = [json.loads(f.read_text())["training"] if f.is_file() else {} for f in files]
+    return [of_round or {"steps": None} for of_round in found] or [counts]
+
+
+def _sampled_between(run: RunDir) -> int:
+    """Tokens of the answers that the student gave between these trainings."""
+    from plad.data.formats import read_pairs_parquet
+
+    tokens = 0
+    for n in range(2, run.counts("distill").get("kept_round", 0) + 1):
+        file = run / f"rounds/{n}/pairs.parquet"
+        pairs = read_pairs_parquet(file) if file.is_file() else []
+        answers = {
+            (pair.id.rpartition("#")[0], ids)
+            for pair in pairs
+            for ids in (pair.chosen_token_ids, pair.rejected_token_ids)
+        }
+        tokens += sum(len(ids) for _, ids in answers)
+    return tokens
+
+
+def cost_of(trainings: Sequence[Mapping[str, Any]], sampled: int = 0) -> dict[str, Any]:
+    """Costs of trainings of one student after another, each with the warm-up before it.
+
+    Args:
+        trainings: their counts.
+        sampled: tokens that were sampled between them.
+
+    Returns:
+        Figures by name; None where an earlier version counted otherwise.
+    """
+    parts = [part for counts in trainings for part in (counts.get("sft"), counts) if part]
+
+    def each(name: str) -> list[Any] | None:
+        found = [part.get(name) for part in parts]
+        return None if None in found else found
+
+    def total(name: str) -> Any | None:
+        found = each(name)
+        return None if found is None else sum(found)
+
+    samples = [part.get("samples") or {} for part in parts]
+    met: list[Any] = [s.get("prompts", part.get("prompts")) for s, part in zip(samples, parts, strict=True)]
+    seconds, peaks = total("train_seconds"), each("peak_memory")
+    cached = trainings[0].get("tokens_cached")
     return {
-        "updates": counts.get("steps"),
-        "seconds": counts.get("train_seconds"),
-        "peak_memory": counts.get("peak_memory"),
-        "tokens_cached": None if texts is None else sum(cached[system] for system in texts),
-        "tokens_fresh": fresh if texts is not None else None,
+        "updates": total("steps"),
+        "prompts": None if None in met else max(met),
+        "seconds": None if seconds is None else round(seconds + sum(p.get("teacher_seconds", 0) for p in parts), 1),
+        "peak_memory": None if peaks is None else max(peaks),
+        "tokens_cached": cached,
+        "tokens_fresh": None if cached is None else sampled + sum(s.get("tokens", 0) for s in samples),
     }

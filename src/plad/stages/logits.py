@@ -4,7 +4,7 @@ import gc
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,13 @@ class OnLogits:
         encoded: groups, one a prompt; its chosen texts are the teacher's (or the data's), the others the student's.
         teacher: predicts the same tokens.
         texts: says what each step trains on; None for the groups themselves.
-        cached: systems whose answers of the generate stage are trained on.
+        counts: tokens of those texts that models wrote before training; seconds the teacher took to score them.
     """
 
     encoded: Any
     teacher: Any
     texts: Any
-    cached: tuple[str, ...]
+    counts: dict[str, Any]
 
 
 def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher: ModelSection) -> None:
@@ -79,11 +79,11 @@ def prepare_logits(
         DataError: no prompt has the texts that it needs.
         PolicyError: teacher and student have different tokens.
     """
-    from plad.train.groups import keep_fitting, longest
+    from plad.train.groups import keep_fitting, longest, tokens_of
 
     objective = settings.objective
     assert isinstance(objective, LogitObjective)
-    groups, cached = _texts(ctx, objective, policy, pairs)
+    groups, written = _groups(ctx, objective, policy, pairs)
     encoded = keep_fitting(groups, policy, settings.max_length)
     if not encoded.groups:
         raise DataError(
@@ -91,72 +91,93 @@ def prepare_logits(
             where=f"{name}.objective",
             fix="raise max_length\nor sample both models: generate.samples, generate.student_samples",
         )
-    teacher = _teacher(ctx, objective, policy, encoded.groups, longest(encoded.groups))
+    teacher, seconds = _teacher(ctx, objective, policy, encoded.groups, longest(encoded.groups))
     texts = _source(ctx, name, settings, policy, teacher, encoded.groups, steps)
-    return OnLogits(encoded, teacher, texts, cached)
+    counts = {"tokens_cached": tokens_of(encoded.groups) if written else 0, "teacher_seconds": round(seconds, 1)}
+    return OnLogits(encoded, teacher, texts, counts)
 
 
 # -- texts --------------------------------------------------------------------------------------------
 
 
-def _texts(
-    ctx: Context, objective: LogitObjective, policy: Any, pairs: Sequence[Pair]
-) -> tuple[list[Any], tuple[str, ...]]:
-    """One group a prompt with the texts that the objective may train on, and who wrote those of before training."""
-    from plad.train.texts import texts_of_pairs, with_targets
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts that an objective trains on.
+
+    Attributes:
+        teacher, student: which answers of before training it reads; with neither, prompts alone matter.
+        share: of the steps that are on the student's texts; 0 where every step trains on what its groups hold.
+        both: whether a step on the student's texts keeps the teacher's beside them.
+        temperature: of the student's fresh samples; None where those of before training are taken.
+    """
+
+    teacher: bool = True
+    student: bool = False
+    share: float = 0.0
+    both: bool = False
+    temperature: float | None = None
+
+
+def texts_for(objective: LogitObjective) -> Texts:
+    """What each objective reads."""
+    match objective:
+        case KdObjective() | FDistillObjective(divergence="kl"):
+            return Texts()
+        case FDistillObjective(divergence=divergence, student_samples="cached"):
+            return Texts(teacher=divergence != "rkl", student=True)
+        case FDistillObjective(divergence=divergence):
+            both = divergence != "rkl"
+            return Texts(teacher=both, share=1.0, both=both, temperature=objective.sampling_temperature)
+        case GkdObjective(student_share=share):
+            return Texts(teacher=share < 1, share=share, temperature=objective.sampling_temperature)
+        case DistillmObjective(student_share=share, student_samples="cached"):
+            return Texts(teacher=share < 1, student=share > 0, share=share)
+        case DistillmObjective(student_share=share):
+            return Texts(teacher=share < 1, share=share, temperature=objective.sampling_temperature)
+        case MiniLlmObjective():
+            return Texts(teacher=False)
+        case _:
+            raise AssertionError(objective)
+
+
+def _groups(ctx: Context, objective: LogitObjective, policy: Any, pairs: Sequence[Pair]) -> tuple[list[Any], bool]:
+    """One group a prompt with the texts that the objective may train on, and whether models wrote them."""
+    from plad.train.texts import only, texts_of_pairs, with_targets
 
     groups = texts_of_pairs(pairs, policy.prompt)
-    teacher, student = ("teacher",), ("student_sft",)
-    match objective:
-        case KdObjective():
-            targets = {e.id: e.target for e in ctx.examples("distill")}
-            complete = all((targets.get(g.id) or "").strip() for g in groups)
-            if objective.text == "target" or (objective.text == "auto" and complete):
-                return with_targets(groups, targets, policy.prompt), ()
-            return _only(groups, teacher=True), teacher
-        case FDistillObjective(divergence="kl"):
-            return _only(groups, teacher=True), teacher
-        case FDistillObjective(divergence="rkl", student_samples="cached"):
-            return _only(groups, student=True), student
-        case FDistillObjective(divergence="rkl") | MiniLlmObjective():
-            return groups, ()  # prompts alone matter
-        case FDistillObjective(student_samples="cached"):
-            return _only(groups, teacher=True, student=True), teacher + student
-        case DistillmObjective(student_samples="cached") if objective.student_share:
-            return _only(groups, teacher=True, student=True), teacher + student
-        case _:
-            return _only(groups, teacher=True), teacher
-
-
-def _only(groups: Sequence[Any], *, teacher: bool = False, student: bool = False) -> list[Any]:
-    """Those groups that have the wanted texts, with these texts alone."""
-    found: list[Any] = []
-    for g in groups:
-        theirs = g.completions[: g.chosen] if teacher else ()
-        own = g.completions[g.chosen :] if student else ()
-        if len(theirs) >= teacher and len(own) >= student:
-            found.append(replace(g, completions=(*theirs, *own), chosen=len(theirs)))
-    return found
+    if isinstance(objective, KdObjective):
+        targets = {e.id: e.target for e in ctx.examples("distill")}
+        complete = all((targets.get(g.id) or "").strip() for g in groups)
+        if objective.text == "target" or (objective.text == "auto" and complete):
+            return with_targets(groups, targets, policy.prompt), False
+    read = texts_for(objective)
+    if not read.teacher and not read.student:
+        return groups, False
+    return only(groups, teacher=read.teacher, student=read.student), True
 
 
 # -- the teacher --------------------------------------------------------------------------------------
 
 
-def _teacher(ctx: Context, objective: LogitObjective, policy: Any, groups: Sequence[Any], probe: Any) -> Any:
-    """The teacher in memory, or what it said, from disk."""
-    from plad.scoring.head import check_head
+def _teacher(
+    ctx: Context, objective: LogitObjective, policy: Any, groups: Sequence[Any], probe: Any
+) -> tuple[Any, float]:
+    """The teacher in memory, or what it said, from disk; and the seconds that storing it took."""
+    from plad.scoring.head import check_head, head_width
     from plad.scoring.topk import StoredTeacher
 
     check_head(policy.model, probe)
     if not isinstance(objective, StorableObjective) or objective.teacher_logits == "live":
-        return _live(ctx, objective, policy, probe)
+        return _live(ctx, objective, policy, probe), 0.0
+    width = head_width(policy.model)
     texts = fingerprint([[g.prompt, g.completions] for g in groups])
-    made_of = [weights(ctx, "teacher"), objective.teacher_dtype, objective.top_k, objective.temperature, texts]
+    made_of = [weights(ctx, "teacher"), objective.teacher_dtype, objective.top_k, objective.temperature, width, texts]
     folder = ctx.run / "teacher_logits" / fingerprint(made_of)
     if not is_complete(folder):
         _store(ctx, objective, policy, groups, probe, folder)
         gc.collect()
-    return StoredTeacher.read(folder)
+    stored = StoredTeacher.read(folder)
+    return stored, stored.seconds
 
 
 def _live(ctx: Context, objective: LogitObjective, policy: Any, probe: Any) -> Any:
@@ -182,12 +203,19 @@ def _store(
     ctx: Context, objective: StorableObjective, policy: Any, groups: Sequence[Any], probe: Any, folder: Path
 ) -> None:
     from plad.progress import track
+    from plad.scoring.head import head_width
     from plad.scoring.topk import store_teacher
 
     teacher = _live(ctx, objective, policy, probe)
     with track("teacher logits", len(groups), "prompts") as bar:
         store_teacher(
-            teacher, groups, folder, k=objective.top_k, temperature=objective.temperature, advance=bar.advance
+            teacher,
+            groups,
+            folder,
+            k=objective.top_k,
+            width=head_width(policy.model),
+            temperature=objective.temperature,
+            advance=bar.advance,
         )
 
 
@@ -206,22 +234,15 @@ def _source(
     """What every step trains on, where that isn't the groups themselves."""
     from plad.train.rollouts import MixedTexts
 
-    cfg, objective = ctx.config, settings.objective
-    match objective:
-        case FDistillObjective() if objective.samples:
-            sampler = _sampler(ctx, name, policy, objective.sampling_temperature)
-            return MixedTexts(1.0, objective.divergence != "rkl", cfg.run.seed, sampler)
-        case GkdObjective() if objective.student_share:
-            sampler = _sampler(ctx, name, policy, objective.sampling_temperature)
-            return MixedTexts(objective.student_share, False, cfg.run.seed, sampler)
-        case DistillmObjective() if objective.student_share:
-            fresh = objective.student_samples == "fresh"
-            sampler = _sampler(ctx, name, policy, objective.sampling_temperature) if fresh else None
-            return MixedTexts(objective.student_share, False, cfg.run.seed, sampler)
-        case MiniLlmObjective():
-            return _policy_rollouts(ctx, name, settings, objective, policy, teacher, groups, steps)
-        case _:
-            return None
+    objective = settings.objective
+    assert isinstance(objective, LogitObjective)
+    if isinstance(objective, MiniLlmObjective):
+        return _policy_rollouts(ctx, name, settings, objective, policy, teacher, groups, steps)
+    read = texts_for(objective)
+    if not read.share:
+        return None
+    sampler = None if read.temperature is None else _sampler(ctx, name, policy, read.temperature)
+    return MixedTexts(read.share, read.both, ctx.config.run.seed, sampler)
 
 
 def _sampler(ctx: Context, name: str, policy: Any, temperature: float, **mixed: Any) -> Any:
@@ -258,12 +279,12 @@ def _policy_rollouts(
         batch,
         batches,
         ctx.config.run.seed,
-        _documents(ctx, objective, policy),
+        _documents(ctx, name, objective, policy),
         settings.max_tokens,
     )
 
 
-def _documents(ctx: Context, objective: MiniLlmObjective, policy: Any) -> list[Any]:
+def _documents(ctx: Context, name: str, objective: MiniLlmObjective, policy: Any) -> list[Any]:
     """Stretches of plain text of at most `pretraining_tokens` tokens each."""
     from plad.paths import locate
     from plad.train.texts import documents
@@ -272,7 +293,7 @@ def _documents(ctx: Context, objective: MiniLlmObjective, policy: Any) -> list[A
         return []
     file = Path(locate(objective.pretraining, ctx.base))
     if not file.is_file():
-        raise DataError("no such file", where=str(file), fix="check distill.objective.pretraining")
+        raise DataError("no such file", where=str(file), fix=f"check the pretraining of {name}")
     lines = file.read_text(encoding="utf-8").splitlines()
     texts = [_text(line, file, i) for i, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
     found = documents([t for t in texts if t.strip()], policy.tokenizer, objective.pretraining_tokens)

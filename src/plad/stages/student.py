@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.config import DistillSection, LogitObjective, PairObjective, SftObjective, ValidationSection
+from plad.errors import DataError
 from plad.records import Pair
 from plad.rundir import atomic_dir, fingerprint
 from plad.stages.context import Context
@@ -25,23 +26,28 @@ def train_student(
     policy: Any,
     pairs: Sequence[Pair],
     file: Path | None = None,
+    *,
+    preferred: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
 
-    Whatever the objective trains on, it takes as many steps as passes over the pairs' prompts make.
+    Whatever the objective trains on, it takes as many steps as passes over the prompts of `pairs` make: prompts that it
+    can't use are made up for by further passes over those that it can.
 
     Args:
         name: of the method; its metrics rows and its checkpoints go under it.
         settings: with a single objective.
         policy: where training starts, without an adapter.
         file: where `pairs` stand. Default: RUN/pairs.parquet.
+        preferred: cross-entropy is of the preferred texts, whoever wrote them; else of the teacher's.
 
     Returns:
         The trained policy, its adapter merged, and counts.
     """
+    from plad.pairs import by_example
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
-    from plad.train.groups import longest
+    from plad.train.groups import longest, tokens_of
     from plad.train.run import planned_steps, train_policy
     from plad.train.validation import probe_logps
 
@@ -52,16 +58,16 @@ def train_student(
     counts: dict[str, Any] = {}
     if on_pairs and objective.sft_epochs:
         policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
-    ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file)
+    ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file, preferred=preferred)
     watched = watched_groups(ctx, settings, policy)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
-    steps = planned_steps(settings, len(ranked.groups))
-    counts["cached_texts"] = ["teacher"] if isinstance(objective, SftObjective) else ["teacher", "student_sft"]
+    steps = planned_steps(settings, len(by_example(pairs)))
+    counts["tokens_cached"] = tokens_of(encoded.groups)
     if isinstance(objective, LogitObjective):
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
-        counts["cached_texts"] = list(found.cached)
+        counts |= found.counts
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     keep = keep_best(
         ctx,
@@ -87,8 +93,10 @@ def train_student(
         callbacks=[keep] if keep else [],
         teacher=teacher,
         texts=texts,
-        steps=None if len(encoded.groups) == len(ranked.groups) else steps,
+        steps=None if planned_steps(settings, len(encoded.groups)) == steps else steps,
     )
+    a_step = settings.batch_size * settings.gradient_accumulation_steps
+    counts["prompts"] = min(len(encoded.groups), counts["steps"] * a_step)
     counts |= {**encoded.counts(), **measured}
     if keep is not None:
         counts["best"] = keep.finish(settings.validation.keep)
@@ -97,11 +105,19 @@ def train_student(
 
 
 def _groups(
-    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], file: Path | None
+    ctx: Context,
+    name: str,
+    settings: DistillSection,
+    policy: Any,
+    pairs: Sequence[Pair],
+    file: Path | None,
+    *,
+    preferred: bool,
 ) -> tuple[Any, Any, Mapping[str, int]]:
     """The pairs' groups that fit into the context, what of them is trained on, and counts."""
     from plad.pairs import chosen_groups
     from plad.train.groups import keep_fitting
+    from plad.train.texts import only, texts_of_pairs
 
     prepared = prepare_pairs(ctx, settings, policy, pairs, file)
     groups = groups_of(settings.objective, policy, prepared.pairs, prepared.references)
@@ -109,8 +125,18 @@ def _groups(
     require_groups(ranked.groups, ranked.counts(), name)
     if not isinstance(settings.objective, SftObjective):
         return ranked, ranked, prepared.counts
-    chosen = keep_fitting(chosen_groups(prepared.pairs, policy.prompt), policy, settings.max_length)
-    return ranked, chosen, prepared.counts
+    if preferred:
+        texts = chosen_groups(prepared.pairs, policy.prompt)
+    else:
+        texts = only(texts_of_pairs(prepared.pairs, policy.prompt), teacher=True)
+    learnt = keep_fitting(texts, policy, settings.max_length)
+    if not learnt.groups:
+        raise DataError(
+            f"no pair holds an answer of the teacher to learn from: {learnt.counts()}",
+            where=f"{name}.objective",
+            fix="raise max_length\nor pair the teacher's answers with the student's: pairs.select",
+        )
+    return ranked, learnt, prepared.counts
 
 
 def train_and_keep(
@@ -121,6 +147,8 @@ def train_and_keep(
     pairs: Sequence[Pair],
     folder: Path,
     file: Path | None = None,
+    *,
+    preferred: bool = False,
 ) -> dict[str, Any]:
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
     from plad.policy.load import save_policy
@@ -131,7 +159,8 @@ def train_and_keep(
     if counts is not None:
         log.info("%s: trained before", name)
     else:
-        trained, counts = train_student(ctx, name, settings, policy() if callable(policy) else policy, pairs, file)
+        start = policy() if callable(policy) else policy
+        trained, counts = train_student(ctx, name, settings, start, pairs, file, preferred=preferred)
         with atomic_dir(folder) as staging:
             save_policy(trained, staging)
             sign(staging, depends, counts)
@@ -150,5 +179,5 @@ def _warmed_up(
         update={"objective": SftObjective(), "epochs": epochs, "validation": ValidationSection(evaluations=0)}
     )
     folder = ctx.run / "checkpoints" / f"{name.replace('/', '-')}-sft-done"
-    counts = train_and_keep(ctx, f"{name}/sft", warm, policy, pairs, folder)
+    counts = train_and_keep(ctx, f"{name}/sft", warm, policy, pairs, folder, preferred=True)
     return load_policy(ctx.policy_section("student"), folder=folder), counts

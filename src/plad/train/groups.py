@@ -41,6 +41,11 @@ def keep_fitting(groups: Sequence[Group], policy: Policy, max_length: int | None
     return Encoded(kept, too_long, empty)
 
 
+def tokens_of(groups: Sequence[Group]) -> int:
+    """Tokens of all texts that are learnt from; what they are compared with is none of them."""
+    return sum(len(text) for g in groups for text in g.completions[: g.candidates])
+
+
 def longest(groups: Sequence[Group]) -> Group:
     """The longest group: the one on which a wrong attention window would show."""
     return max(groups, key=lambda g: g.tokens)

@@ -305,8 +305,9 @@ class PolicyRollouts:
         return dict(self._last)
 
     def counts(self) -> dict[str, int]:
-        """What was sampled so far."""
-        return self.sampler.counts()
+        """What was sampled so far, and of how many different prompts."""
+        drawn = 0 if self._set is None else (self._set + 1) * self.batches * self.batch_size
+        return {**self.sampler.counts(), "prompts": min(len(self.prompts), drawn)}
 
     def state(self) -> dict[str, Any]:
         """Counts and the current set."""

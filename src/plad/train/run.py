@@ -12,13 +12,13 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config import SingleObjective, TrainSettings
+from plad.config import MiniLlmObjective, SingleObjective, TrainSettings
 from plad.errors import TrainingError
 from plad.objectives.make import make_objective
 from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir import fingerprint, keep_metrics
-from plad.scoring.divergence import Teacher
+from plad.scoring.divergence import LiveTeacher, Teacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
@@ -141,6 +141,10 @@ def _train_in_float32(policy: Policy) -> bool:
     return True
 
 
+def _device_of(teacher: Teacher | None) -> list[torch.device]:
+    return [next(teacher.model.parameters()).device] if isinstance(teacher, LiveTeacher) else []
+
+
 def train_policy(
     policy: Policy,
     groups: Sequence[Group],
@@ -174,7 +178,7 @@ def train_policy(
 
     Returns:
         Counts: steps, seconds (validation included), train_seconds (without it, over all resumptions), peak_memory
-        (bytes of the process or the GPU), what was sampled.
+        (bytes of the process or the GPUs in a step, over all resumptions), what was sampled.
 
     Raises:
         TrainingError: non-finite loss, damaged checkpoint, or a checkpoint of other settings.
@@ -203,10 +207,12 @@ def train_policy(
         emit=record,
         callbacks=[progress, *callbacks],
         texts=texts,
+        # The ratio of a rollout's likelihood to the one it was sampled with is 1 until the student has moved.
+        dropout=not isinstance(objective, MiniLlmObjective),
+        meter=(meter := PeakMemory([policy.device, *_device_of(teacher)])),
     )
     if resume:
         trainer.go_on(resume)
-    meter = PeakMemory(policy.device)
     with closing(progress), no_progress_bars():
         result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     policy.model.eval()
@@ -215,7 +221,7 @@ def train_policy(
         "steps": trainer.state.global_step,
         "seconds": round(result.metrics["train_runtime"], 1),
         "train_seconds": round(trainer.seconds, 1),
-        "peak_memory": meter.peak(),
+        "peak_memory": meter.largest,
         "route": route,
         **({"samples": counts} if texts is not None and (counts := texts.counts()) else {}),
     }

@@ -20,6 +20,7 @@ from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
 from plad.train.checkpoints import PROGRESS, WholeCheckpoints
+from plad.train.memory import PeakMemory
 from plad.train.rollouts import TextSource
 
 MAX_SKIPPED = 3  # non-finite steps in a row before training stops
@@ -43,6 +44,8 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         settings: what the run depends on, stored in each checkpoint.
         emit: receives one metrics row a step.
         texts: says what each step trains on, from the groups that the data gives it; None for these themselves.
+        dropout: whether dropout is on in the loss.
+        meter: of the steps' memory.
 
     Attributes:
         seconds: spent on steps so far, sampling included and validation not, over all resumptions.
@@ -61,6 +64,8 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         emit: Callable[[dict[str, Any]], None],
         callbacks: Sequence[TrainerCallback] = (),
         texts: TextSource | None = None,
+        dropout: bool = True,
+        meter: PeakMemory,
     ) -> None:
         super().__init__(
             model=model,
@@ -72,6 +77,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         self.remove_callback(PrinterCallback)
         self.objective, self.route, self.max_tokens = objective, route, max_tokens
         self.settings, self.emit, self.texts = settings, emit, texts
+        self.dropout, self.meter = dropout, meter
         self.seconds = 0.0
         self._skipped = 0
         self._reset_step()
@@ -90,13 +96,14 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         self, epoch_iterator: Iterator[dict[str, list[Group]]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, list[Group]]], Tensor]:
         """The batches of one step, their texts sampled where the objective wants them so, and their weight."""
+        self.meter.begin()
         self._started = time.perf_counter()
         batches = list(islice(epoch_iterator, num_batches))
         if self.texts is not None and batches:
             given = [g for batch in batches for g in batch["groups"]]
             groups = self.texts.texts(self.state.global_step, given)
-            size = math.ceil(len(groups) / len(batches))
-            batches = [collate(groups[i : i + size]) for i in range(0, len(groups), size)]
+            n, parts = len(groups), len(batches)  # as many parts as batches: a step ends at the last one's gradient
+            batches = [collate(groups[i * n // parts : (i + 1) * n // parts]) for i in range(parts)]
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
@@ -108,6 +115,8 @@ class GroupTrainer(WholeCheckpoints, Trainer):
     ) -> Tensor:
         """Forward and backward of one batch, row by row; rows in which no pair is active cost no backward."""
         model.train()
+        if not self.dropout:
+            _without_dropout(model)
         assert num_items_in_batch is not None
         scale = 1.0 / float(num_items_in_batch)
         rows = pack(inputs["groups"], self.max_tokens)
@@ -171,6 +180,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         """Metrics of the step just taken; resets the sums."""
         seconds = time.perf_counter() - (self._started or 0.0)
         self.seconds += seconds
+        self.meter.end()
         row: dict[str, Any] = {
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 4),
@@ -192,15 +202,24 @@ class GroupTrainer(WholeCheckpoints, Trainer):
     # -- checkpoints ------------------------------------------------------------------------------
 
     def go_on(self, checkpoint: Path) -> None:
-        """Take up time spent and texts sampled from a checkpoint; the rest is `train`'s."""
+        """Take up time spent, the memory it took and texts sampled from a checkpoint; the rest is `train`'s."""
         progress = json.loads((checkpoint / PROGRESS).read_text())
         self.seconds = progress["seconds"]
+        self.meter.largest = progress.get("peak_memory", 0)
         if self.texts is not None:
             self.texts.restore(progress["texts"])
 
     def progress(self) -> dict[str, Any]:
-        """Time spent, and what the texts go on from."""
-        return {"seconds": self.seconds, "texts": self.texts.state() if self.texts is not None else {}}
+        """Time and memory spent, and what the texts go on from."""
+        texts = self.texts.state() if self.texts is not None else {}
+        return {"seconds": self.seconds, "peak_memory": self.meter.largest, "texts": texts}
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Evaluation mode for all but those modules that would recompute no activations in it."""
+    for module in model.modules():
+        if not getattr(module, "gradient_checkpointing", False):
+            module.training = False
 
 
 class _EmitMetrics(TrainerCallback):
