@@ -19,7 +19,7 @@ from plad import __version__
 from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJudge
 from plad.errors import ConfigError, RunDirError
 from plad.rundir import STAGES, RunDir, sweep_staging
-from plad.stages.baselines import baselines, methods, reopen_for_methods
+from plad.stages.baselines import baselines, reopen_for_methods
 from plad.stages.context import Context, teacher_source, text_files
 from plad.stages.data import data
 from plad.stages.distill import distill
@@ -166,7 +166,7 @@ def inputs(ctx: Context, stage: str) -> dict[str, Any]:
     Concurrency, memory bounds and checkpoint pace are left out: they never change a result.
     """
     earlier = [s for s in STAGES[: STAGES.index(stage)] if s != "baselines"][-1:]
-    if stage == "evaluate" and methods(ctx.config):
+    if stage == "evaluate" and ctx.config.methods:
         earlier.append("baselines")
     return {s: ctx.run.fingerprint(s) for s in earlier} | own_inputs(ctx, stage)
 
@@ -281,7 +281,7 @@ def run(
         if run_dir.is_done(stage, depends):
             log.info("%s: done before", stage)
             continue
-        if only not in (None, stage) and stage != "data" and not (stage == "baselines" and not methods(config)):
+        if only not in (None, stage) and stage != "data" and not (stage == "baselines" and not config.methods):
             raise RunDirError(
                 f"stage {stage} is not done, and {only} needs it",
                 where=str(run_dir.path),

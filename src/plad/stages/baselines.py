@@ -7,22 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plad.config import Baseline, Config
 from plad.rundir import STAGES, RunDir
 from plad.stages.context import Context, fine_tuned, text_files
 from plad.stages.student import train_and_keep
 
 log = logging.getLogger("plad")
-
-
-def is_the_student(config: Config, method: Baseline) -> bool:
-    """Whether a method is what the student itself is trained with, so that it stands there already."""
-    return method.objective == config.distill.objective and config.distill.rounds == 1
-
-
-def methods(config: Config) -> list[Baseline]:
-    """The baselines that are systems of their own."""
-    return list(config.methods)
 
 
 def baselines(ctx: Context) -> dict[str, Any]:
@@ -36,11 +25,11 @@ def baselines(ctx: Context) -> dict[str, Any]:
     cfg, run = ctx.config, ctx.run
     counts: dict[str, Any] = {}
     file = run / "pairs.parquet"
-    pairs = read_pairs_parquet(file) if methods(cfg) else []
+    pairs = read_pairs_parquet(file) if cfg.methods else []
     shared = {k: v for k, v in ctx.depends.items() if k not in ("distill", "methods")}
     shared["pair"] = run.fingerprint("pair")
     for method in cfg.evaluate.baselines:
-        if is_the_student(cfg, method):
+        if method not in cfg.methods:
             log.info("baseline %s is what the student itself is trained with: not trained again", method.name)
             counts[method.name] = {"same_as": "student"}
             continue
@@ -85,8 +74,8 @@ def costs(ctx: Context) -> dict[str, dict[str, Any]]:
     """What the student and every baseline cost: updates, prompts, seconds, peak memory, tokens they learnt from."""
     cfg, run = ctx.config, ctx.run
     found = {"student": cost_of(_rounds(run), _sampled_between(run))}
-    if methods(cfg):
-        found |= {m.name: cost_of([run.counts("baselines")[m.name]]) for m in methods(cfg)}
+    if cfg.methods:
+        found |= {m.name: cost_of([run.counts("baselines")[m.name]]) for m in cfg.methods}
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from plad.records import ANSWERED, Example, Generation
 from plad.rundir import write_json
-from plad.stages.baselines import costs, methods
+from plad.stages.baselines import costs
 from plad.stages.calibration import calibrate
 from plad.stages.context import Context
 from plad.stages.engines import (
@@ -32,7 +32,7 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
     answers: dict[str, dict[str, Generation]] = {}
     notes: list[str] = []
     with open_ledger(ctx) as ledger:
-        for system in ("teacher", "student_sft", "student", *(m.name for m in methods(cfg))):
+        for system in ("teacher", "student_sft", "student", *(m.name for m in cfg.methods)):
             engine = engine_for(ctx, system, ledger)
             lacking = missing_answers(engine, rows)
             if lacking:
@@ -70,7 +70,7 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     rates, more = _teacher_against_student(ctx, judges)
     metrics["teacher_student_win_rate"] = rates
     if cfg.evaluate.baselines:
-        add_comparison(metrics, [m.name for m in methods(cfg)], costs(ctx))
+        add_comparison(metrics, [m.name for m in cfg.methods], costs(ctx))
     with open_ledger(ctx) as ledger:
         metrics["calibration"] = calibrate(ctx, rows, judges, ledger)
     metrics["warnings"] = [*notes, *metrics["warnings"]]
