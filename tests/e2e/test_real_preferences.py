@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from plad.commands.inspect_run import examples_of, status
 from plad.config import Config, FileEngine
 from plad.data.formats import read_pairs_parquet, write_examples_jsonl
 from plad.generate.answers_file import read_answers_file
 from plad.generate.engine import Sampling, fill
 from plad.generate.ledger import Ledger
-from plad.inspect_run import examples_of, status
 from plad.records import Example
 from plad.report.page import render_report
 from plad.rundir import open_run

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from plad.objectives.pairwise import MarginLoss
+from plad.objectives.similarity import similarity
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from plad.similarity import similarity
 from plad.train.measure import measure, weights_digest
 from tests.invariants.scoring_families import routes, some_groups, tiny, widen
 

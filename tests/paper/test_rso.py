@@ -5,7 +5,7 @@ from math import log
 
 import pytest
 
-from plad.rso import accept
+from plad.pairs.rso import accept
 
 
 def draws(*numbers: float):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plad.commands.methods import comparison_overrides
 from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
 from plad.config_file import load_config
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
-from plad.methods import comparison_overrides
 from plad.report.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
 from plad.stages.baselines import cost_of

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from plad.commands.judge_check import PANDALM, check, data_source, read_judge, view
 from plad.config.reward import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
-from plad.judge_check import PANDALM, check, data_source, read_judge, view
 from plad.records import Example
 from tests.server import Call, Response, serve
 from tests.unit.test_cli import call

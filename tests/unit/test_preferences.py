@@ -1,7 +1,7 @@
 """How often the source of a pseudo-preference pair is wrong."""
 
 from plad.judges import compare_scores
-from plad.preferences import Noise
+from plad.pairs.preferences import Noise
 
 
 def noise(*pairs: tuple[str, int, float | None, float | None]) -> dict:

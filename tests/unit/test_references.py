@@ -1,7 +1,7 @@
 """Which text the margin loss compares with."""
 
+from plad.pairs.references import choose_references
 from plad.records import Generation, Outcome, Pair
-from plad.references import choose_references
 
 
 def pair(id: str, chosen: str, rejected: str) -> Pair:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from plad.commands.views import sweep_view
 from plad.config import SweepSection
 from plad.errors import ConfigError, MissingExtraError, RunDirError
 from plad.reuse import adopt, adopt_fine_tuned
@@ -17,7 +18,6 @@ from plad.sweep import study as studies
 from plad.sweep.report import settings_of, write_report
 from plad.sweep.run import _check_settings
 from plad.sweep.space import Knob, Space, open_space
-from plad.views import sweep_view
 
 BASE = """\
 run: {dir: runs/x}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from plad import pipeline
+from plad.commands.validate import validate
 from plad.config import (
     DistillmObjective,
     DistillSection,
@@ -27,7 +28,6 @@ from plad.scoring.score import Route
 from plad.stages import logits, student
 from plad.stages.logits import texts_for
 from plad.train.texts import documents, texts_of_pairs, with_targets
-from plad.validate import validate
 from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
 from tests.task import write_task
 

@@ -109,7 +109,7 @@ def sweep(
 ) -> None:
     """Search for the settings of the config's sweep section; the same command again continues."""
     with guard(resume=resume_command()) as guarded:
-        from plad import views
+        from plad.commands import views
         from plad.sweep.report import found
         from plad.sweep.run import open_sweep, run_sweep
         from plad.sweep.space import open_space
@@ -180,7 +180,7 @@ def judge_check(
 ) -> None:
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
-        from plad import judge_check as checking
+        from plad.commands import judge_check as checking
         from plad.config import VerifiableJudge
         from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences

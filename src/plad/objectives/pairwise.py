@@ -13,9 +13,9 @@ from plad.objectives.calibration import anchor, margin, rank
 from plad.objectives.objective import ObjectiveOut
 from plad.objectives.preference import dpo, simpo, slic
 from plad.objectives.sft import sft
+from plad.objectives.similarity import SPANS, similarity
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
-from plad.similarity import SPANS, similarity
 
 REFERENCE = "reference_logp"
 """Measured value: log P of a text under the starting student, in nats."""

@@ -91,8 +91,7 @@ def _stages(config: Config) -> Iterator[tuple[str, str, TrainSettings, int]]:
 
 
 def _model(config: Config, role: str, base: Path) -> Model | None:
-    from plad.policy.resolve import is_adapter
-    from plad.validate import local_folder
+    from plad.policy.resolve import is_adapter, local_folder
 
     section = getattr(config, role)
     try:

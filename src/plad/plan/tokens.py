@@ -48,7 +48,7 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
         return _of_endpoint(config, base)
     section = getattr(config, role)
     try:
-        from plad.validate import local_folder
+        from plad.policy.resolve import local_folder
 
         located = section.model_copy(update={"model": locate(section.model, base)})
         folder = local_folder(located.model, located.revision)
@@ -89,7 +89,7 @@ def _of_endpoint(config: Config, base: Path) -> Counter:
 
 
 def _tokenizer_folder(name: str) -> Path | None:
-    from plad.validate import cached
+    from plad.policy.resolve import cached
 
     if Path(name).is_dir():
         return Path(name)

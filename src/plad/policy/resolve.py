@@ -1,9 +1,10 @@
 """From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
-from plad.errors import PolicyError
+from plad.errors import MissingExtraError, PolicyError
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -144,3 +145,50 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_
             where=name,
             fix=f"with a network run once: {shell}\n{folder}",
         ) from None
+
+
+def local_folder(model: str, revision: str | None) -> Path | None:
+    """The folder of a model that is on this machine; None where it would be downloaded or converted first.
+
+    Raises:
+        PladError: it can't be used.
+    """
+    path = Path(model)
+    if path.suffix == ".gguf" and path.is_file():
+        if find_spec("gguf") is None:
+            raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
+        return _converted(path)
+    if not path.exists() and is_hub_name(model):
+        return cached(model, revision)
+    return resolve_model(model, revision)
+
+
+def _converted(path: Path) -> Path | None:
+    from plad.policy.gguf import convert_gguf, default_cache_dir
+    from plad.rundir import file_sha256, is_complete
+
+    folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
+    return convert_gguf(path) if is_complete(folder) else None
+
+
+def cached(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model that was downloaded before; None where it would be downloaded first.
+
+    Raises:
+        PolicyError: it isn't here, and the hub is switched off.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except HFValidationError as e:
+        raise PolicyError(f"not a folder, and not a hub name ({e})", where=name, fix="check `model`") from None
+    except LocalEntryNotFoundError:
+        if constants.HF_HUB_OFFLINE:
+            raise PolicyError(
+                "no such folder, and as a hub model it is not on this machine while the hub is switched off",
+                where=name,
+                fix=f"with a network run once: HF_HUB_OFFLINE=0 hf download {name}\nor name a local folder",
+            ) from None
+        return None

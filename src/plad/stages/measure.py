@@ -90,7 +90,7 @@ def prepare_pairs(
 def _references(
     ctx: Context, objective: MarginObjective, pairs: Sequence[Pair]
 ) -> tuple[dict[str, str], Sequence[Pair]]:
-    from plad.references import choose_references
+    from plad.pairs.references import choose_references
 
     examples = ctx.examples("distill") if objective.reference == "target" else []
     targets = {example.id: example.target for example in examples}

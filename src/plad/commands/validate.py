@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from plad.commands.validate_teacher import check_teacher
 from plad.config import (
     Config,
     EmbeddingJudge,
@@ -21,12 +22,12 @@ from plad.config import (
 )
 from plad.config_file import load_config
 from plad.data.prepare import Prepared, check
-from plad.errors import ConfigError, DataError, MissingExtraError, PladError, PolicyError
+from plad.errors import ConfigError, DataError, PladError, PolicyError
 from plad.paths import locate
+from plad.policy.resolve import local_folder
 from plad.problems import ProblemsError
 from plad.records import Example
 from plad.rundir import check_place
-from plad.validate_teacher import check_teacher
 
 if TYPE_CHECKING:
     from plad.policy.prompt import PromptFormat
@@ -199,55 +200,6 @@ def _check_texts(found: Validation, config: Config, base: Path) -> None:
     missing = [file for name in files if not Path(file := locate(name, base)).is_file()]
     if missing:
         found.fail("pretraining", [DataError("no such file", where=file, fix="check pretraining") for file in missing])
-
-
-def local_folder(model: str, revision: str | None) -> Path | None:
-    """The folder of a model that is on this machine; None where it would be downloaded or converted first.
-
-    Raises:
-        PladError: it can't be used.
-    """
-    from plad.policy.resolve import is_hub_name, resolve_model
-
-    path = Path(model)
-    if path.suffix == ".gguf" and path.is_file():
-        if importlib.util.find_spec("gguf") is None:
-            raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
-        return _converted(path)
-    if not path.exists() and is_hub_name(model):
-        return cached(model, revision)
-    return resolve_model(model, revision)
-
-
-def _converted(path: Path) -> Path | None:
-    from plad.policy.gguf import convert_gguf, default_cache_dir
-    from plad.rundir import file_sha256, is_complete
-
-    folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
-    return convert_gguf(path) if is_complete(folder) else None
-
-
-def cached(name: str, revision: str | None) -> Path | None:
-    """The folder of a hub model that was downloaded before; None where it would be downloaded first.
-
-    Raises:
-        PolicyError: it isn't here, and the hub is switched off.
-    """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except HFValidationError as e:
-        raise PolicyError(f"not a folder, and not a hub name ({e})", where=name, fix="check `model`") from None
-    except LocalEntryNotFoundError:
-        if constants.HF_HUB_OFFLINE:
-            raise PolicyError(
-                "no such folder, and as a hub model it is not on this machine while the hub is switched off",
-                where=name,
-                fix=f"with a network run once: HF_HUB_OFFLINE=0 hf download {name}\nor name a local folder",
-            ) from None
-        return None
 
 
 def _why_not(model: str) -> str:

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from plad.commands.inspect_run import prompts_of
 from plad.errors import RunDirError
 from plad.generate.ledger import Ledger
-from plad.inspect_run import prompts_of
 from plad.records import Outcome
 from plad.rundir import atomic_file, ledger_of, read_manifest
 

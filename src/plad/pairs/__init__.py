@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from plad.candidates import STUDENT, TEACHER, Answer, Candidates, judged, usable_answers, without_teacher
 from plad.config import PairsSection, SelectRso
 from plad.data.split import nested_share
 from plad.judges import Judge, compare_scores
+from plad.pairs.candidates import STUDENT, TEACHER, Answer, Candidates, judged, usable_answers, without_teacher
+from plad.pairs.preferences import Fate, Noise, fate
+from plad.pairs.rso import accept
 from plad.policy.prompt import PromptFormat
-from plad.preferences import Fate, Noise, fate
 from plad.records import Example, Generation, Pair
-from plad.rso import accept
 from plad.scoring.layout import Group
 
 Answers = Mapping[str, Sequence[Generation]]

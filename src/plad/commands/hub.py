@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from plad.commands.export import student_folder
 from plad.errors import ConfigError, ProviderError, RunDirError
-from plad.export import student_folder
 from plad.redact import hide
 from plad.rundir import COMPLETE, read_manifest
 

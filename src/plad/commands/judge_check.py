@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_judge(text: str) -> Any:
 
 def data_source(text: str) -> str:
     """DATA as `read_preferences` takes it."""
-    shipped = Path(__file__).parent / "demo/preferences/pandalm.jsonl.gz"
+    shipped = files("plad.demo") / "preferences/pandalm.jsonl.gz"
     return str(shipped) if text == PANDALM else text
 
 

@@ -8,8 +8,8 @@ from plad.terminal import clean, fold, panel, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from plad.commands.validate import Validation
     from plad.sweep.report import Found
-    from plad.validate import Validation
 
 Metrics = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from plad.errors import DataError, PladError
 from plad.records import Example
 
 if TYPE_CHECKING:
-    from plad.validate import Validation
+    from plad.commands.validate import Validation
 
 
 def check_teacher(found: "Validation", config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
