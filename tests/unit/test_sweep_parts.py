@@ -329,6 +329,6 @@ def test_a_report_before_the_first_trial_is_finished(tmp_path: Path) -> None:
 def test_the_recipe_of_the_papers_search_has_a_right_space() -> None:
     recipe = open_space(Path(__file__).parents[2] / "recipes/search.yaml", [])
     assert recipe.check() == []
-    assert len(list(recipe.grid())) == 324
+    assert len(list(recipe.grid())) == 648
     for parameter in ("batch_size", "learning_rate", "lora.r", "beta", "temperature"):
         assert any(key.endswith(parameter) for key in recipe.section.space)
