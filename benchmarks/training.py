@@ -28,6 +28,7 @@ from plad.objectives.pairwise import SIMILARITY
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import choose_route
+from plad.train.memory import PeakMemory
 from plad.train.trainer import GroupTrainer
 
 SEED = 0
@@ -136,6 +137,7 @@ def _plad(model: PreTrainedModel, task: TrainTask, folder: str) -> Trainer:
         max_tokens=PACKED_TOKENS if task.variant == "plad packed" else None,
         settings={},
         emit=lambda row: None,
+        meter=PeakMemory([policy.device]),
     )
 
 

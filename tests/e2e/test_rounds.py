@@ -89,7 +89,7 @@ def test_every_round_meets_the_same_answers_of_the_teacher_with_new_ones_of_the_
         "student_round_1": 12 + 3,
         "student_round_2": 12 + 3,
         "student_round_3": 3,
-        "watched": 3 * 3,
+        "watched": 4 * 3,  # validation prompts, before each round
     }
 
 

@@ -68,7 +68,8 @@ def test_a_sweep_killed_while_a_trial_trains_goes_on_and_makes_nothing_twice(tmp
     manifests = [json.loads((folder / f"trials/{i}/manifest.json").read_text())["stages"] for i in range(3)]
     temperatures = {m["generate"]["inputs"]["generate"]["temperature"] for m in manifests} | {0.7}
     counted = answers(folder / "generations.sqlite")
-    assert counted == {(system, t): 12 for system in ("teacher", "student_sft") for t in temperatures}
+    sampled = {"teacher": 12, "student_sft": 12, "watched": 4}
+    assert counted == {(system, t): n for system, n in sampled.items() for t in temperatures}
     assert answers(tmp_path / "run/generations.sqlite").keys() == {("teacher", 0.7), ("student_sft", 0.7)}
     runs = [tmp_path / "run", *(folder / f"trials/{i}" for i in range(3))]
     for policy in ("teacher", "student"):

@@ -288,7 +288,7 @@ def test_a_file_without_answers_to_the_test_rows_teaches_and_is_left_out_of_the_
     assert code == 0, out + err
     metrics = json.loads((tmp_path / "run/eval/metrics.json").read_text())
     assert set(metrics["systems"]) == {"target", "student_sft", "student"}
-    assert metrics["warnings"][0] == "teacher is left out: 6 of 6 test rows have no answer in answers.jsonl"
+    assert metrics["warnings"][0] == "teacher is left out: 6 of 6 prompts have no answer in answers.jsonl"
     assert metrics["teacher_student_win_rate"]["reference"]["n"] == 12
     report = (tmp_path / "run/report/report.md").read_text()
     assert "teacher is left out" in report
@@ -378,7 +378,7 @@ def test_validate_counts_the_prompts_that_a_file_has_no_answer_to(tmp_path: Path
     config = write(tmp_path, {"model": "somebody", "engine": {"type": "file", "path": "answers.jsonl"}})
     code, out, err = call("validate", config)
     assert code == 0, err
-    assert "6 of 6 test rows have no answer: it is left out of the evaluation" in out
+    assert "6 of 6 prompts have no answer: it is left out of the evaluation" in out
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
     (tmp_path / "answers.jsonl").write_text("\n".join(lines[:12]) + "\n")
     code, _, err = call("validate", config)

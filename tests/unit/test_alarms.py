@@ -57,6 +57,11 @@ def test_an_order_that_gets_worse_is_no_unchanged_one_and_a_full_one_cannot_rise
     assert alarms([full, full, full]) == {}
 
 
+def test_an_order_that_is_nearly_there_is_no_unchanged_one() -> None:
+    nearer = {**START, "rejected_logp": -2.0}
+    assert alarms([START, nearer, nearer]) == {}
+
+
 def test_a_student_that_said_nothing_at_first_does_not_drift() -> None:
     assert alarms([{**START, "words": 0.0}, {**START, "words": 0.7, "accuracy": 0.4}]) == {}
 

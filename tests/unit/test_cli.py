@@ -128,7 +128,7 @@ def test_the_config_and_where_it_stands_reach_the_pipeline(project, monkeypatch)
     config, path, options = seen[0]
     assert (config.sft.epochs, config.data.limit, path) == (2, 8, Path("runs/x"))
     assert options == {
-        "base": project.parent, "to": "pair", "clean": "sft", "skip_invalid": True, "verify": None,
+        "base": project.parent, "to": "pair", "clean": "sft", "skip_invalid": True, "verify": None, "donors": (),
     }  # fmt: skip
     assert seen[1][2] == {"base": project.parent, "only": "distill", "skip_invalid": False, "verify": None}
     assert Path("runs/x/config.yaml").read_text() == project.read_text()
@@ -352,7 +352,7 @@ def test_validate_says_when_the_hub_is_switched_off(project, monkeypatch):
 
 def test_validate_names_a_missing_extra(project, monkeypatch):
     (project.parent / "m.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("plad.policy.resolve.find_spec", lambda name: None)
     code, _, err = call("validate", project, "student.model=m.gguf")
     assert code == 2
     assert "pip install 'plad[gguf]'" in err

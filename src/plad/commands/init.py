@@ -26,7 +26,7 @@ def init(folder: Path) -> list[Path]:
     with as_file(package / "demo" / "data") as source:
         for name in DATA:
             shutil.copyfile(source / name, folder / "data" / name)
-    text = (package / "template.yaml").read_text(encoding="utf-8")
+    text = (package / "commands/template.yaml").read_text(encoding="utf-8")
     name = re.sub(r"[^\w.-]+", "-", folder.resolve().name)
     write_text(folder / "config.yaml", text.replace("runs/NAME", f"runs/{name}", 1))
     return [folder / "config.yaml", *(folder / "data" / name for name in DATA)]

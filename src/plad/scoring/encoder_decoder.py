@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from plad.errors import PolicyError
 from plad.scoring.attention import unwrap
-from plad.scoring.head import Wanted, read_head_at
+from plad.scoring.head import Wanted, read_head_at, recomputes
 from plad.scoring.layout import Group, pad
 
 
@@ -80,17 +80,19 @@ def shared(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wan
     inputs = encode([group.prompt for group in groups], device)
     starts = torch.tensor([start] * len(groups), device=device)
     # a checkpointed layer drops its cache, so that a completion reads the encoder's states themselves
-    recomputes = base.training and base.is_gradient_checkpointing
+    checkpointed = recomputes(base)
     last = torch.arange(1, len(groups) + 1, device=device) * len(start) - 1
     completions = [completion for group in groups for completion in group.completions]
     read_by_decoder = [completion[:-1] for completion in completions]
     # the head is applied once, to the states of both runs: its gradient is a whole vocabulary's
-    once = any(read_by_decoder) and not recomputes
+    once = any(read_by_decoder) and not checkpointed
     first = Wanted(logps=False, states=True) if once else wanted
-    read, output = read_head_at(model, base, last, first, **inputs, decoder_input_ids=starts, use_cache=not recomputes)
+    read, output = read_head_at(
+        model, base, last, first, **inputs, decoder_input_ids=starts, use_cache=not checkpointed
+    )
     owners = [g for g, group in enumerate(groups) for _ in group.completions]
     owner = _long(owners, device)
-    if recomputes:
+    if checkpointed:
         return _whole(model, base, start, completions, wanted, select(reading(output, inputs), owner))
     targets = _long((token for completion in completions for token in completion), device)
     if not once:

@@ -30,6 +30,16 @@ class Wanted:
     states: bool
 
 
+def recomputes(base: PreTrainedModel) -> bool:
+    """Whether layers are computed again in the backward pass of the model as it is now (gradient checkpointing).
+
+    Each such layer decides by its own mode, not by the model's.
+    """
+    if not base.is_gradient_checkpointing:
+        return False
+    return any(module.training and getattr(module, "gradient_checkpointing", False) for module in base.modules())
+
+
 def accepted(base: PreTrainedModel) -> frozenset[str]:
     """Names of the keywords of the model's forward."""
     return frozenset(inspect.signature(base.forward).parameters)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from plad.errors import PolicyError
 from plad.scoring import encoder_decoder
 from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
-from plad.scoring.head import TOLERANCE, Wanted, accepted, read_head
+from plad.scoring.head import TOLERANCE, Wanted, accepted, read_head, recomputes
 from plad.scoring.last_layer import last_layer, read_at
 from plad.scoring.layout import Group, lay_out, pad
 from plad.scoring.segments import SegmentPlan
@@ -95,7 +95,7 @@ def score(
     route = choose_route(model) if route is None else route
     base = unwrap(model)
     wanted = Wanted(logps=logits, states=states)
-    if route is Route.CACHE and base.training and base.is_gradient_checkpointing:
+    if route is Route.CACHE and recomputes(base):
         route = Route.PLAIN  # checkpointed layers drop the cache
     if route is Route.SEGMENTS:
         found = _segments(model, base, groups, wanted)
@@ -192,15 +192,14 @@ def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:
 def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wanted: Wanted) -> list[Tensor]:
     """[N, ...] each, by packing the groups into one row."""
     held = base.config._attn_implementation == NAME
-    if base.training and base.is_gradient_checkpointing and torch.is_grad_enabled() and not held:
+    if recomputes(base) and torch.is_grad_enabled() and not held:
         raise PolicyError(
             "gradient checkpointing recomputes attention in the backward pass, after the scoring call has ended",
             fix="put score() and backward() inside `with plan_attention(model):`",
         )
     row = lay_out(groups, base.device)
     # recomputed layers run after this call has ended, when nothing says any longer which positions are read
-    recomputes = base.training and base.is_gradient_checkpointing
-    last = None if recomputes else last_layer(base)
+    last = None if recomputes(base) else last_layer(base)
     with plan_attention(base), nullcontext() if last is None else read_at(base, row.keep, row.input_ids.shape[1]):
         read, _ = read_head(
             model,

@@ -7,6 +7,7 @@ FELL = 0.2  # nats a token by which a log-probability must fall to count
 DRIFT = 1.6  # factor by which the mean number of words may change
 ENDING = 0.15  # share of answers that may stop ending by themselves
 ORDER = 0.02  # share of pairs that must come into order, or may leave it
+GAIN = 0.1  # nats a token by which the two log-probabilities of a pair must come nearer to their order
 CHECKED = 3  # validations, the one before training included, after which an unchanged order counts
 
 _ADVICE = {
@@ -42,7 +43,8 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(history) >= CHECKED and first.get("accuracy", 1.0) < 1 - ORDER:
         change = _change(history, "accuracy")
         sign = "the order of the pairs gets worse" if change < -ORDER else "the order of the pairs does not change"
-        if change < ORDER:
+        gain = _change(history, "chosen_logp") - _change(history, "rejected_logp")
+        if change < ORDER and gain < GAIN:
             found[sign] = (
                 f"{first['accuracy']:.0%} of the watched pairs were in order before, {last['accuracy']:.0%} are now"
             )
