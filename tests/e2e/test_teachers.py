@@ -378,7 +378,7 @@ def test_validate_counts_the_prompts_that_a_file_has_no_answer_to(tmp_path: Path
     config = write(tmp_path, {"model": "somebody", "engine": {"type": "file", "path": "answers.jsonl"}})
     code, out, err = call("validate", config)
     assert code == 0, err
-    assert "6 of 6 prompts have no answer: it is left out of the evaluation" in out
+    assert "6 of 6 test rows have no answer: it is left out of the evaluation" in out
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
     (tmp_path / "answers.jsonl").write_text("\n".join(lines[:12]) + "\n")
     code, _, err = call("validate", config)
