@@ -9,16 +9,18 @@ import pytest
 
 from plad.commands.inspect_run import examples_of, status
 from plad.config import Config, FileEngine
-from plad.data.formats import read_pairs_parquet, write_examples_jsonl
+from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.generate.answers_file import read_answers_file
 from plad.generate.engine import Sampling, fill
 from plad.generate.ledger import Ledger
+from plad.judges import load_scoring_judge
 from plad.records import Example
 from plad.report.page import render_report
 from plad.rundir import open_run
 from plad.stages.context import Context, weights
 from plad.stages.pair import pair
 from tests.task import plad, write_task
+from tests.unit.test_judges import bert
 
 GSM8K = Path(__file__).parents[1] / "data/gsm8k_teacher_student.jsonl.gz"
 SCORER = {"type": "verifiable"}
@@ -117,6 +119,27 @@ def test_dropping_what_the_scorer_calls_wrong_or_undecided_leaves_the_pairs_that
 ) -> None:
     counts = paired(answered, scorer=SCORER, real_share=1.0, ties="drop", confidence={"wrong": "drop"})
     assert (counts["pairs"], counts["dropped_wrong"], counts["dropped_tie"]) == (260, 88, 971)
+
+
+@pytest.mark.parametrize("kind", ["reference", "reward"])
+def test_a_metric_or_a_reward_model_puts_its_better_answer_first(answered: Path, kind: str, tmp_path: Path) -> None:
+    """Of the first answers of a twentieth of the prompts, judged again one by one."""
+    scorer = {"type": kind}
+    if kind == "reward":
+        bert(tmp_path / "rm")
+        scorer["model"] = str(tmp_path / "rm")
+    counts = paired(answered, scorer=scorer, real_share=0.05)
+    assert counts["real_prompts"] == 66 == counts["scored"]["pairs"]
+    assert 0 < counts["swapped"] == counts["scored"]["student_better"] < 66
+    real = [p for p in read_pairs_parquet(answered / "pairs.parquet") if "quality" in p.values]
+    assert len(real) == 66
+    judge = load_scoring_judge(config(answered, scorer=scorer, real_share=0.05).pairs.scorer)  # type: ignore[arg-type]
+    truth = {e.id: e.references for e in read_examples_jsonl(answered / "data/distill.jsonl")}
+    rows = [Example(p.id, p.prompt, truth[p.id.partition("#")[0]]) for p in real]
+    for side, texts in ((0, [p.chosen for p in real]), (1, [p.rejected for p in real])):
+        scores = judge.score(rows, texts, [row.references for row in rows])
+        assert scores == pytest.approx([p.values["quality"][side] for p in real], abs=1e-4)
+    assert all(p.values["quality"][0] >= p.values["quality"][1] for p in real)
 
 
 CHECKS = '''
