@@ -7,10 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from plad.config import LlmJudge
+from plad.generate.ledger import Ledger
+from plad.judges import compare, load_judge
+from plad.records import Example
 from tests.task import ROOT, environment, write_task
 from tests.unit.test_cli import call
 
@@ -75,3 +80,27 @@ def test_it_answers_plain_completions_too(tmp_path: Path, url: str) -> None:
     code, out, err = call("validate", config, "--online")
     assert code == 0, out + err
     assert "outcome truncated" in out or "outcome ok" in out
+
+
+def test_it_judges_and_its_verdicts_are_kept(tmp_path: Path, url: str) -> None:
+    """So small a model decides little; what matters is that every reply is asked for once, and accounted for."""
+    section = LlmJudge(
+        base_url=url, model=str(MODEL), task="summary", max_unjudged=1.0, max_new_tokens=32, concurrency=2
+    )
+    rows = [Example(f"row-{i}", f"Summarise: the cat sat on mat {i}.", ("A cat sat.",)) for i in range(2)]
+
+    def judged() -> tuple[list[Any], dict[str, Any]]:
+        judge = load_judge(section, open_ledger=lambda: Ledger(tmp_path / "replies.sqlite"))
+        return compare(
+            judge, rows, ["A cat sat down."] * 2, ["Dogs."] * 2, [row.references for row in rows]
+        ), judge.describe()
+
+    found, facts = judged()
+    assert facts["decided"] + sum(facts["unjudged"].values()) == facts["comparisons"] == len(found) == 2
+    with Ledger(tmp_path / "replies.sqlite", readonly=True) as ledger:
+        replies = list(ledger.rows())
+    assert len(replies) == 4, "both orders of both rows"
+    assert all(reply.generation.text for reply in replies)
+    assert judged() == (found, facts)
+    with Ledger(tmp_path / "replies.sqlite", readonly=True) as ledger:
+        assert [r.created for r in ledger.rows()] == [r.created for r in replies], "nothing is asked twice"
