@@ -231,6 +231,16 @@ def _check_functions(ctx: Context, stages: Sequence[str]) -> None:
             needs_function(section)
 
 
+def _clean(ctx: Context, stage: str) -> None:
+    """Forget a stage and what depends on it; a wrong path or name is found before anything is deleted."""
+    _wanted(stage, None)
+    inputs(ctx, "data")
+    _sft_inputs(ctx)
+    _ready_teacher(ctx)
+    gone = ctx.run.forget(stage)
+    log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
+
+
 def run(
     config: Config,
     run_dir: RunDir,
@@ -261,12 +271,7 @@ def run(
     run_dir.finish_cleaning()
     ctx = Context(config, run_dir, base, skip_invalid, verify)
     if clean is not None:
-        _wanted(clean, None)
-        inputs(ctx, "data")  # a wrong path or name is found before anything is deleted
-        _sft_inputs(ctx)
-        _ready_teacher(ctx)
-        gone = run_dir.forget(clean)
-        log.info("cleaned: %s", ", ".join(gone) if gone else "nothing was there")
+        _clean(ctx, clean)
     run_dir.set_versions(versions())
     run_dir.set_ledger(config.generate.ledger)
     _check_functions(ctx, _wanted(to, only))

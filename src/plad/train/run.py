@@ -181,7 +181,8 @@ def train_policy(
         (bytes of the process or the GPUs in a step, over all resumptions), what was sampled.
 
     Raises:
-        TrainingError: non-finite loss, damaged checkpoint, or a checkpoint of other settings.
+        DivergedError: the loss or the gradient is not finite.
+        TrainingError: a checkpoint is damaged, or of other settings.
     """
     on_cpu = policy.device.type == "cpu"
     bf16 = _train_in_float32(policy)
