@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 model: $(READY)
-	@$(PY) -m plad.demo.model $(MODEL)
+	@$(PY) -m plad.extras.demo.model $(MODEL)
 
 demo: model
 	$(PY) -m plad run recipes/demo.yaml

@@ -11,7 +11,7 @@ from typing import TypeVar
 from transformers import PreTrainedTokenizerBase
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = (ROOT / "recipes/data/scitldr_train.jsonl.gz", ROOT / "src/plad/demo/data/train.jsonl")
+SOURCES = (ROOT / "recipes/data/scitldr_train.jsonl.gz", ROOT / "src/plad/extras/demo/data/train.jsonl")
 MEGABATCH = 50  # transformers' group_by_length sorts within 50 batches
 
 Tokens = tuple[int, ...]

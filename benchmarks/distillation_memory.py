@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Child, Meter
 from plad.config import KdObjective, LoraSection
-from plad.objectives.logits import completion_tokens
+from plad.distillers.divergence import LiveTeacher
+from plad.distillers.logits import completion_tokens
 from plad.objectives.make import make_objective
 from plad.policy.lora import attach
-from plad.scoring.divergence import LiveTeacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 

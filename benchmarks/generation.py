@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from benchmarks.data import Question
 from benchmarks.measure import Meter
 from benchmarks.models import load
-from plad.generate.sample import sample
-from plad.generate.sampling import Request
+from plad.sampling.draw import Request
+from plad.sampling.sample import sample
 
 TEMPERATURE = 0.7
 SLOTS = 8

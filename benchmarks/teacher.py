@@ -17,13 +17,13 @@ from typing import Any
 
 import psutil
 
+from plad.answers.engine import Question, Record, Sampling, fill
+from plad.answers.ledger import Ledger
+from plad.answers.reply import Reply
 from plad.config import OpenAIEngine, PromptSection
-from plad.generate.engine import Question, Record, Sampling, fill
-from plad.generate.ledger import Ledger
-from plad.generate.remote import OpenAI
-from plad.generate.reply import Reply
 from plad.progress import Progress
 from plad.records import Example, Outcome
+from plad.remote.engine import OpenAI
 
 LATENCY_S = 0.05
 IN_FLIGHT = 64

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from plad.answers.ledger import Ledger
+from plad.answers.reply import Reply
 from plad.evaluate import evaluate_systems, judge_pairs
 from plad.evaluate.calibration import METHOD, before_and_after
 from plad.evaluate.candidates import Text, judged
 from plad.evaluate.comparison import add_comparison
 from plad.evaluate.files import write_answers, write_judgements
-from plad.generate.ledger import Ledger
-from plad.generate.reply import Reply
-from plad.judges import Comparison
+from plad.judges.base import Comparison
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Outcome, Verdict
-from plad.rundir import write_json
+from plad.rundir.directory import write_json
 from tests.report_run import MANIFEST, generations, write_run
 
 OPTIONS = {"resamples": 300, "seed": 0}

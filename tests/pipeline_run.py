@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from plad import pipeline
-from plad.config_file import load_config, write_config
-from plad.rundir import open_run
+from plad.config.file import load_config, write_config
+from plad.pipeline import run as pipeline
+from plad.rundir.directory import open_run
 
 
 class KilledError(Exception):

@@ -10,7 +10,7 @@ from plad.evaluate import evaluate_systems, judge_pairs
 from plad.evaluate.files import write_answers, write_judgements
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome
-from plad.rundir import write_json, write_text
+from plad.rundir.directory import write_json, write_text
 
 MANIFEST: dict[str, Any] = {
     "schema": 1,

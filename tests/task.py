@@ -12,7 +12,7 @@ import yaml
 from tests.helpers import CHATML, tiny_folder, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "src/plad/demo/data"
+DEMO = ROOT / "src/plad/extras/demo/data"
 
 
 def rows(split: str, n: int) -> list[dict[str, Any]]:

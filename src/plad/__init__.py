@@ -7,14 +7,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from plad.config import Config
-    from plad.config_file import load_config
+    from plad.config.file import load_config
     from plad.data.prepare import prepare
     from plad.errors import PladError
     from plad.evaluate.run import evaluate_systems
-    from plad.pipeline import run
+    from plad.pipeline.run import run
     from plad.policy.load import load_policy
     from plad.records import Example, Generation, Judgement, Pair
-    from plad.rundir import open_run
+    from plad.rundir.directory import open_run
     from plad.scoring.score import score
 
 _HOMES = {
@@ -25,11 +25,11 @@ _HOMES = {
     "Pair": "plad.records",
     "PladError": "plad.errors",
     "evaluate_systems": "plad.evaluate.run",
-    "load_config": "plad.config_file",
+    "load_config": "plad.config.file",
     "load_policy": "plad.policy.load",
-    "open_run": "plad.rundir",
+    "open_run": "plad.rundir.directory",
     "prepare": "plad.data.prepare",
-    "run": "plad.pipeline",
+    "run": "plad.pipeline.run",
     "score": "plad.scoring.score",
 }
 

@@ -8,6 +8,7 @@
     ├── PolicyError           a model, tokenizer or adapter can't be used as asked
     ├── TrainingError         training can't go on (damaged checkpoint, or one of other settings)
     │   └── DivergedError     the loss or the gradient is not finite
+    ├── ProblemsError         several problems reported as one error
     ├── MissingExtraError     an optional dependency is not installed
     ├── ProviderError         exit code 3: a provider refused (key, quota, unknown model)
     ├── PartialResultError    exit code 4: finished, with more failures than allowed
@@ -16,6 +17,8 @@
 
 A message says what happened, where (file:line or key), and the way out.
 """
+
+from collections.abc import Sequence
 
 
 class PladError(Exception):
@@ -95,3 +98,17 @@ class Interrupted(PladError):  # noqa: N818
     """Stopped by the user; the same command continues."""
 
     exit_code = 130
+
+
+class ProblemsError(PladError):
+    """All problems of a check that goes on after the first; each keeps its own place and way out."""
+
+    def __init__(self, problems: Sequence[PladError]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{len(problems)} problems", *map(str, problems)]))
+
+
+def join(problems: Sequence[PladError]) -> PladError:
+    """One error that says what all of them say; a single problem is itself."""
+    flat = [p for problem in problems for p in (problem.problems if isinstance(problem, ProblemsError) else [problem])]
+    return flat[0] if len(flat) == 1 else ProblemsError(flat)

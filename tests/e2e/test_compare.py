@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from plad.scoring import topk
-from plad.stages import baselines as stage
+from plad.distillers import topk
+from plad.pipeline.stages import baselines as stage
 from tests.pipeline_run import KilledError, run_here
 from tests.task import write_task
 from tests.unit.test_cli import call

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from plad.rundir import atomic_dir, write_json
+from plad.rundir.directory import atomic_dir, write_json
 from tests.hub_server import TOKEN, Hub, hub
 from tests.report_run import MANIFEST
 

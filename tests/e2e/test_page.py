@@ -10,9 +10,9 @@ import pytest
 
 from plad.errors import RunDirError
 from plad.records import Example
-from plad.report.cases import BUDGET
 from plad.report.page import render_report
-from plad.rundir import write_json
+from plad.report.sections.cases import BUDGET
+from plad.rundir.directory import write_json
 from tests.full_run import write_full_run
 from tests.report_run import MANIFEST, page_cases, page_texts, write_run
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from plad.commands.inspect_run import examples_of, status
+from plad.answers.engine import Sampling, fill
+from plad.answers.file import read_answers_file
+from plad.answers.ledger import Ledger
+from plad.cli.inspect_run import examples_of, status
 from plad.config import Config, FileEngine
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
-from plad.generate.answers_file import read_answers_file
-from plad.generate.engine import Sampling, fill
-from plad.generate.ledger import Ledger
-from plad.judges import load_scoring_judge
+from plad.judges.base import load_scoring_judge
+from plad.pipeline.context import Context, weights
+from plad.pipeline.stages.pair import pair
 from plad.records import Example
 from plad.report.page import render_report
-from plad.rundir import open_run
-from plad.stages.context import Context, weights
-from plad.stages.pair import pair
+from plad.rundir.directory import open_run
 from tests.task import plad, write_task
 from tests.unit.test_judges import bert
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from plad.answers.ledger import Ledger
 from plad.config import LlmJudge
-from plad.generate.ledger import Ledger
-from plad.judges import compare, load_judge
+from plad.judges.base import compare, load_judge
 from plad.records import Example
 from tests.task import ROOT, environment, write_task
 from tests.unit.test_cli import call

@@ -12,7 +12,7 @@ import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
 from plad.config import Config, OpenAIEngine
-from plad.config_file import load_config
+from plad.config.file import load_config
 from tests.e2e.test_every_family import STAGES, WORDS, model_folder
 from tests.helpers import CHATML
 from tests.server import Call, Response, answer, serve

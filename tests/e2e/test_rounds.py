@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from plad.answers.ledger import Ledger
 from plad.data.formats import read_pairs_parquet
-from plad.errors import ConfigError
-from plad.generate.ledger import Ledger
-from plad.problems import ProblemsError
-from plad.stages import rounds as stage
+from plad.errors import ConfigError, ProblemsError
+from plad.pipeline.students import rounds as stage
 from tests.pipeline_run import KilledError, copy_run, run_here
 from tests.task import write_task
 

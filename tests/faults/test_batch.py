@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from plad.answers.engine import Sampling, answer, fill
+from plad.answers.ledger import Ledger
 from plad.config import BudgetSection, OpenAIEngine, PriceSection, PromptSection
 from plad.errors import BudgetError, Interrupted, ProviderError
-from plad.generate.budget import Budget
-from plad.generate.engine import Sampling, answer, fill
-from plad.generate.jobs import Jobs
-from plad.generate.ledger import Ledger
-from plad.generate.remote import OpenAI
 from plad.records import Example, Generation, Outcome
+from plad.remote.budget import Budget
+from plad.remote.engine import OpenAI
+from plad.remote.jobs import Jobs
 from tests.batch_provider import Provider, Row, answered, expired, honest, refused
 from tests.server import Call, FakeClock, Response, error, serve
 

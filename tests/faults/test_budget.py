@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from plad.answers.engine import Sampling, fill
+from plad.answers.ledger import Ledger
 from plad.config import BudgetSection, LlmJudge, OpenAIEngine, PriceSection, PromptSection
 from plad.errors import BudgetError
-from plad.generate.budget import Budget
-from plad.generate.engine import Sampling, fill
-from plad.generate.ledger import Ledger
-from plad.generate.remote import OpenAI
-from plad.judges import PairwiseJudge, load_judge
+from plad.judges.base import PairwiseJudge, load_judge
 from plad.records import Example
+from plad.remote.budget import Budget
+from plad.remote.engine import OpenAI
 from tests.server import Call, FakeClock, Response, answer, error, serve
 from tests.unit.test_llm_judge import read
 

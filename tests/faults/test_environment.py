@@ -16,14 +16,14 @@ import torch
 import yaml
 from huggingface_hub import errors
 
+from plad.answers.engine import Sampling, answer
+from plad.answers.ledger import Ledger
 from plad.config import OpenAIEngine, PromptSection
 from plad.errors import PolicyError
-from plad.generate.engine import Sampling, answer
-from plad.generate.ledger import Ledger
-from plad.generate.limits import RealClock
-from plad.generate.local import Transformers
-from plad.generate.remote import OpenAI
 from plad.records import Example, Generation, Outcome
+from plad.remote.engine import OpenAI
+from plad.remote.limits import RealClock
+from plad.sampling.local import Transformers
 from tests.helpers import tiny_policy
 from tests.server import Call, FakeClock, Response, error, serve
 from tests.server import answer as reply_with
@@ -149,7 +149,7 @@ class Scarce:
     """Lets the sampler's forward pass run out of memory after some steps, `deaths` times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, deaths: int, after: int) -> None:
-        from plad.generate.slots import SlotSampler
+        from plad.sampling.slots import SlotSampler
 
         self.slots: list[int] = []
         steps = 0
@@ -198,7 +198,7 @@ def test_out_of_memory_twice_keeps_what_is_recorded_and_names_the_way_out(monkey
 
 
 def test_vllm_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from plad.generate.vllm_engine import Vllm
+    from plad.sampling.vllm import Vllm
 
     gone = threading.Event()
     llm = types.SimpleNamespace(generate=lambda *_, **__: gone.wait(30))
@@ -259,7 +259,7 @@ def test_a_machine_that_slept_through_a_pause_goes_on() -> None:
 
 
 def test_a_machine_that_slept_while_a_batch_ran_collects_it() -> None:
-    from plad.generate.jobs import Jobs
+    from plad.remote.jobs import Jobs
     from tests.batch_provider import Provider
 
     with serve(Provider()) as server, Ledger(":memory:", run="r") as ledger:

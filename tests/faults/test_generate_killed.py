@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from plad.answers.engine import Sampling, answer
+from plad.answers.ledger import Ledger
 from plad.errors import Interrupted, RunDirError
-from plad.generate.engine import Sampling, answer
-from plad.generate.ledger import Ledger
-from plad.generate.local import Transformers
 from plad.progress import Progress
 from plad.records import Example, Generation
+from plad.sampling.local import Transformers
 from tests.helpers import tiny_policy
 
 POLICY = tiny_policy(initializer_range=0.3)

@@ -12,7 +12,7 @@ import pytest
 WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
-from plad import pipeline
+from plad.pipeline import run as pipeline
 from plad.cli import main
 
 def wait(config, run, **_):

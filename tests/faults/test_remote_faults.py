@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from plad.answers.engine import Sampling, answer, fill, recorded
+from plad.answers.ledger import Ledger
 from plad.config import OpenAIEngine, PromptSection
 from plad.errors import Interrupted, PolicyError, ProviderError
-from plad.generate.engine import Sampling, answer, fill, recorded
-from plad.generate.ledger import Ledger
-from plad.generate.remote import OpenAI
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
+from plad.remote.engine import OpenAI
 from tests.helpers import CHATML, train_tokenizer
 from tests.server import Call, FakeClock, Response, error, serve
 from tests.server import answer as reply_with

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from plad.errors import RunDirError
-from plad.rundir import SCHEMA, open_run, read_manifest
+from plad.rundir.directory import SCHEMA, open_run, read_manifest
 
-HOLD = "import sys, time; from pathlib import Path; from plad.rundir import open_run; "
+HOLD = "import sys, time; from pathlib import Path; from plad.rundir.directory import open_run; "
 HOLD += "run = open_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 

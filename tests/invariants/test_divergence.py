@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from plad.config import LoraSection
+from plad.distillers.distillation import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
+from plad.distillers.divergence import LiveTeacher, TeacherRows, compared, token_log_probs
+from plad.distillers.topk import StoredTeacher, store_teacher
 from plad.errors import PolicyError
-from plad.objectives.distillation import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
 from plad.policy.lora import attach
-from plad.scoring.divergence import LiveTeacher, TeacherRows, compared, token_log_probs
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from plad.scoring.topk import StoredTeacher, store_teacher
 from tests.helpers import tiny_model
 from tests.invariants.scoring_families import widen
 

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plad.answers.engine import Sampling, answer, recorded, request_seed
+from plad.answers.ledger import Ledger
 from plad.config import PromptSection
 from plad.errors import PolicyError, RunDirError
-from plad.generate.engine import Sampling, answer, recorded, request_seed
-from plad.generate.ledger import Ledger
-from plad.generate.local import Transformers
-from plad.generate.sample import sample, slots_agree
-from plad.generate.sampling import Request
 from plad.policy.load import Policy
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
+from plad.sampling.draw import Request
+from plad.sampling.local import Transformers
+from plad.sampling.sample import sample, slots_agree
 from tests.helpers import CHATML, ENCODER_DECODERS, FAMILIES, tiny_model, tiny_policy, train_tokenizer
 
 SLOT_FAMILIES = tuple(f for f in FAMILIES if f not in ("gpt_neo", "bloom"))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from plad.distillers.mixed import sample_mixed
 from plad.errors import PolicyError
-from plad.generate.mixed import sample_mixed
-from plad.generate.sample import sample
-from plad.generate.sampling import Request
+from plad.sampling.draw import Request
+from plad.sampling.sample import sample
 from tests.helpers import tiny_model
 
 V = 61

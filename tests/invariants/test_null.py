@@ -7,7 +7,7 @@ import numpy as np
 
 from plad.evaluate import evaluate_systems, judge_pairs
 from plad.records import Example, Generation, Outcome
-from plad.report.verdict import BETTER, SAME, tone_of
+from plad.report.sections.verdict import BETTER, SAME, tone_of
 
 
 class Oracle:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from plad.config import FDistillObjective, GkdObjective, LoraSection, MiniLlmObjective, Objective, TrainSettings
-from plad.generate.sample import sample
-from plad.generate.sampling import Request
-from plad.objectives.logits import Document, Rollout
-from plad.objectives.policy_gradient import importance, returns, rewards, whiten
+from plad.distillers.divergence import LiveTeacher
+from plad.distillers.logits import Document, Rollout
+from plad.distillers.policy_gradient import importance, returns, rewards, whiten
+from plad.distillers.rollouts import MixedTexts, PolicyRollouts, Sampler, TextSource, batches_of_a_set
 from plad.policy.load import Policy, attach
-from plad.scoring.divergence import LiveTeacher
+from plad.sampling.draw import Request
+from plad.sampling.sample import sample
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from plad.train.rollouts import MixedTexts, PolicyRollouts, Sampler, TextSource, batches_of_a_set
 from plad.train.run import train_policy
 from tests.faults.train_child import groups
 from tests.helpers import tiny_model, tiny_policy

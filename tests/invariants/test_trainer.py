@@ -21,10 +21,10 @@ from plad.config import (
     SlicObjective,
     TrainSettings,
 )
+from plad.distillers.divergence import LiveTeacher
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
 from plad.policy.load import Policy
-from plad.scoring.divergence import LiveTeacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run

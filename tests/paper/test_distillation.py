@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plad.objectives.distillation import (
+from plad.distillers.distillation import (
     FLOOR,
     forward_kl,
     generalized_jsd,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from plad.config import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective, Objective
-from plad.objectives.logits import Document, Rollout
+from plad.distillers.divergence import LiveTeacher
+from plad.distillers.logits import Document, Rollout
 from plad.objectives.make import make_objective
-from plad.scoring.divergence import LiveTeacher
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from tests.helpers import tiny_model

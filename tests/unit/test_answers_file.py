@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from plad.answers.engine import Sampling, answer
+from plad.answers.file import AnswersFile, read_answers_file
+from plad.answers.ledger import Ledger
 from plad.config import AnswerColumns, FileEngine
 from plad.data.read import BadRowsError
 from plad.errors import DataError
-from plad.generate.answers_file import AnswersFile, read_answers_file
-from plad.generate.engine import Sampling, answer
-from plad.generate.ledger import Ledger
 from plad.records import Example, Outcome
 
 TALK = ({"role": "system", "content": "s"}, {"role": "user", "content": "u"})

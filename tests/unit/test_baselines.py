@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.commands.methods import comparison_overrides
+from plad.cli.methods import comparison_overrides
 from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
-from plad.config_file import load_config
+from plad.config.file import load_config
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
-from plad.report.methods import lead_plots, method_costs_table, methods_table
+from plad.pipeline.stages.baselines import cost_of
+from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
-from plad.stages.baselines import cost_of
 from tests.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_it_measures_rate_memory_ledger_and_resume(tmp_path: Path) -> None:
 
 
 def test_a_proxy_is_looked_up_once_for_the_address(monkeypatch) -> None:
-    from plad.generate.transport import _proxy
+    from plad.remote.transport import _proxy
 
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")

@@ -11,10 +11,10 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 import plad
-from plad import pipeline
 from plad.cli import app
+from plad.cli.guard import resume_command
 from plad.errors import ConfigError, PartialResultError, ProviderError
-from plad.guard import resume_command
+from plad.pipeline import run as pipeline
 from tests.helpers import CHATML, tiny_folder, train_tokenizer
 
 STAGE_COMMANDS = ("sft", "generate", "pair", "distill", "evaluate", "report")
@@ -384,7 +384,7 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
 def test_the_template_changes_nothing_but_the_places_and_the_objective(tmp_path):
     """A student as small as the template's needs a tamed ranking loss; all else has its default."""
     from plad.config import Config
-    from plad.config_file import load_config
+    from plad.config.file import load_config
 
     call("init", tmp_path / "p")
     config = load_config(tmp_path / "p/config.yaml")

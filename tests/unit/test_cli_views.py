@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from plad.answers.ledger import Ledger
+from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
-from plad.generate.ledger import Ledger
-from plad.generate.reply import Reply
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
-from plad.rundir import STAGES, atomic_dir, open_run, verify_dir, write_json
+from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir, write_json
 from tests.unit.test_cli import call
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]

@@ -7,11 +7,10 @@ import pytest
 
 from plad.cli import StageName
 from plad.config import Config, PruneInit, RankObjective, SftObjective
-from plad.config_file import load_config, write_config
-from plad.errors import PladError, RunDirError
-from plad.problems import ProblemsError
-from plad.rundir import STAGES, open_run
-from plad.stages.auto import labels
+from plad.config.file import load_config, write_config
+from plad.errors import PladError, ProblemsError, RunDirError
+from plad.pipeline.students.auto import labels
+from plad.rundir.directory import STAGES, open_run
 
 BASE = """\
 run: {dir: runs/x}

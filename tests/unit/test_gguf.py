@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from plad.config import ModelSection
-from plad.demo import model as demo
 from plad.errors import MissingExtraError, PolicyError
+from plad.extras.demo import model as demo
 from plad.policy import gguf as conversion
 from plad.policy.fingerprint import model_fingerprint
 from plad.policy.load import load_policy, save_policy
-from plad.rundir import is_complete, verify_dir
+from plad.rundir.directory import is_complete, verify_dir
 from tests.helpers import CHATML, tiny_model, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43]])

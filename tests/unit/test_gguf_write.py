@@ -11,8 +11,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from plad.errors import MissingExtraError, PolicyError
-from plad.policy import gguf_write
-from plad.policy.gguf_write import write_gguf
+from plad.extras.export import gguf as gguf_write
+from plad.extras.export.gguf import write_gguf
 from plad.policy.load import no_progress_bars
 from tests.helpers import CHATML, TEXTS, tiny_model, train_tokenizer
 

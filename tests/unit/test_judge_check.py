@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from plad.commands.judge_check import PANDALM, check, data_source, read_judge, view
+from plad.cli.judge_check import PANDALM, check, data_source, read_judge, view
 from plad.config.reward import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
@@ -85,7 +85,7 @@ def test_the_side_of_the_better_answer_is_balanced() -> None:
         name = "first"
 
         def compare(self, examples: Any, ours: Any, theirs: Any, references: Any) -> Any:
-            from plad.judges import Comparison
+            from plad.judges.base import Comparison
             from plad.records import Verdict
 
             return [Comparison(Verdict.WIN, 1, 0) for _ in ours]

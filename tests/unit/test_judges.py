@@ -25,7 +25,7 @@ from plad.config import EmbeddingJudge as EmbeddingSection
 from plad.config import ReferenceJudge as ReferenceSection
 from plad.config import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
-from plad.judges import load_judge, load_judges
+from plad.judges.base import load_judge, load_judges
 from plad.judges.encode import flatten
 from plad.records import Example, Message
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from plad.records import Example, Judgement, Verdict
-from plad.report.cases import BUDGET, CASES, System, cases, embed
-from plad.report.keypoints import counts, mark_answer, mark_shared, share_in, words
+from plad.report.sections.cases import BUDGET, CASES, System, cases, embed
+from plad.report.sections.keypoints import counts, mark_answer, mark_shared, share_in, words
 
 
 def marked(text: str, prompt: str, *references: str, grounded: bool = True) -> list[str]:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plad.answers.ledger import Ledger, canonical_json, request_key
+from plad.answers.reply import Reply
+from plad.answers.schema import FIRST, SCHEMA
 from plad.errors import RunDirError
-from plad.generate.ledger import Ledger, canonical_json, request_key
-from plad.generate.reply import Reply
-from plad.generate.schema import FIRST, SCHEMA
 from plad.records import Generation, Outcome
 
 SPEC = {"weights": "w", "temperature": 0.7, "seed": 3, "eos": [2]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plad.generate.limits import Gate
+from plad.remote.limits import Gate
 from tests.server import FakeClock
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from plad.answers.ledger import Ledger
 from plad.config import BudgetSection
 from plad.config import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate import evaluate_systems
-from plad.generate.ledger import Ledger
-from plad.judges import Comparison, PairwiseJudge, ScoringJudge, load_judge
+from plad.judges.base import Comparison, PairwiseJudge, ScoringJudge, load_judge
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
 from plad.records import Example, Generation, Outcome, Verdict
 from tests.injections import HARMLESS, INJECTIONS

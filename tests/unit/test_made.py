@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from plad.errors import RunDirError
-from plad.rundir import atomic_dir
-from plad.stages.made import keep_counts, made_before, sign
+from plad.pipeline.made import keep_counts, made_before, sign
+from plad.rundir.directory import atomic_dir
 
 
 def make(folder: Path) -> Path:

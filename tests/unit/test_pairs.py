@@ -4,8 +4,8 @@ import pytest
 
 from plad.config import DropRules, PairsSection, VerifiableJudge
 from plad.errors import ConfigError
-from plad.judges import Comparison
-from plad.pairs import build_pairs, chosen_groups, pair_groups
+from plad.judges.base import Comparison
+from plad.pairs.build import build_pairs, chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
 from plad.records import Example, Generation, Outcome, Pair, Verdict
 from tests.helpers import tiny_policy

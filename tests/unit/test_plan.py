@@ -23,9 +23,9 @@ from plad.config import (
     TrainSettings,
 )
 from plad.data.prepare import Prepared
-from plad.plan.answers import askings, judgings
-from plad.plan.lines import Line, budget_stop, wall_times
-from plad.plan.memory import need, read_model, trained_weights
+from plad.extras.plan.answers import askings, judgings
+from plad.extras.plan.lines import Line, budget_stop, wall_times
+from plad.extras.plan.memory import need, read_model, trained_weights
 from plad.policy.load import attach, load_policy
 from plad.records import Example
 from plad.scoring.attention import plan_attention

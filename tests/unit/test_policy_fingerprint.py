@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 from plad.policy.load import save_policy
-from plad.rundir import atomic_dir
+from plad.rundir.directory import atomic_dir
 from tests.helpers import tiny_folder, tiny_lora_policy, tiny_policy
 
 
@@ -83,5 +83,6 @@ def test_an_adapter_counts_itself_and_its_base_but_not_its_bases_place(tmp_path:
 
 
 def test_fingerprints_and_names_are_resolved_without_torch() -> None:
-    code = "import sys, plad.policy.fingerprint, plad.policy.resolve, plad.demo.model; sys.exit('torch' in sys.modules)"
+    modules = "plad.policy.fingerprint, plad.policy.resolve, plad.extras.demo.model"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

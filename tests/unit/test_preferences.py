@@ -1,6 +1,6 @@
 """How often the source of a pseudo-preference pair is wrong."""
 
-from plad.judges import compare_scores
+from plad.judges.base import compare_scores
 from plad.pairs.preferences import Noise
 
 

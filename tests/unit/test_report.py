@@ -8,13 +8,13 @@ import pytest
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
-from plad.report.costs import stages_table
-from plad.report.curves import training_plots
 from plad.report.facts import Facts
-from plad.report.figures import gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.markdown import escape, table_text
-from plad.report.run_tables import funnel_table
-from plad.report.tables import (
+from plad.report.plots.curves import training_plots
+from plad.report.plots.figures import gain_plots, length_plot, time_plot, win_rate_plots
+from plad.report.sections.costs import stages_table
+from plad.report.sections.run_tables import funnel_table
+from plad.report.sections.tables import (
     agreement_table,
     by_length_table,
     differences_table,
@@ -23,7 +23,7 @@ from plad.report.tables import (
     results_table,
     texts_table,
 )
-from plad.report.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
+from plad.report.sections.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
 from plad.report.wording import duration, harmless, interval, number, p_value
 from tests.report_run import MANIFEST, curves, generations
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from plad.evaluate.calibration import Candidates, calibration, calibration_difference
-from plad.report.calibration import calibration_said, calibration_table, reliability_table
 from plad.report.content import build_report
 from plad.report.facts import Facts
-from plad.report.figures import calibration_plots
+from plad.report.plots.figures import calibration_plots
+from plad.report.sections.calibration import calibration_said, calibration_table, reliability_table
 
 OPTIONS = {"resamples": 300, "seed": 0}
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from plad.report.choices import kept_curves, rounds_said, rounds_table
-from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts
+from plad.report.plots.curves import rounds_plot, training_plots
+from plad.report.sections.choices import kept_curves, rounds_said, rounds_table
 
 
 def of_round(rate: float, teacher: float, **more: Any) -> dict[str, Any]:

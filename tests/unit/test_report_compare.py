@@ -9,7 +9,7 @@ import pytest
 from plad.errors import RunDirError
 from plad.records import Example
 from plad.report.compare import write_comparison
-from plad.rundir import write_json
+from plad.rundir.directory import write_json
 from tests.full_run import write_bill
 from tests.report_run import CONFIG, page_cases, write_run
 from tests.unit.test_cli import call

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from plad.report.costs import cost_of, counts_table, paid_said, paid_table, stages_table
 from plad.report.facts import Facts, read_facts
-from plad.rundir import write_json
+from plad.report.sections.costs import cost_of, counts_table, paid_said, paid_table, stages_table
+from plad.rundir.directory import write_json
 from tests.full_run import BILL, manifest, write_bill
 
 

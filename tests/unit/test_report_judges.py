@@ -3,7 +3,7 @@
 from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
-from plad.report.judges import judges_table
+from plad.report.sections.judges import judges_table
 from tests.full_run import Opinion
 from tests.report_run import generations
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plad.report.tables import Cell, Table
+from plad.report.sections.tables import Cell, Table
 from plad.report.terminal import fit, sparkline
 from tests.full_run import write_full_run
 from tests.unit.test_cli import call

@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from plad.config import RewardJudge as RewardSection
+from plad.config.file import load_as
 from plad.config.reward import PreferenceColumns, RewardTraining
-from plad.config_file import load_as
 from plad.data.preferences import Preference, read_preferences
 from plad.data.read import BadRowsError
 from plad.errors import ConfigError, DataError, PolicyError, RunDirError, TrainingError
-from plad.judges import load_judge
+from plad.extras.reward.card import summary
+from plad.extras.reward.run import measure, train
+from plad.extras.reward.train import Backbone
+from plad.judges.base import load_judge
 from plad.records import Example
-from plad.reward.card import summary
-from plad.reward.run import measure, train
-from plad.reward.train import Backbone
 from tests.helpers import CHATML, tiny_folder, train_tokenizer
 from tests.unit.test_judges import WORDS
 from tests.unit.test_judges import tokenizer as word_tokenizer
@@ -108,7 +108,7 @@ def test_stopped_and_continued_is_the_same_as_straight(task: Path, monkeypatch: 
     straight = section(task, out=str(task / "straight"), lora={"r": 4})
     train(straight, task)
     stopped = section(task, checkpoint_steps=2, lora={"r": 4})
-    from plad.reward import train as module
+    from plad.extras.reward import train as module
 
     taken = module._Bar.on_step_end
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from plad.config import AutoObjective, DistillSection, DpoObjective, RankObjective, SftObjective
-from plad.stages.rounds import _next, best_round, stop_reason
+from plad.pipeline.students.rounds import _next, best_round, stop_reason
 
 
 def rounds(*figures: tuple[float, float], rouge: float = 0.2) -> list[dict[str, Any]]:

@@ -6,8 +6,7 @@ import json
 import pytest
 
 from plad.errors import RunDirError
-from plad.redact import redact
-from plad.rundir import (
+from plad.rundir.directory import (
     STAGES,
     atomic_dir,
     atomic_file,
@@ -21,6 +20,7 @@ from plad.rundir import (
     verify_dir,
     write_json,
 )
+from plad.text import redact
 
 
 def test_a_finished_stage_is_remembered_with_its_inputs_and_counts(tmp_path):

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel
 
-import plad.generate.sample as sample_module
+import plad.sampling.sample as sample_module
 from plad.errors import PolicyError
-from plad.generate.cache import SlotCache, Span, StepPlan
-from plad.generate.sample import sample
-from plad.generate.sampling import Draft, Request, begin, choose
-from plad.generate.slots import by_prompt, common_prefix
+from plad.sampling.cache import SlotCache, Span, StepPlan
+from plad.sampling.draw import Draft, Request, begin, choose
+from plad.sampling.sample import sample
+from plad.sampling.slots import by_prompt, common_prefix
 from plad.scoring.attention import Kernel
 from tests.helpers import tiny_model
 
@@ -217,7 +217,7 @@ def test_the_cache_is_bounded_by_slots_and_the_longest_request(monkeypatch: pyte
             super().__init__(slots)
             caches.append(self)
 
-    monkeypatch.setattr("plad.generate.slots.SlotCache", Kept)
+    monkeypatch.setattr("plad.sampling.slots.SlotCache", Kept)
     prompts = random_prompts(9, (3, 20))
     run(tiny_model(), requests_for(prompts, max_new_tokens=5), slots=2)
     cache = caches[-1]

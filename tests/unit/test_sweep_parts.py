@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from plad.commands.views import sweep_view
+from plad.cli.views import sweep_view
 from plad.config import SweepSection
 from plad.errors import ConfigError, MissingExtraError, RunDirError
-from plad.reuse import adopt, adopt_fine_tuned
-from plad.rundir import RunDir, atomic_dir, open_run, write_json, write_text
-from plad.sweep import study as studies
-from plad.sweep.report import settings_of, write_report
-from plad.sweep.run import _check_settings
-from plad.sweep.space import Knob, Space, open_space
+from plad.extras.sweep import study as studies
+from plad.extras.sweep.report import settings_of, write_report
+from plad.extras.sweep.run import _check_settings
+from plad.extras.sweep.space import Knob, Space, open_space
+from plad.pipeline.reuse import adopt, adopt_fine_tuned
+from plad.rundir.directory import RunDir, atomic_dir, open_run, write_json, write_text
 
 BASE = """\
 run: {dir: runs/x}

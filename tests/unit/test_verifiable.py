@@ -10,7 +10,7 @@ import pytest
 
 from plad.config import VerifiableJudge as Section
 from plad.errors import ConfigError, DataError
-from plad.judges import load_judge
+from plad.judges.base import load_judge
 from plad.judges.verifiable import final_number, function_fingerprint, load_function
 from plad.records import Example
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import pytest
 
+from plad.answers.engine import Sampling, answer, fill
+from plad.answers.ledger import Ledger
 from plad.config import LoraSection, ModelSection, TeacherSection, VllmEngine
 from plad.errors import MissingExtraError, PolicyError
-from plad.generate.engine import Sampling, answer, fill
-from plad.generate.ledger import Ledger
-from plad.generate.vllm_engine import load_vllm
 from plad.policy.load import load_policy, save_policy
 from plad.records import Example, Outcome
+from plad.sampling.vllm import load_vllm
 from tests.helpers import tiny_folder
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i + 1)) for i in range(10)]

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from plad import pipeline
-from plad.commands.validate import validate
+from plad.cli.validate import validate
 from plad.config import (
     DistillmObjective,
     DistillSection,
@@ -18,15 +17,17 @@ from plad.config import (
     SftObjective,
     named_objective,
 )
-from plad.config_file import load_config
+from plad.config.file import load_config
+from plad.distillers.logits import Document
 from plad.errors import ConfigError, DataError, PolicyError
-from plad.objectives.logits import Document
+from plad.pipeline import run as pipeline
+from plad.pipeline.students import student
+from plad.pipeline.students import teacher_logits as logits
+from plad.pipeline.students.teacher_logits import texts_for
 from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 from plad.records import Pair
-from plad.rundir import open_run
+from plad.rundir.directory import open_run
 from plad.scoring.score import Route
-from plad.stages import logits, student
-from plad.stages.logits import texts_for
 from plad.train.texts import documents, texts_of_pairs, with_targets
 from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
 from tests.task import write_task

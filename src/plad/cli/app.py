@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from plad import __version__
-from plad.guard import guard, resume_command
-from plad.terminal import console
+from plad.cli.guard import guard, resume_command
+from plad.report.console import console
 
 app = typer.Typer(
     help="Distil a large language model into a small one by preference (PLaD).",
@@ -51,9 +51,9 @@ def _main(
 def execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: Any) -> None:
     """Run stages of a config; the page's place is printed at the end."""
     with guard(resume=resume_command()) as guarded:
-        from plad import pipeline
-        from plad.config_file import load_config, write_config
-        from plad.rundir import open_run, read_manifest
+        from plad.config.file import load_config, write_config
+        from plad.pipeline import run as pipeline
+        from plad.rundir.directory import open_run, read_manifest
 
         config = load_config(path, overrides)
         for donor in stages.get("donors", ()):

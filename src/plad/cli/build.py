@@ -16,9 +16,9 @@ from plad.cli.app import (
     execute,
     show_found,
 )
-from plad.guard import guard, resume_command
-from plad.rundir import STAGES
-from plad.terminal import console
+from plad.cli.guard import guard, resume_command
+from plad.report.console import console
+from plad.rundir.directory import STAGES
 
 
 @app.command()
@@ -88,7 +88,7 @@ def report(
         execute(target, overrides or [], only="report", skip_invalid=skip_invalid, verify=verify)
         return
     with guard():
-        from plad.config_file import load_config
+        from plad.config.file import load_config
 
         run = target if target.is_dir() else load_config(target, overrides or []).run.dir
         if terminal:
@@ -109,10 +109,10 @@ def sweep(
 ) -> None:
     """Search for the settings of the config's sweep section; the same command again continues."""
     with guard(resume=resume_command()) as guarded:
-        from plad.commands import views
-        from plad.sweep.report import found
-        from plad.sweep.run import open_sweep, run_sweep
-        from plad.sweep.space import open_space
+        from plad.cli import views
+        from plad.extras.sweep.report import found
+        from plad.extras.sweep.run import open_sweep, run_sweep
+        from plad.extras.sweep.space import open_space
 
         space = open_space(config, overrides or [])
         with (
@@ -137,10 +137,10 @@ def reward(
 ) -> None:
     """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
     with guard(resume=resume_command()) as guarded:
+        from plad.config.file import load_as
         from plad.config.reward import RewardTraining
-        from plad.config_file import load_as
-        from plad.reward.card import summary
-        from plad.reward.run import train
+        from plad.extras.reward.card import summary
+        from plad.extras.reward.run import train
 
         extra = [f"data.limit={limit}"] if limit is not None else []
         section = load_as(RewardTraining, config, [*(overrides or []), *extra])
@@ -180,12 +180,12 @@ def judge_check(
 ) -> None:
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
-        from plad.commands import judge_check as checking
+        from plad.answers.ledger import Ledger
+        from plad.cli import judge_check as checking
         from plad.config import VerifiableJudge
         from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
-        from plad.generate.ledger import Ledger
-        from plad.judges import load_judge
+        from plad.judges.base import load_judge
 
         section = checking.read_judge(judge)
         if isinstance(section, VerifiableJudge):

@@ -16,7 +16,7 @@ from plad.cli.app import (
     execute,
     show_found,
 )
-from plad.guard import guard
+from plad.cli.guard import guard
 
 
 @app.command()
@@ -29,9 +29,9 @@ def validate(
 ) -> None:
     """Find everything that is wrong before a model is loaded."""
     with guard():
-        from plad.commands.validate import validate as examine
-        from plad.commands.views import validation_view
-        from plad.problems import join
+        from plad.cli.validate import validate as examine
+        from plad.cli.views import validation_view
+        from plad.errors import join
 
         found = examine(config, overrides or [], skip_invalid=skip_invalid, verify=verify, online=online)
         for line in validation_view(found):
@@ -46,8 +46,8 @@ def plan(
 ) -> None:
     """Show what a run will ask, cost and need, before anything is spent."""
     with guard():
-        from plad.plan.run import plan as make
-        from plad.plan.view import plan_view
+        from plad.extras.plan.run import plan as make
+        from plad.extras.plan.view import plan_view
 
         show_found(make(config, overrides or [], skip_invalid=skip_invalid), as_json, plan_view)
 
@@ -56,7 +56,7 @@ def plan(
 def status(run: RunPath, as_json: AsJson = False) -> None:
     """Show stages, counts, seconds and versions; also while a run goes on."""
     with guard():
-        from plad.commands import inspect_run, views
+        from plad.cli import inspect_run, views
 
         found = inspect_run.status(run)
         show_found(found, as_json, views.status_view)
@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """Show examples of what a run holds."""
     with guard():
-        from plad.commands import inspect_run, views
+        from plad.cli import inspect_run, views
 
         found = inspect_run.examples_of(run, kind, n)
         show_found(found, as_json, lambda rows: map(views.example_view, rows))
@@ -94,7 +94,7 @@ def ledger(
 ) -> None:
     """Show the answers that a run got: outcomes, tokens, cost, requests."""
     with guard():
-        from plad.commands import inspect_ledger, views
+        from plad.cli import inspect_ledger, views
 
         if export is not None:
             typer.echo(f"wrote {inspect_ledger.export_ledger(run, export):,} answers to {export}")
@@ -135,20 +135,20 @@ def compare(
     """Compare the systems of one or several runs; or train and compare the methods of a config."""
     first, *others = targets
     if first.endswith((".yaml", ".yml")) and not Path(first).is_dir():
-        from plad.commands.methods import comparison_overrides
+        from plad.cli.methods import comparison_overrides
 
         with guard():
             changes = [*others, *comparison_overrides(Path(first), others, methods)]
         changes += [f"data.limit={limit}"] if limit is not None else []
         execute(Path(first), changes, skip_invalid=skip_invalid, verify=verify)
         with guard():
-            from plad.config_file import load_config
+            from plad.config.file import load_config
             from plad.report.terminal import methods_view
 
             show_found(load_config(Path(first), changes).run.dir, False, methods_view)
         return
     with guard():
-        from plad.commands import inspect_run, views
+        from plad.cli import inspect_run, views
         from plad.errors import ConfigError
 
         if methods is not None or limit is not None:
@@ -187,12 +187,12 @@ def export(
     """Hand over the pairs or the student."""
     with guard():
         if to == "hub":
-            from plad.commands.hub import push
+            from plad.extras.export.hub import push
 
             typer.echo(f"uploaded: {push(run, repo, public=public)}")
             return
-        from plad.commands.export import export as hand_over
-        from plad.data.preference_exports import registration
+        from plad.extras.export.pairs import registration
+        from plad.extras.export.run import export as hand_over
 
         written = hand_over(run, to, out)
         typer.echo(f"wrote {written}")
@@ -206,7 +206,7 @@ def init(
 ) -> None:
     """Write an annotated config and a small real data set."""
     with guard():
-        from plad.commands.init import init as write
+        from plad.cli.init import init as write
 
         for file in write(folder):
             typer.echo(f"wrote {file}")
@@ -217,8 +217,8 @@ def init(
 def doctor() -> None:
     """Print versions, device and memory for a bug report."""
     with guard():
-        from plad.commands.doctor import examine
-        from plad.terminal import clean
+        from plad.cli.doctor import examine
+        from plad.text import clean
 
         for name, value in examine():
             typer.echo(clean(f"{name:<26} {value}"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from plad.errors import DataError
 from plad.records import Example, Message, Pair, Prompt
-from plad.rundir import atomic_file
+from plad.rundir.directory import atomic_file
 
 SIDES = ("chosen", "rejected")
 _MEASURED_WITH = "plad.measured_with"

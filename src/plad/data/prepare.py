@@ -9,8 +9,7 @@ from plad.config import Config
 from plad.data.read import ReadResult, iter_places, read_examples
 from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train
-from plad.errors import DataError, PladError
-from plad.problems import join
+from plad.errors import DataError, PladError, join
 from plad.records import Example
 
 SPLITS = ("train", "validation", "test")

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from plad.errors import DataError
-from plad.paths import locate
-from plad.rundir import file_sha256, fingerprint
+from plad.rundir.directory import file_sha256, fingerprint
 
 MAX_LINE_BYTES = 16 * 2**20
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -196,3 +195,15 @@ def _load_hub(source: str, *, name: str | None, config: str | None, split: str |
             fix="check the name, the split and the network (HF_HUB_OFFLINE, HF_TOKEN)\n"
             "or download it and give the path of a .jsonl or .parquet file",
         ) from None
+
+
+def locate(name: str, base: Path | None) -> str:
+    """A data or model path as it is opened.
+
+    A relative path is looked for in `base`, the config's folder, then in the working directory. What exists in neither
+    (a hub name) stays as it is.
+    """
+    place = Path(name).expanduser()
+    if base is not None and not place.is_absolute() and (base / place).exists():
+        return str(base / place)
+    return str(place) if place.exists() else name

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad.evaluate.calibration import Candidates
-from plad.judges import ScoringJudge
+from plad.judges.base import ScoringJudge
 from plad.records import Example, Generation, Outcome
 
 log = logging.getLogger("plad")

@@ -5,7 +5,7 @@ from typing import Any
 
 from plad.evaluate.text import count_words
 from plad.evaluate.winrate import Judged, win_rate
-from plad.judges import Judge
+from plad.judges.base import Judge
 from plad.judges.rouge import Rouge
 from plad.records import Example, Generation, Outcome
 

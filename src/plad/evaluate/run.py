@@ -11,7 +11,7 @@ from plad.evaluate import agreement, lengths, ngrams
 from plad.evaluate.stats import METHOD, SMALL, estimate, paired_difference, power, sign_test_p
 from plad.evaluate.text import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
-from plad.judges import Judge
+from plad.judges.base import Judge
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import Example, Generation, Judgement
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plad.evaluate.stats import Estimate, estimate, power, sign_test_p
-from plad.judges import Comparison, Judge, ScoringJudge, compare, compare_scores
+from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Judgement, Verdict
 

@@ -6,19 +6,19 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+from plad.answers.engine import Sampling, answer
+from plad.answers.ledger import Ledger, request_key
 from plad.config import BudgetSection, OpenAIEngine, PromptSection
 from plad.config import LlmJudge as LlmSection
 from plad.errors import PartialResultError
-from plad.generate.budget import Budget
-from plad.generate.engine import Sampling, answer
-from plad.generate.ledger import Ledger, request_key
-from plad.generate.limits import Clock, RealClock
-from plad.generate.remote import OpenAI
-from plad.generate.transport import api_key, require_client
-from plad.judges import Comparison
+from plad.judges.base import Comparison
 from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict
 from plad.progress import track
 from plad.records import Example, Generation, Outcome, Verdict
+from plad.remote.budget import Budget
+from plad.remote.engine import OpenAI
+from plad.remote.limits import Clock, RealClock
+from plad.remote.transport import api_key, require_client
 
 _SCHEMA = {
     "type": "object",

@@ -22,7 +22,7 @@ from plad.config import (
     SlicObjective,
 )
 from plad.config import SingleObjective as ObjectiveSection
-from plad.objectives.distillation import (
+from plad.distillers.distillation import (
     forward_kl,
     generalized_jsd,
     js_of_student,
@@ -32,11 +32,11 @@ from plad.objectives.distillation import (
     skew_reverse_kl,
     total_variation,
 )
+from plad.distillers.divergence import Teacher
+from plad.distillers.logits import DivergenceLoss, MiniLlmLoss, Share
 from plad.objectives.listwise import LipoLoss, RrhfLoss
-from plad.objectives.logits import DivergenceLoss, MiniLlmLoss, Share
 from plad.objectives.objective import Objective, SftLoss
 from plad.objectives.pairwise import DpoLoss, MarginLoss, Pairwise, RankLoss, SimpoLoss, SlicLoss
-from plad.scoring.divergence import Teacher
 
 _PAIRWISE: dict[type, type[Pairwise]] = {
     RankObjective: RankLoss,

@@ -8,7 +8,7 @@ from itertools import product
 
 from plad.config import DropRules, PairsSection, SelectRso
 from plad.errors import ConfigError
-from plad.judges import Comparison, Judge, PairwiseJudge, ScoringJudge
+from plad.judges.base import Comparison, Judge, PairwiseJudge, ScoringJudge
 from plad.records import ANSWERED, Example, Generation, Outcome
 
 TEACHER, STUDENT = "teacher", "student_sft"

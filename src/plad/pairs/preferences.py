@@ -9,7 +9,7 @@ from typing import Any
 
 from plad.config import PairsSection
 from plad.evaluate.text import count_words
-from plad.judges import Comparison
+from plad.judges.base import Comparison
 from plad.records import Verdict
 
 RESAMPLES = 2000

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from plad.pairs import by_example
+from plad.pairs.build import by_example
 from plad.records import Generation, Outcome, Pair
 
 

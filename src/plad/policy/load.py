@@ -19,11 +19,11 @@ from transformers.utils import logging as transformers_logging
 from plad.config import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy import lora
+from plad.policy.context import context_of, fits
 from plad.policy.device import choose_device, choose_dtype
 from plad.policy.folder import first_line, load_config, load_tokenizer
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
 from plad.policy.resolve import check_folder, is_adapter, is_hub_name, resolve_model
-from plad.policy.room import context_of, fits
 from plad.scoring.encoder_decoder import decoder_start
 
 UNBOUNDED = 1 << 20  # context of a model that states none (relative positions), tokens

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from plad.config import Config, PruneInit
-from plad.redact import redact
-from plad.report.calibration import calibration_said, calibration_table
 from plad.report.card_metadata import front_matter, shown_name
 from plad.report.markdown import escape, table_text
-from plad.report.objectives import in_words
-from plad.report.tables import differences_table, results_table
-from plad.report.verdict import verdict
+from plad.report.sections.calibration import calibration_said, calibration_table
+from plad.report.sections.objectives import in_words
+from plad.report.sections.tables import differences_table, results_table
+from plad.report.sections.verdict import verdict
+from plad.text import redact
 
 
 def _method(config: Config) -> str:

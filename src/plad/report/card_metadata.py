@@ -9,8 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from plad.config import Config
 from plad.evaluate.run import STUDENT
-from plad.redact import redact
 from plad.report.wording import METRICS
+from plad.text import redact
 
 TAGS = ["plad", "distillation", "preference-distillation"]
 

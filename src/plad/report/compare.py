@@ -12,19 +12,18 @@ from plad.evaluate.run import STUDENT, TARGET
 from plad.evaluate.seeds import prompt_values
 from plad.evaluate.stats import SMALL, paired_difference
 from plad.records import Example
-from plad.redact import redact
-from plad.report.calibration import changes_table
-from plad.report.cases import Cases, System, cases, run_systems
-from plad.report.costs import cost_of
 from plad.report.facts import Facts, read_facts
-from plad.report.figures import gap_plot, rates_plot
 from plad.report.html import render
-from plad.report.run_tables import flatten
-from plad.report.seeds import NOTE as SEEDS
-from plad.report.seeds import Means, seed_means, seeds_table
-from plad.report.tables import Cell, Table, difference_cell, metrics_row, results_columns
-from plad.report.verdict import BETTER, HEADLINES, SAME, UNKNOWN, WORSE, Verdict, tone_of
-from plad.report.verdict import verdict as verdict_of
+from plad.report.plots.figures import gap_plot, rates_plot
+from plad.report.sections.calibration import changes_table
+from plad.report.sections.cases import Cases, System, cases, run_systems
+from plad.report.sections.costs import cost_of
+from plad.report.sections.run_tables import flatten
+from plad.report.sections.seeds import NOTE as SEEDS
+from plad.report.sections.seeds import Means, seed_means, seeds_table
+from plad.report.sections.tables import Cell, Table, difference_cell, metrics_row, results_columns
+from plad.report.sections.verdict import BETTER, HEADLINES, SAME, UNKNOWN, WORSE, Verdict, tone_of
+from plad.report.sections.verdict import verdict as verdict_of
 from plad.report.wording import (
     DASH,
     METRICS,
@@ -37,7 +36,8 @@ from plad.report.wording import (
     p_value,
     system_name,
 )
-from plad.rundir import write_text
+from plad.rundir.directory import write_text
+from plad.text import redact
 
 RESAMPLES = 10_000
 _PLACES = ("run.dir",)  # settings that say where a run stands and not what it is

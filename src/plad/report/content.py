@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from plad.evaluate.stats import SMALL
-from plad.report.calibration import calibration_said, calibration_table, reliability_table
-from plad.report.choices import alarms, candidates_table, rounds_said, rounds_table
-from plad.report.costs import counts_table, paid_said, paid_table, stages_table
 from plad.report.facts import Facts
-from plad.report.judges import judges_table
-from plad.report.methods import method_costs_table, methods_table
-from plad.report.run_tables import (
+from plad.report.sections.calibration import calibration_said, calibration_table, reliability_table
+from plad.report.sections.choices import alarms, candidates_table, rounds_said, rounds_table
+from plad.report.sections.costs import counts_table, paid_said, paid_table, stages_table
+from plad.report.sections.judges import judges_table
+from plad.report.sections.methods import method_costs_table, methods_table
+from plad.report.sections.run_tables import (
     flatten,
     funnel_table,
     scored_table,
     settings_table,
     wrong_table,
 )
-from plad.report.tables import (
+from plad.report.sections.tables import (
     Table,
     agreement_table,
     by_length_table,
@@ -29,7 +29,7 @@ from plad.report.tables import (
     teacher_student_table,
     texts_table,
 )
-from plad.report.verdict import Verdict, verdict
+from plad.report.sections.verdict import Verdict, verdict
 from plad.report.wording import harmless
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plad.answers.ledger import Ledger
 from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
-from plad.generate.ledger import Ledger
 from plad.records import Example, Judgement
-from plad.redact import redact
-from plad.rundir import ledger_of, read_manifest
+from plad.rundir.directory import ledger_of, read_manifest
+from plad.text import redact
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from plad.redact import redact
-from plad.report.cases import Cases
-from plad.report.keypoints import GROUNDED, LIMITS, RULE
+from plad.report.sections.cases import Cases
+from plad.report.sections.keypoints import GROUNDED, LIMITS, RULE
 from plad.report.wording import harmless
+from plad.text import redact
 
 _GLUED = re.compile(r"(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)|(?<=\d) (?=%)")
 _POLICY = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -21,7 +21,7 @@ _POLICY = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 @cache
 def _own(name: str) -> str:
-    return files("plad.report").joinpath(name).read_text(encoding="utf-8")
+    return files("plad.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
 def _shown(value: Any) -> Any:
@@ -47,7 +47,7 @@ def render(template: str, cases: Cases | None, **values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"'sha256-{digest}'" if cases else "'none'"
     environment = Environment(
-        loader=PackageLoader("plad.report", "."),
+        loader=PackageLoader("plad.report", "web"),
         autoescape=select_autoescape(["html"], default=True, default_for_string=True),
         undefined=StrictUndefined,
         finalize=_shown,

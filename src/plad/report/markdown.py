@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from plad.report.calibration import NOTE as CALIBRATION
-from plad.report.calibration import RELIABILITY
 from plad.report.content import Report
-from plad.report.methods import NOTE as METHODS
-from plad.report.tables import Cell, Table
+from plad.report.sections.calibration import NOTE as CALIBRATION
+from plad.report.sections.calibration import RELIABILITY
+from plad.report.sections.methods import NOTE as METHODS
+from plad.report.sections.tables import Cell, Table
 from plad.report.wording import harmless
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from plad.redact import redact
-from plad.report.calibration import NOTE as CALIBRATION
-from plad.report.calibration import RELIABILITY
-from plad.report.cases import run_cases
-from plad.report.choices import kept_curves
 from plad.report.content import Report, build_report
-from plad.report.curves import rounds_plot, training_plots
 from plad.report.facts import Facts, read_facts
-from plad.report.figures import calibration_plots, gain_plots, length_plot, time_plot, win_rate_plots
 from plad.report.html import render
 from plad.report.markdown import AGREEMENT, EQUAL, METHODS, POWER, TEXTS, markdown
-from plad.report.methods import lead_plots
+from plad.report.plots.curves import rounds_plot, training_plots
+from plad.report.plots.figures import calibration_plots, gain_plots, length_plot, time_plot, win_rate_plots
+from plad.report.sections.calibration import NOTE as CALIBRATION
+from plad.report.sections.calibration import RELIABILITY
+from plad.report.sections.cases import run_cases
+from plad.report.sections.choices import kept_curves
+from plad.report.sections.methods import lead_plots
 from plad.report.wording import NAMES
-from plad.rundir import write_text
+from plad.rundir.directory import write_text
+from plad.text import redact
 
 
 def page_html(facts: Facts, report: Report) -> str:

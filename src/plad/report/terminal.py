@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad import terminal
-from plad.report.choices import kept_curves
+from plad.report import console as terminal
 from plad.report.content import Report, build_report
-from plad.report.curves import training_lines
 from plad.report.facts import Facts, read_facts
 from plad.report.markdown import METHODS, sections
-from plad.report.tables import Cell, Table
+from plad.report.plots.curves import training_lines
+from plad.report.sections.choices import kept_curves
+from plad.report.sections.tables import Cell, Table
 from plad.report.wording import number
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import set_seed
 
 from plad.config import MiniLlmObjective, SingleObjective, TrainSettings
+from plad.distillers.divergence import LiveTeacher, Teacher
+from plad.distillers.rollouts import TextSource
 from plad.errors import TrainingError
 from plad.objectives.make import make_objective
 from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
-from plad.rundir import fingerprint, keep_metrics
-from plad.scoring.divergence import LiveTeacher, Teacher
+from plad.rundir.directory import fingerprint, keep_metrics
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
 from plad.train.memory import PeakMemory
-from plad.train.rollouts import TextSource
 from plad.train.trainer import GroupTrainer
 
 log = logging.getLogger("plad")

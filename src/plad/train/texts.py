@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from plad.objectives.logits import Document
-from plad.pairs import TEACHER
+from plad.distillers.logits import Document
+from plad.pairs.build import TEACHER
 from plad.policy.prompt import PromptFormat
 from plad.records import Pair
 from plad.scoring.layout import Group

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from plad.distillers.rollouts import TextSource
 from plad.errors import DivergedError
 from plad.objectives.objective import Objective
 from plad.scoring.attention import plan_attention
@@ -21,7 +22,6 @@ from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
 from plad.train.checkpoints import PROGRESS, WholeCheckpoints
 from plad.train.memory import PeakMemory
-from plad.train.rollouts import TextSource
 
 MAX_SKIPPED = 3  # non-finite steps in a row before training stops
 

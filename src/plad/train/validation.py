@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plad.errors import RunDirError
-from plad.rundir import atomic_dir, is_complete, verify_dir
+from plad.rundir.directory import atomic_dir, is_complete, verify_dir
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.alarms import alarms

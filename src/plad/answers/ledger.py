@@ -1,0 +1,384 @@
+"""The ledger of generations: one row an answer, keyed by everything that shapes it, committed as it finishes.
+
+A row's *key* is made of what shaped the answer, token ids of the prompt included. An *ask* is made of what is
+known without a model (system, weights, prompt text, settings) and points to the key it was last answered with.
+Answers that a run finds whole are remembered by the *batch*, so that a million of them are passed over quickly.
+
+SQLite in WAL mode: a killed process loses no committed row, a second process can read while a run writes, and several
+runs can share one ledger.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from plad.answers.reply import Reply
+from plad.answers.schema import PAID, PAID_COLUMNS, READABLE, SCHEMA, STEPS, SUMMARY
+from plad.errors import RunDirError
+from plad.records import Generation, Outcome
+
+_TIMEOUT = 30.0  # seconds to wait for another process
+_LOOKUP = 500  # keys a query, below SQLite's limit on parameters
+_COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
+_PUT = (
+    "key, system, example_id, sample, outcome, text, token_ids, prompt_tokens, completion_tokens, seconds, created, "
+    "spec, engine, run, model, cost, estimated, attempts, lost, message"
+)
+_KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in _PUT.split(", ")[1:]
+)
+_KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def request_key(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of a request's canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row of the ledger as readers see it."""
+
+    system: str
+    generation: Generation
+    seconds: float
+    created: str
+    model: str | None
+    message: str | None
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _generation(row: tuple[Any, ...]) -> Generation:
+    example_id, sample, text, token_ids, outcome, prompt_tokens = row
+    return Generation(example_id, sample, text, tuple(json.loads(token_ids)), Outcome(outcome), prompt_tokens)
+
+
+class Ledger:
+    """An open ledger; use it as a context manager.
+
+    Args:
+        path: the database, made if it doesn't exist; ":memory:" for one that is never written.
+        readonly: only read, also while another process writes.
+        run: name of the run that writes; its rows carry it.
+
+    Raises:
+        RunDirError: the file is missing (readonly), damaged, no ledger, or of another schema version.
+    """
+
+    def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False, run: str | None = None) -> None:
+        self.path, self.run = Path(path), run
+        if readonly and not self.path.is_file():
+            raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
+        mode = "ro" if readonly else "rwc"
+        address = path if path == ":memory:" else f"{self.path.absolute().as_uri()}?mode={mode}"
+        with self._errors():
+            self._db = sqlite3.connect(address, uri=True, timeout=_TIMEOUT, isolation_level=None)
+        try:
+            with self._errors():
+                self._open(readonly)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, readonly: bool) -> None:
+        # one statement, one snapshot: another process may be making the tables right now
+        version, tables = self._db.execute(
+            "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
+        ).fetchone()
+        older = 0 < version < SCHEMA
+        if readonly and READABLE <= version <= SCHEMA:
+            return
+        if older and readonly:
+            raise RunDirError(
+                f"a ledger of an older version (schema {version}, this one reads {SCHEMA})",
+                where=str(self.path),
+                fix="plad run CONFIG brings it up to date; every recorded answer is kept",
+            )
+        if version != SCHEMA and not older and (version or tables or readonly):
+            raise RunDirError(
+                f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
+                where=str(self.path),
+                fix="use the version of plad that wrote it, or start a new run.dir",
+            )
+        if readonly:
+            return
+        self._write_ahead()
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        if version != SCHEMA:
+            with self._transaction():  # another process may have made the tables since we looked
+                for step in STEPS[self._db.execute("PRAGMA user_version").fetchone()[0] :]:
+                    for statement in step:
+                        self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _write_ahead(self) -> None:
+        """Switch to WAL; SQLite doesn't wait for its timeout here while another process switches too."""
+        deadline = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors as one RunDirError that names the way out."""
+        try:
+            yield
+        except sqlite3.DatabaseError as e:
+            message = str(e)
+            if any(sign in message for sign in ("disk I/O", "full", "unable to open")):
+                free = shutil.disk_usage(self.path.parent).free if self.path.parent.exists() else 0
+                raise RunDirError(
+                    f"can't write the ledger ({message}); {free / 2**20:,.0f} MiB are free there",
+                    where=str(self.path),
+                    fix="make room (or lift the limit on file size, or the write protection)\n"
+                    "then run the same command again: every recorded answer is kept",
+                ) from e
+            if "locked" in message or "readonly" in message:
+                raise RunDirError(
+                    f"can't write the ledger ({message})", where=str(self.path), fix="end the process that holds it"
+                ) from e
+            raise RunDirError(
+                f"a damaged ledger, or none at all ({message})",
+                where=str(self.path),
+                fix="put back a copy of the file, or move it away: its answers are then sampled again",
+            ) from e
+
+    def put(
+        self,
+        key: str,
+        ask: str,
+        system: str,
+        example_id: str,
+        sample: int,
+        reply: Reply,
+        *,
+        spec: Mapping[str, Any],
+    ) -> None:
+        """Record how one request ended; it is committed when this returns.
+
+        A key that is there already keeps its row, unless that one failed.
+
+        Args:
+            spec: what `key` was made of.
+
+        Raises:
+            RunDirError: the disk is full or the file damaged; all earlier rows stay.
+        """
+        r = reply
+        row = (
+            *(key, system, example_id, sample, r.outcome.value, r.text),
+            json.dumps(r.token_ids, separators=(",", ":")),
+            *(r.prompt_tokens, r.completion_tokens, r.seconds),
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            *(canonical_json(spec), spec.get("engine", "transformers"), self.run),
+            *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
+        )
+        with self._errors(), self._transaction():
+            self._db.execute(f"INSERT INTO generations ({_PUT}) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
+            self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (ask, key))
+
+    def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """How the requests recorded under `keys` ended; missing ones are left out."""
+        return {k: Outcome(v) for k, v in self._select("SELECT key, outcome FROM generations WHERE key IN", keys)}
+
+    def finished(self, batch: str, key: str) -> dict[str, int] | None:
+        """The number of answers by outcome of a batch that `finish` was last told of with this key; else None."""
+        with self._errors():
+            query = "SELECT counts FROM batches WHERE batch = ? AND key = ?"
+            found = self._db.execute(query, (batch, key)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def finish(self, batch: str, key: str, counts: Mapping[str, int]) -> None:
+        """Remember that every ask of a batch points to an answer, each made with what `key` stands for."""
+        with self._errors(), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", (batch, key, json.dumps(dict(counts))))
+
+    def begin(self, batch: str, keys: Mapping[str, str]) -> None:
+        """Forget that a batch was finished, and let its asks point to keys that are recorded already: {ask: key}."""
+        with self._errors(), self._transaction():
+            self._db.execute("DELETE FROM batches WHERE batch = ?", (batch,))
+            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", keys.items())
+
+    def take_over(self, other: Path) -> int:
+        """Copy the answers of another ledger that this one hasn't got; returns their number.
+
+        They keep the run that got them, so that nothing counts as paid for twice.
+
+        Raises:
+            RunDirError: `other` can't be read.
+        """
+        with Ledger(other, readonly=True):  # says what is wrong with it
+            pass
+        with self._errors():
+            self._db.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
+            try:
+                with self._transaction():
+                    taken = self._db.execute(
+                        f"INSERT OR IGNORE INTO generations ({_PUT}) SELECT {_PUT} FROM other.generations "
+                        "WHERE outcome != 'failed'"
+                    ).rowcount
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO asked SELECT ask, key FROM other.asked JOIN generations USING (key)"
+                    )
+            finally:
+                self._db.execute("DETACH other")
+        return taken
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
+        """The answers recorded under `keys`; missing ones are left out."""
+        return self._lookup(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN", keys)
+
+    def asked(self, asks: Sequence[str]) -> dict[str, Generation]:
+        """The answers that `asks` were last answered with, by ask; missing ones are left out."""
+        return self._lookup(f"SELECT ask, {_COLUMNS} FROM asked JOIN generations USING (key) WHERE ask IN", asks)
+
+    def _lookup(self, query: str, names: Sequence[str]) -> dict[str, Generation]:
+        return {row[0]: _generation(row[1:]) for row in self._select(query, names)}
+
+    def _select(self, query: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(names), _LOOKUP):
+            part = names[start : start + _LOOKUP]
+            with self._errors():
+                yield from self._db.execute(f"{query} ({_marks(part)})", part)
+
+    def write(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Run statements as one transaction, committed when this returns."""
+        with self._errors(), self._transaction():
+            for statement, values in statements:
+                self._db.execute(statement, values)
+
+    def read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._errors():
+            return self._db.execute(query, values).fetchall()
+
+    def counts(self, run: str | None = None) -> dict[str, dict[str, int]]:
+        """Number of recorded answers by system and outcome, of all settings ever used.
+
+        Args:
+            run: only those that this run got.
+        """
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        query = f"SELECT system, outcome, COUNT(*) FROM generations {where} GROUP BY 1, 2 ORDER BY 1, 2"
+        with self._errors():
+            for system, outcome, n in self._db.execute(query, values):
+                counts[system][outcome] = n
+        return dict(counts)
+
+    def spent(self, run: str) -> tuple[float, int]:
+        """US dollars and tokens that a run has taken from providers."""
+        query = (
+            "SELECT COALESCE(SUM(cost), 0.0), COALESCE(SUM(prompt_tokens + completion_tokens), 0) "
+            f"FROM generations WHERE run = ? AND engine IN ({_marks(PAID)})"
+        )
+        with self._errors():
+            usd, tokens = self._db.execute(query, (run, *PAID)).fetchone()
+        return usd, tokens
+
+    def paid(self, run: str | None = None) -> list[dict[str, Any]]:
+        """What came from providers, by system, served model and the second in which it came.
+
+        Args:
+            run: only answers that this run got.
+        """
+        where, values = (" AND run = ?", [run]) if run is not None else ("", [])
+        query = (
+            f"SELECT {', '.join(PAID_COLUMNS.values())} FROM generations WHERE engine IN ({_marks(PAID)}){where} "
+            "GROUP BY 1, 2, 3 ORDER BY 3, 1, 2"
+        )
+        with self._errors():
+            rows = self._db.execute(query, (*PAID, *values))
+            return [dict(zip(PAID_COLUMNS, row, strict=True)) for row in rows]
+
+    def summary(self, run: str | None = None) -> list[dict[str, Any]]:
+        """Counts, tokens, cost and time by system, engine, served model and outcome.
+
+        Args:
+            run: only answers that this run got.
+        """
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        query = f"SELECT {', '.join(SUMMARY.values())} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        with self._errors():
+            return [dict(zip(SUMMARY, row, strict=True)) for row in self._db.execute(query, values)]
+
+    def table(self, run: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every row with all its columns, in the order of recording."""
+        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        names = _PUT.split(", ")
+        with self._errors():
+            for row in self._db.execute(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values):
+                yield dict(zip(names, row, strict=True))
+
+    def served(self, system: str, run: str) -> dict[str, int]:
+        """Number of answers of a system that a run got, by the model that served them."""
+        query = (
+            "SELECT model, COUNT(*) FROM generations WHERE system = ? AND run = ? AND model IS NOT NULL "
+            "GROUP BY model ORDER BY 2 DESC"
+        )
+        with self._errors():
+            return dict(self._db.execute(query, (system, run)).fetchall())
+
+    def messages(self, system: str, limit: int = 1) -> list[str]:
+        """What was said about answers of a system that are missing, the latest first."""
+        query = (
+            "SELECT message FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
+            "AND message IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+        )
+        with self._errors():
+            return [row[0] for row in self._db.execute(query, (system, limit))]
+
+    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Recorded]:
+        """Recorded answers, the latest first.
+
+        Args:
+            system: only the answers of this system.
+            limit: at most so many.
+        """
+        where, values = ("WHERE system = ?", [system]) if system is not None else ("", [])
+        columns = f"system, seconds, created, model, message, {_COLUMNS}"
+        query = f"SELECT {columns} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
+        with self._errors():
+            for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
+                yield Recorded(row[0], _generation(row[5:]), *row[1:5])
+
+    def close(self) -> None:
+        """Close the file; what is recorded stays."""
+        self._db.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,137 @@
+"""`plad judge-check JUDGE DATA`: how far a judge agrees with people on labelled pairs."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from plad.config.file import parse_as, read_mapping
+from plad.config.judges import EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.data.preferences import Preference
+from plad.errors import ConfigError
+from plad.judges.base import Judge, compare
+from plad.records import Example, Verdict
+
+PANDALM = "pandalm"  # names the data that ships with the package
+_SECTIONS: dict[str, Any] = {
+    "reference": ReferenceJudge,
+    "reward": RewardJudge,
+    "embedding": EmbeddingJudge,
+    "verifiable": VerifiableJudge,
+    "llm": LlmJudge,
+}
+_WAYS = (
+    "a reward model's folder, a YAML file with a judge's section, or the section itself, such as\n"
+    "'{type: llm, base_url: http://localhost:8000/v1, model: NAME}'"
+)
+
+
+def read_judge(text: str) -> Any:
+    """The section of a judge: from a model folder, a YAML file, or YAML on the command line.
+
+    Raises:
+        PladError: all that is wrong with it.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return RewardJudge(model=text)
+    name, content = (str(path), path.read_text(encoding="utf-8")) if path.is_file() else ("JUDGE", text)
+    if name == "JUDGE" and text in _SECTIONS:
+        content = f"type: {text}"
+    if name == "JUDGE" and "type:" not in content:
+        raise ConfigError("no such folder or file, and no judge", where=text, fix=_WAYS)
+    kind = read_mapping(content, name).get("type")
+    if kind not in _SECTIONS:
+        raise ConfigError(f"type must be {' or '.join(_SECTIONS)}; got {kind}", where=name, fix=_WAYS)
+    return parse_as(_SECTIONS[str(kind)], content, name)
+
+
+def data_source(text: str) -> str:
+    """DATA as `read_preferences` takes it."""
+    shipped = files("plad.extras.demo") / "preferences/pandalm.jsonl.gz"
+    return str(shipped) if text == PANDALM else text
+
+
+def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Let a judge compare labelled pairs, and hold its verdicts against the labels.
+
+    The better answer stands on either side, by a hash of the row's id, so that a judge's verdicts and people's have
+    something to agree on beyond chance.
+
+    Returns:
+        `accuracy` over the prompts where people saw a winner, a judge's tie counting half; `kappa` (see `agreement`)
+        over all rows; `ties`, `unjudged`; `people_ties` and, of them, `tied_too`; `longer_wins`, the accuracy of
+        whoever takes the longer answer; and `judge`, what the judge says of itself.
+    """
+    import numpy as np
+
+    from plad.evaluate.agreement import agreement
+    from plad.evaluate.stats import estimate
+
+    swapped = [hashlib.sha256(f"{seed}:{r.id}".encode()).digest()[0] % 2 == 1 for r in rows]
+    examples = [Example(r.id, r.prompt, r.references) for r in rows]
+    ours = [r.rejected if s else r.chosen for r, s in zip(rows, swapped, strict=True)]
+    theirs = [r.chosen if s else r.rejected for r, s in zip(rows, swapped, strict=True)]
+    found = compare(judge, examples, ours, theirs, [r.references for r in rows])
+    people = [Verdict.TIE if r.tie else Verdict.LOSS if s else Verdict.WIN for r, s in zip(rows, swapped, strict=True)]
+    judged = [(r, p, c.verdict) for r, p, c in zip(rows, people, found, strict=True) if c is not None]
+
+    def accuracy(points: Mapping[Any, list[float]]) -> dict[str, Any]:
+        values = np.array([sum(v) / len(v) for v in points.values()], dtype=np.float64)
+        return estimate(values, resamples=resamples, seed=seed).to_json()
+
+    right: dict[Any, list[float]] = {}
+    longer: dict[Any, list[float]] = {}
+    for row, said, verdict in judged:
+        if said is not Verdict.TIE:
+            right.setdefault(row.prompt, []).append(0.5 if verdict is Verdict.TIE else float(verdict is said))
+            a, b = len(row.chosen.split()), len(row.rejected.split())
+            longer.setdefault(row.prompt, []).append(float(a > b) + 0.5 * (a == b))
+    return {
+        "rows": len(rows),
+        "accuracy": accuracy(right),
+        "kappa": agreement(
+            [(str(r.prompt), said, verdict) for r, said, verdict in judged], resamples=resamples, seed=seed
+        ),
+        "ties": sum(v is Verdict.TIE for _, _, v in judged),
+        "unjudged": len(rows) - len(judged),
+        "people_ties": sum(p is Verdict.TIE for _, p, _ in judged),
+        "tied_too": sum(p is Verdict.TIE and v is Verdict.TIE for _, p, v in judged),
+        "longer_wins": accuracy(longer),
+        "judge": {"name": judge.name, **judge.describe()},
+    }
+
+
+def view(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `check` found, in lines."""
+    kappa, judge = found["kappa"], found["judge"]
+    yield f"judge {judge['name']} ({judge['type']}) on {found['rows']:,} labelled pairs"
+    yield f"accuracy     {_interval(found['accuracy'])} over {found['accuracy']['n']:,} prompts, its ties count half"
+    same = "-" if kappa["same"] is None else f"{100 * kappa['same']:.1f} %"
+    value = "not defined" if kappa["kappa"] is None else _interval({**kappa, "value": kappa["kappa"]}, scale=1, unit="")
+    yield f"kappa        {value}; the same verdict as people in {same}"
+    yield f"longer wins  {_interval(found['longer_wins'])}: what counting words would reach"
+    yield f"ties {found['ties']:,}, unjudged {found['unjudged']:,}" + (
+        f"; of {found['people_ties']:,} ties of people it ties {found['tied_too']:,}" if found["people_ties"] else ""
+    )
+    bias = judge.get("position_bias")
+    if bias and bias["share"] is not None:
+        yield (
+            f"order decided {100 * bias['share']:.1f} % of its comparisons (first {bias['prefers_first']:,}, "
+            f"second {bias['prefers_second']:,}, tie in one order {bias['tie_in_one_order']:,})"
+        )
+    for reason, n in judge.get("unjudged", {}).items():
+        yield f"unjudged: {n:,} {reason}"
+    if judge.get("truncated"):
+        yield f"{judge['truncated']:,} of {judge['scored']:,} inputs were cut off"
+
+
+def _interval(e: Mapping[str, Any], *, scale: float = 100, unit: str = " %") -> str:
+    if e["value"] is None:
+        return "-"
+    digits = 1 if scale == 100 else 2
+    value = f"{scale * e['value']:.{digits}f}{unit}"
+    if e["low"] is None:
+        return value
+    return f"{value} [{scale * e['low']:.{digits}f}, {scale * e['high']:.{digits}f}]"

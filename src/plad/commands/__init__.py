@@ -1,1 +1,0 @@
-"""What stands behind the commands that check, show and hand over."""

@@ -1,0 +1,270 @@
+"""From a YAML file and `a.b=value` overrides to a checked config; every problem is reported at once."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from plad.config import Config
+from plad.config.messages import explain, fill_types
+from plad.errors import ConfigError, RunDirError, join
+from plad.rundir.directory import RunDir, write_text
+from plad.text import redact
+
+S = TypeVar("S", bound=BaseModel)
+MAX_BYTES = 2**20
+MAX_NODES, MAX_DEPTH = 10_000, 20  # stops a file whose aliases multiply
+_PART = re.compile(r"[A-Za-z_]\w*|\d+")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does."""
+
+
+_EXPONENT = re.compile(r"[-+]?\d[\d_]*(?:\.[\d_]*)?[eE][-+]?\d+|[-+]?\.\d+[eE][-+]?\d+")
+_Loader.add_implicit_resolver("tag:plad:exponent", _EXPONENT, list("-+.0123456789"))
+
+
+def _exponent(loader: yaml.SafeLoader, node: yaml.Node) -> float | int:
+    number = float(str(loader.construct_scalar(node)).replace("_", ""))  # type: ignore[arg-type]
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+_Loader.add_constructor("tag:plad:exponent", _exponent)
+
+
+@dataclass
+class Document:
+    """A config before it is checked.
+
+    Attributes:
+        raw: the mapping.
+        lines: line of each dotted path.
+        overridden: dotted paths set by an override.
+    """
+
+    name: str
+    raw: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    overridden: set[str] = field(default_factory=set)
+
+    def where(self, path: str) -> str:
+        """`file:line: a.b` of a setting, or of the nearest one above it."""
+        at = path
+        while at and at not in self.lines and at not in self.overridden:
+            at = at.rpartition(".")[0]
+        if at in self.overridden:
+            return path
+        line = f":{self.lines[at]}" if at in self.lines else ""
+        return f"{self.name}{line}: {path}" if path else f"{self.name}{line}"
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check the config of a run; see `load_as`."""
+    return load_as(Config, path, overrides)
+
+
+def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Read and check a config.
+
+    Args:
+        schema: what it may hold.
+        path: a YAML file.
+        overrides: `a.b=value`, the value in YAML; they come after the file.
+
+    Raises:
+        PladError: everything that is wrong with it, all of it at once.
+    """
+    document = Document(str(path))
+    problems = _read_yaml(_read_text(path), document)
+    for item in overrides:
+        try:
+            _override(document, item)
+        except ConfigError as e:
+            problems.append(e)
+    return _check(schema, document, problems)
+
+
+def parse_as(schema: type[S], text: str, name: str) -> S:
+    """Check YAML that stands in no config file; `name` names it in messages. Raises like `load_as`."""
+    document = Document(name)
+    return _check(schema, document, _read_yaml(text, document))
+
+
+def read_mapping(text: str, name: str) -> dict[str, Any]:
+    """The mapping of a YAML text, unchecked.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    document = Document(name)
+    _read_yaml(text, document)
+    return document.raw
+
+
+def _check(schema: type[S], document: Document, problems: list[ConfigError]) -> S:
+    fill_types(schema, document.raw)
+    try:
+        # Strict JSON mode: no number from a boolean or a text, but lists become tuples and texts paths.
+        config = schema.model_validate_json(json.dumps(document.raw, default=str), strict=True)
+    except ValidationError as e:
+        problems.extend(explain(e, document.raw, document.where, schema))
+        raise join(problems) from None
+    if problems:
+        raise join(problems)
+    return config
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError("is too large for a config", where=str(path), fix="name the YAML file of the run")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), fix="plad init DIR writes a config to start from") from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"not UTF-8 (byte {e.start})", where=str(path), fix="save it as UTF-8 text") from None
+    except OSError as e:
+        raise ConfigError(f"can't be read ({e.strerror})", where=str(path), fix="name a YAML file") from None
+
+
+def _read_yaml(text: str, document: Document) -> list[ConfigError]:
+    """Fill the document; returns the keys that stand twice.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    try:
+        document.raw, twice = _parse(text, document)
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        place = f"{document.name}:{mark.line + 1}:{mark.column + 1}" if mark else document.name
+        raise ConfigError(_one_line(e.problem or e.context or "not YAML"), where=place, fix=_yaml_fix(e)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ConfigError(f"not YAML: {_one_line(str(e))}", where=document.name) from None
+    if document.raw is None:
+        raise ConfigError("is empty", where=document.name, fix="plad init DIR writes a config to start from")
+    if not isinstance(document.raw, dict):
+        kind = "a list" if isinstance(document.raw, list) else "one value"
+        raise ConfigError(f"expected a mapping of sections (run:, data:, ...), got {kind}", where=document.name)
+    return twice
+
+
+def _parse(text: str, document: Document) -> tuple[Any, list[ConfigError]]:
+    """The value of a YAML text and the keys that stand twice in it."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        twice = list(_walk(node, document))
+        return loader.construct_document(node), twice
+    finally:
+        loader.dispose()
+
+
+def _yaml_fix(error: yaml.MarkedYAMLError) -> str | None:
+    if isinstance(error, yaml.constructor.ConstructorError) and "tag" in (error.problem or ""):
+        return "remove the tag: a config holds plain values and never runs code"
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _walk(node: yaml.Node, document: Document) -> Iterator[ConfigError]:
+    """Note the line of every key and read it as text; yields the keys that stand twice."""
+    stack = [(node, "", 0)]
+    seen = 0
+    while stack:
+        current, path, depth = stack.pop()
+        seen += 1
+        if seen > MAX_NODES or depth > MAX_DEPTH:
+            raise ConfigError("too large or nested too deeply", where=document.name, fix="write it without aliases")
+        if isinstance(current, yaml.SequenceNode):
+            stack += [(item, f"{path}.{i}", depth + 1) for i, item in enumerate(current.value)]
+        if not isinstance(current, yaml.MappingNode):
+            continue
+        first: dict[str, int] = {}
+        for key, value in current.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"  # `on:` is a name here, not true
+            name = f"{path}.{key.value}" if path else str(key.value)
+            line = key.start_mark.line + 1
+            if name in first:
+                yield ConfigError(
+                    f"stands twice, first in line {first[name]}",
+                    where=f"{document.name}:{line}: {name}",
+                    fix="remove one of them",
+                )
+            first.setdefault(name, line)
+            document.lines[name] = line
+            stack.append((value, name, depth + 1))
+
+
+def _override(document: Document, item: str) -> None:
+    key, equals, text = item.partition("=")
+    parts = key.split(".")
+    if not equals or not all(_PART.fullmatch(p) for p in parts):
+        raise ConfigError("an override looks like a.b=value", where=item, fix="for example distill.learning_rate=1e-4")
+    if not text.strip():
+        raise ConfigError("no value", where=item, fix=f"{key}=null unsets it")
+    try:
+        value, twice = _parse(text, Document(key))
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ConfigError(f"the value is not YAML: {_one_line(str(e))}", where=item) from None
+    if twice:
+        raise twice[0]
+    node: Any = document.raw
+    for depth, part in enumerate(parts[:-1]):
+        node = _step(node, part, ".".join(parts[: depth + 1]))
+    if isinstance(node, list):
+        node[_index(node, parts[-1], key)] = value
+    else:
+        node[parts[-1]] = value
+    prefixes = {".".join(parts[: n + 1]) for n in range(len(parts))}
+    document.overridden |= {key, *prefixes - set(document.lines)}
+
+
+def _step(node: Any, part: str, path: str) -> Any:
+    if isinstance(node, list):
+        below = node[_index(node, part, path)]
+    else:
+        below = node[part] = node.get(part) if node.get(part) is not None else {}
+    if not isinstance(below, dict | list):
+        raise ConfigError(f"is {json.dumps(below, default=str)}, which has nothing below it", where=path)
+    return below
+
+
+def _index(node: list[Any], part: str, path: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"is not one of its {len(node)} items", where=path, fix="number them from 0")
+    return int(part)
+
+
+@contextlib.contextmanager
+def write_config(run: RunDir, path: Path, config: Config) -> Iterator[None]:
+    """Put the hand-written config and the resolved one into the run directory.
+
+    A block that ends with a RunDirError (the run was made with other settings) puts the former files back.
+    """
+    texts = {
+        "config.yaml": _read_text(path),
+        "config.resolved.json": json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
+    }
+    former = {name: (run / name).read_text(encoding="utf-8") for name in texts if (run / name).is_file()}
+    for name, text in texts.items():
+        write_text(run / name, redact(text))
+    try:
+        yield
+    except RunDirError:
+        for name, text in former.items():
+            write_text(run / name, text)
+        raise

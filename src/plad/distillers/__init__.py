@@ -1,0 +1,1 @@
+"""Objectives that need the teacher's logits."""

@@ -1,0 +1,1 @@
+"""Around a run: sweep, plan, reward models, export, the demo."""

@@ -1,0 +1,261 @@
+"""Running a sweep: one trial after the other, each a run directory that shares what it can with those before it."""
+
+import gc
+import json
+import logging
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plad.config import Config, ReferenceJudge, SweepSection
+from plad.config.file import write_config
+from plad.data.prepare import check
+from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError, join
+from plad.extras.sweep import study as studies
+from plad.extras.sweep.report import write_report
+from plad.extras.sweep.space import Space
+from plad.pipeline import run as pipeline
+from plad.pipeline.context import Context
+from plad.rundir.directory import STAGES, RunDir, atomic_file, check_place, differences, open_run, write_json
+from plad.rundir.lock import acquire
+
+log = logging.getLogger("plad")
+
+SCHEMA = 1
+LEDGER = "generations.sqlite"
+LAST = "distill"  # a trial is judged by validation rows: the test rows stay untouched
+
+
+@dataclass
+class Sweep:
+    """An open, locked sweep. Use `open_sweep` to get one.
+
+    Attributes:
+        folder: the sweep's directory; trials are run directories below it.
+        base: where relative model and data paths start.
+    """
+
+    space: Space
+    config: Config
+    folder: Path
+    base: Path
+    skip_invalid: bool
+    verify: str | None
+    _lock: Any
+
+    @property
+    def section(self) -> SweepSection:
+        """What to try."""
+        return self.space.section
+
+    def trial(self, number: int) -> Path:
+        """The run directory of a trial."""
+        return self.folder / f"trials/{number}"
+
+    def place(self, number: int) -> list[str]:
+        """Overrides that put a trial into its directory, its answers into the ledger that all trials share."""
+        ledger = self.config.generate.ledger or self.folder / LEDGER
+        return [f"run.dir={json.dumps(str(self.trial(number)))}", f"generate.ledger={json.dumps(str(ledger))}"]
+
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+
+def open_sweep(space: Space, *, skip_invalid: bool = False, verify: str | None = None) -> Sweep:
+    """Check a sweep before anything is trained, and create or resume its directory.
+
+    Raises:
+        PladError: everything that is wrong with its space and its data, all of it at once.
+        RunDirError: the place is unfit, in use, or was started with other settings.
+    """
+    config = space.load()
+    base = space.path.parent
+    problems = [*space.check(), *_yardstick(config, space.section, base, skip_invalid)]
+    if problems:
+        raise join(problems)
+    folder = space.section.dir or config.run.dir.with_name(f"{config.run.dir.name}-sweep")
+    _check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = acquire(folder)
+    try:
+        _check_settings(folder, _inputs(config, folder, base, skip_invalid, verify))
+    except BaseException:
+        lock.close()
+        raise
+    return Sweep(space, config, folder, base, skip_invalid, verify, lock)
+
+
+def _yardstick(config: Config, section: SweepSection, base: Path, skip_invalid: bool) -> list[PladError]:
+    """Whether trials can be compared at all."""
+    if config.distill.validation.evaluations == 0 or config.distill.validation.keep != "best":
+        fix = "distill.validation.evaluations above 0, distill.validation.keep=best"
+        return [ConfigError("trials are compared by their best weights on validation", where="sweep", fix=fix)]
+    prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
+    if prepared is None:
+        return problems
+    if not prepared.validation:
+        return [ConfigError("trials are compared on validation rows: there are none", where="data.validation")]
+    judges = config.evaluate.judges
+    if section.metric == "win_rate":
+        blind = all(len(e.references) < 2 for e in prepared.validation)
+        if not judges or (isinstance(judges[0], ReferenceJudge) and blind):
+            what = "the first judge can judge no validation row: none has a reference beside its target"
+            return [ConfigError(what, where="sweep.metric", fix="metric: rougeL\nor another first judge")]
+    return []
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "sweep.json").is_file():
+        return
+    if (folder / "manifest.json").is_file():
+        raise RunDirError("is a run", where=f"sweep.dir={folder}", fix="name another sweep.dir")
+    check_place(folder)
+
+
+def _inputs(config: Config, folder: Path, base: Path, skip_invalid: bool, verify: str | None) -> dict[str, Any]:
+    """All that the figures of a trial depend on beside its own settings."""
+    ctx = Context(config, RunDir(folder, {"stages": {}}), base, skip_invalid, verify)
+    stages = STAGES[: STAGES.index(LAST) + 1]
+    assert config.sweep is not None
+    return {
+        **{stage: pipeline.own_inputs(ctx, stage) for stage in stages},
+        "sweep": config.sweep.model_dump(mode="json", exclude={"dir", "trials", "keep"}),
+    }
+
+
+def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
+    file = folder / "sweep.json"
+    now = json.loads(json.dumps(inputs, default=str))
+    if not file.is_file():
+        write_json(file, {"schema": SCHEMA, "inputs": now})
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = "; ".join(differences(before["inputs"], now))
+    if before["schema"] != SCHEMA or changed:
+        raise RunDirError(
+            f"the sweep was started with other settings: {changed or 'another version of plad'}",
+            where=str(folder),
+            fix="sweep.dir=NEW starts another\nor put the setting back",
+        )
+
+
+def run_sweep(sweep: Sweep) -> Any:
+    """Run the trials that are not finished yet; returns the Optuna study.
+
+    Raises:
+        PladError: anything that a single trial's settings are not to blame for; the same command continues.
+    """
+    study = studies.open_study(sweep.folder / "study.sqlite", sweep.space)
+    _start_ledger(sweep)
+    for left_over in sweep.folder.glob(".*.tmp*"):
+        left_over.unlink()
+    while True:
+        _keep_best(sweep, study)
+        write_report(sweep.folder, study, sweep.space, sweep.place)
+        trial = studies.next_trial(study, sweep.section, sweep.config.run.seed)
+        if trial is None:
+            return study
+        _run_trial(sweep, study, trial)
+        gc.collect()
+
+
+def _start_ledger(sweep: Sweep) -> None:
+    """One ledger for all trials, with what the run of the same config has recorded already."""
+    file, known = sweep.folder / LEDGER, sweep.config.run.dir / LEDGER
+    if sweep.config.generate.ledger is not None:
+        return
+    if not file.is_file() and known.is_file():
+        with atomic_file(file) as temporary:
+            source, target = (
+                sqlite3.connect(f"{known.absolute().as_uri()}?mode=ro", uri=True),
+                sqlite3.connect(temporary),
+            )
+            source.backup(target)
+            target.close()
+            source.close()
+
+
+def _run_trial(sweep: Sweep, study: Any, trial: Any) -> None:
+    number: int = trial.number
+    try:
+        overrides = sweep.space.suggest(studies.suggestion(trial))
+    except PladError as e:
+        _fail(study, trial, e)
+        return
+    trial.set_user_attr("overrides", overrides)
+    log.info("trial %d of %d: %s", number, studies.wanted_trials(study, sweep.section), ", ".join(overrides))
+    same = studies.twin(study, overrides)
+    if same is not None:
+        trial.set_user_attr("same_as", same.number)
+        _finish(study, trial, same.user_attrs["figures"], same.value)
+        return
+    folder = sweep.trial(number)
+    try:
+        figures = _figures(sweep, number, overrides)
+    except PladError as e:
+        if not _own_fault(e, folder):
+            raise
+        _fail(study, trial, e)
+        return
+    value = figures.get(sweep.section.metric)
+    if value is None:
+        raise ConfigError(f"validation gave no {sweep.section.metric}", where=str(folder), fix="another sweep.metric")
+    _finish(study, trial, figures, value)
+
+
+def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run a trial up to its student; returns the validation figures of its best weights."""
+    folder, config = sweep.trial(number), sweep.space.load([*overrides, *sweep.place(number)])
+    earlier = sorted((sweep.folder / "trials").glob("*"), key=lambda p: int(p.name))
+    donors = [sweep.config.run.dir, *(p for p in earlier if p != folder)]
+    with open_run(folder) as run:
+        with write_config(run, sweep.space.path, config):
+            pipeline.run(
+                config,
+                run,
+                base=sweep.base,
+                to=LAST,
+                skip_invalid=sweep.skip_invalid,
+                verify=sweep.verify,
+                donors=donors,
+            )
+        seconds = sum(s["seconds"] for s in run.manifest["stages"].values() if "taken_from" not in s)
+        best = run.counts(LAST)["best"]
+        return {**best["validation"], "step": best["step"], "seconds": round(seconds, 1)}
+
+
+def _own_fault(error: PladError, folder: Path) -> bool:
+    """Whether a trial's settings are to blame: training went wrong, or they leave no pairs."""
+    answered = (folder / "manifest.json").is_file() and "generate" in json.loads(
+        (folder / "manifest.json").read_text(encoding="utf-8")
+    )["stages"]
+    return isinstance(error, DivergedError) or (isinstance(error, DataError) and answered)
+
+
+def _finish(study: Any, trial: Any, figures: Mapping[str, Any], value: float) -> None:
+    trial.set_user_attr("figures", dict(figures))
+    study.tell(trial, value)
+    log.info("trial %d: %.4f, best so far %.4f", trial.number, value, study.best_value)
+
+
+def _fail(study: Any, trial: Any, error: PladError) -> None:
+    trial.set_user_attr("error", str(error).splitlines()[0])
+    study.tell(trial, state=type(study.get_trials(deepcopy=False)[trial.number].state).FAIL)
+    log.warning("trial %d failed: %s", trial.number, error)
+
+
+def _keep_best(sweep: Sweep, study: Any) -> None:
+    """Delete the students of all finished trials but the best."""
+    if sweep.section.keep == "all":
+        return
+    best = studies.best(study)
+    for trial in studies.finished(study):
+        folder = sweep.trial(trial.number)
+        if best is not None and trial.number != best.number and (folder / "student").exists():
+            with open_run(folder) as run:
+                run.forget(LAST)

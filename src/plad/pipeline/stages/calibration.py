@@ -1,0 +1,81 @@
+"""Calibration of the student's likelihoods before and after distillation, on held-out prompts."""
+
+import gc
+import logging
+from typing import Any
+
+from plad.pipeline.context import Context
+from plad.pipeline.engines import answered, engine_for, fill, missing_answers
+from plad.records import Example
+
+log = logging.getLogger("plad")
+
+BEFORE, AFTER = "student_sft", "student"
+
+
+def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any) -> dict[str, Any] | None:
+    """`calibration` of metrics.json; None where it is switched off.
+
+    The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
+    it was and as it is, and their quality by every judge that scores texts.
+    """
+    from plad.answers.engine import Sampling
+    from plad.evaluate.calibration import METHOD, before_and_after
+    from plad.evaluate.candidates import gather, judged, likelihoods
+    from plad.judges.base import ScoringJudge
+
+    section = ctx.config.evaluate.calibration
+    if section is None:
+        return None
+    rows = rows[: section.rows]
+    by_default = section.samples if ctx.config.teacher.local else 0
+    samples = {
+        BEFORE: section.samples,
+        "teacher": by_default if section.teacher_samples is None else section.teacher_samples,
+    }
+    answers: dict[str, Any] = {}
+    for system, n in samples.items():
+        sampling = Sampling(section.temperature, ctx.config.evaluation_max_new_tokens, n)
+        answers[system] = _sampled(ctx, system, rows, sampling, ledger) if n else {}
+    texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
+    likelihood: dict[str, Any] = {}
+    for model in (BEFORE, AFTER):
+        policy = engine_for(ctx, model, ledger).policy
+        likelihood[model] = likelihoods(policy, rows, texts, max_tokens=_max_tokens(policy))
+        del policy
+        gc.collect()
+    options = {"resamples": ctx.config.evaluate.bootstrap, "seed": ctx.config.run.seed}
+    found: dict[str, Any] = {}
+    for judge in judges:
+        if not isinstance(judge, ScoringJudge):
+            continue
+        by_model = judged(judge, rows, texts, likelihood)
+        own = {name: [p.of_its_own() for p in prompts] for name, prompts in by_model.items()}
+        found[judge.name] = before_and_after(by_model, **options)
+        if answers["teacher"]:
+            found[judge.name]["own"] = before_and_after(own, **options)
+    return {
+        "prompts": len(texts),
+        "texts": sum(map(len, texts.values())),
+        "left_out": left_out,
+        "samples": samples,
+        "temperature": section.temperature,
+        "writers": [system for system, given in answers.items() if given],
+        "judges": found,
+        "method": METHOD,
+    }
+
+
+def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledger: Any) -> dict[str, Any]:
+    """A system's answers by example; none where its file of answers lacks some."""
+    engine = engine_for(ctx, system, ledger)
+    if missing_answers(engine, rows) is not None:
+        return {}
+    fill(ctx, engine, rows, len(rows), system, sampling, ledger)
+    return answered(ctx, rows, system, sampling, ledger)
+
+
+def _max_tokens(policy: Any) -> int | None:
+    from plad.train.run import GPU_MAX_TOKENS
+
+    return None if policy.device.type == "cpu" else GPU_MAX_TOKENS

@@ -1,0 +1,1 @@
+"""Teachers and judges behind a server."""

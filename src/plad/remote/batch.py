@@ -1,0 +1,377 @@
+"""Answers by the batch API of an OpenAI-compatible provider: many requests in a file, answered within a day.
+
+A job is written down in the ledger before its file is uploaded, the file's id before the batch is submitted, the
+batch's id before anything else. So a run that was killed looks at the same batches, and none is submitted twice.
+Rows are joined on custom_id; what is missing, expired or failed for a passing reason goes into a further batch.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from plad.answers.engine import Question, Record
+from plad.answers.reply import Kind, Reply, Verdict, read_response
+from plad.config import OpenAIEngine
+from plad.errors import ProviderError
+from plad.records import Outcome
+from plad.remote.budget import Budget
+from plad.remote.client import HOPELESS, run_async, signals, way_out
+from plad.remote.http_request import HttpRequest
+from plad.remote.jobs import Job, Jobs
+from plad.remote.limits import Clock
+from plad.remote.provider import Provider
+from plad.remote.transport import BrokenError, api_key, connect, require_client
+
+log = logging.getLogger("plad")
+
+_OVER = ("completed", "failed", "expired", "cancelled")
+_NO_ROOM = {"token_limit_exceeded", "rate_limit_exceeded", "server_error"}  # why a whole batch fails, and may not later
+_LONGER = 1.5  # each wait than the one before
+
+
+@dataclass
+class _Active:
+    """A job at the provider.
+
+    Attributes:
+        questions: by custom_id, in the order of the file.
+        record: receives each settled question.
+        earlier: a job of an earlier session: what it doesn't bring is asked for anew by its successor.
+    """
+
+    job: Job
+    questions: dict[str, Question]
+    record: Record
+    earlier: bool = False
+    settled: set[str] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)  # why there is no answer yet
+    odd: Counter[str] = field(default_factory=Counter)
+
+
+def answer_in_batches(
+    section: OpenAIEngine,
+    questions: Iterable[Question],
+    request: Callable[[Question], HttpRequest],
+    record: Record,
+    *,
+    jobs: Jobs,
+    budget: Budget,
+    clock: Clock,
+    draw: Callable[[], float] = random.random,
+) -> None:
+    """Settle questions in batches; those under way since an earlier session come first.
+
+    Args:
+        questions: read as they are needed: what an earlier session's batch brings is recorded before the first is.
+        request: makes a question a request.
+        jobs: where the batches are written down.
+
+    Raises:
+        ProviderError: the provider refuses the key, the model, the credit or a batch, or a batch was cancelled.
+        BudgetError: the next request could pass the budget.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; batches go on at the provider, and the next session collects them.
+    """
+    require_client()
+    api_key(section)
+    session = _Session(section, iter(questions), request, record, jobs, budget, clock, draw)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(session.run())
+
+        def stop() -> None:
+            log.warning("stopping: batches go on at the provider, and the same command collects them")
+            task.cancel()
+
+        with signals(stop):
+            try:
+                await task
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
+
+    run_async(run)
+
+
+class _Session:
+    """One call of `answer_in_batches`."""
+
+    def __init__(
+        self,
+        section: OpenAIEngine,
+        questions: Iterator[Question],
+        request: Callable[[Question], HttpRequest],
+        record: Record,
+        jobs: Jobs,
+        budget: Budget,
+        clock: Clock,
+        draw: Callable[[], float],
+    ) -> None:
+        self.section, self.questions, self.request, self.record = section, questions, request, record
+        self.jobs, self.budget, self.clock, self.draw = jobs, budget, clock, draw
+        self.again: list[Question] = []  # to go into the next batch
+        self.attempts: Counter[str] = Counter()
+        self.room = section.batch.max_requests  # less after a provider had no room for a batch
+        self.refusals = 0  # in a row
+        self.answered = False
+        self.held: list[tuple[Record, Question, Reply]] = []  # bad requests before the first answer
+
+    async def run(self) -> None:
+        async with connect(self.section) as http:
+            self.provider = Provider(http, self.section, self.clock, self.draw)
+            active = [found for job in self.jobs.open() if (found := await self._earlier(job))]
+            while active:
+                active = await self._wait(active)
+            while True:
+                while len(active) < self.section.batch.at_once:
+                    asked = self._next(waiting=bool(active))
+                    if not asked:
+                        break
+                    active.append(await self._submit(asked))
+                if not active:
+                    break
+                active = await self._wait(active)
+        for record, question, reply in self.held:
+            record(question, reply)
+
+    # -- into a batch ---------------------------------------------------------------------------------
+
+    def _next(self, *, waiting: bool) -> list[tuple[Question, bytes]]:
+        """Questions of the next batch with their lines: as many as its limits and the budget allow."""
+        asked: list[tuple[Question, bytes]] = []
+        size = 0
+        while len(asked) < self.room:
+            question = self.again.pop() if self.again else next(self.questions, None)
+            if question is None:
+                break
+            request = self.request(question)
+            line = _line(request)
+            if asked and size + len(line) > self.section.batch.max_bytes:
+                self.again.append(question)
+                break
+            if not self.budget.set_aside(self.section, request):
+                self.again.append(question)
+                if not asked and not waiting:
+                    raise self.budget.passed(self.section, request)
+                break
+            asked.append((question, line))
+            size += len(line)
+        return asked
+
+    async def _submit(self, asked: list[tuple[Question, bytes]]) -> _Active:
+        questions = {q.key: q for q, _ in asked}
+        job = self.jobs.begin(list(questions.values()))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "requests.jsonl"
+            with file.open("wb") as f:
+                f.writelines(line for _, line in asked)
+            job = self.jobs.uploaded(job, await self.provider.upload(file, f"plad-{job.name}.jsonl"))
+        assert job.file is not None
+        job = self.jobs.submitted(job, await self.provider.submit(job.file, job.name))
+        log.info("batch %s: %d requests", job.batch, len(questions))
+        return _Active(job, questions, self.record)
+
+    async def _earlier(self, job: Job) -> _Active | None:
+        """A job of an earlier session as it goes on; None where nothing came of it."""
+        if job.file is None:
+            self.jobs.close(job)
+            return None
+        if job.batch is None:
+            await self.clock.sleep(self.section.batch.poll_s)  # a submit that was cut off may still take effect
+            found = await self.provider.find(job.file, job.name)
+            job = self.jobs.submitted(job, found or await self.provider.submit(job.file, job.name))
+        log.info("batch %s: goes on since an earlier session", job.batch)
+        return _Active(job, {q.key: q for q in self.jobs.questions(job)}, self.jobs.record, earlier=True)
+
+    # -- out of it ------------------------------------------------------------------------------------
+
+    async def _wait(self, active: list[_Active]) -> list[_Active]:
+        """Look until at least one batch is over; returns those that are not."""
+        delay = self.section.batch.poll_s
+        while True:
+            await self.clock.sleep(delay)
+            going: list[_Active] = []
+            for one in active:
+                batch = await self.provider.get(f"/batches/{one.job.batch}")
+                if batch.get("status") in _OVER:
+                    await self._collect(one, batch)
+                else:
+                    going.append(one)
+            if len(going) < len(active):
+                return going
+            delay = min(self.section.batch.max_poll_s, delay * _LONGER)
+
+    async def _collect(self, one: _Active, batch: dict[str, Any]) -> None:
+        """Record what a finished batch brought, and put what it didn't into the next."""
+        stop: ProviderError | None = None
+        for name in ("output_file_id", "error_file_id"):
+            if batch.get(name):
+                stop = await self._read(one, str(batch[name])) or stop
+        no_room = False
+        if batch["status"] == "failed":
+            no_room, failure = self._failed(one, batch)
+            stop = stop or failure
+        if batch["status"] == "cancelled":
+            stop = stop or self._refused("the batch was cancelled", "the same command asks for what is missing")
+        hopeless = self._hopeless()
+        if hopeless is None:
+            self._again(one, batch["status"], no_room=no_room)
+        self.jobs.close(one.job)
+        _say(one, batch)
+        if hopeless is not None or stop is not None:
+            raise hopeless or stop  # type: ignore[misc]
+        if no_room:
+            await self._make_room()
+
+    async def _read(self, one: _Active, file: str) -> ProviderError | None:
+        """Record the rows of a file; the reason to stop, where one names it."""
+        attempts = 0
+        while True:
+            seen: set[str] = set()  # on this reading
+            found = _Rows()
+            try:
+                async for row in self.provider.rows(file):
+                    self._take(one, row, seen, found)
+            except BrokenError as e:
+                attempts += 1
+                await self.provider.pause(e.verdict, attempts)
+                continue
+            one.odd += found.odd
+            return found.stop and self._refused(found.stop.message, way_out(found.stop.message, self.section))
+
+    def _take(self, one: _Active, row: dict[str, Any] | None, seen: set[str], found: "_Rows") -> None:
+        key = row.get("custom_id") if row is not None else None
+        if row is None or not isinstance(key, str) or key not in one.questions:
+            found.odd["unreadable" if row is None else "unknown"] += 1
+            return
+        if key in seen:
+            found.odd["duplicate"] += 1
+            return
+        seen.add(key)
+        if key in one.settled:
+            return
+        verdict = read_row(row)
+        if verdict.kind is Kind.FINAL and verdict.reply is not None:
+            self._settle(one, key, verdict.reply)
+        else:
+            one.said[key] = verdict.message
+            found.stop = verdict if verdict.kind is Kind.STOP else found.stop
+
+    def _settle(self, one: _Active, key: str, reply: Reply) -> None:
+        question = one.questions[key]
+        one.settled.add(key)
+        prompt = reply.prompt_tokens
+        if reply.estimated and not prompt and question.prompt is not None:
+            prompt = self.request(question).prompt_bytes // 4
+        cost = self.section.cost(prompt, reply.completion_tokens)
+        whole = replace(reply, prompt_tokens=prompt, cost=cost, attempts=self.attempts[key] + 1)
+        self.budget.release(key)
+        self.budget.count(whole)
+        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
+            self.held.append((one.record, question, whole))
+            return
+        if not self.answered:
+            self.answered = True
+            held, self.held = self.held, []
+            for record, asked, bad in held:
+                record(asked, bad)
+        one.record(question, whole)
+
+    def _failed(self, one: _Active, batch: dict[str, Any]) -> tuple[bool, ProviderError | None]:
+        """What a batch that failed as a whole says: lines that are bad, no room for it now, or a reason to stop."""
+        errors = [e for e in (batch.get("errors") or {}).get("data") or [] if isinstance(e, dict)]
+        keys = list(one.questions)
+        lines = {e["line"]: e for e in errors if isinstance(e.get("line"), int) and 0 < e["line"] <= len(keys)}
+        for line, e in lines.items():
+            if keys[line - 1] not in one.settled:
+                self._settle(one, keys[line - 1], Reply(Outcome.BAD_REQUEST, message=_said(e)))
+        others = [e for e in errors if e not in lines.values()]
+        if others and all(str(e.get("code")) in _NO_ROOM for e in others):
+            return True, None
+        if lines and not others:
+            return False, None
+        said = "; ".join(map(_said, others[:3])) or "no reason is given"
+        return False, self._refused(f"the batch failed: {said}", "look at the message, and correct the settings")
+
+    def _hopeless(self) -> ProviderError | None:
+        """The reason to stop where nothing but bad requests came back: the settings are wrong, nothing is recorded."""
+        if self.answered or len(self.held) < HOPELESS:
+            return None
+        message = self.held[-1][2].message
+        return self._refused(
+            f"all {len(self.held)} requests of the batch are bad; the latest: {message}",
+            "look at the message, and correct the settings",
+        )
+
+    def _again(self, one: _Active, status: str, *, no_room: bool) -> None:
+        """What a batch left out goes into the next; what was left out too often has failed."""
+        for key, question in one.questions.items():
+            if key in one.settled:
+                continue
+            self.budget.release(key)
+            if one.earlier:
+                continue  # the ledger lacks it, so it is asked for anew
+            self.attempts[key] += not no_room
+            if self.attempts[key] < self.section.max_attempts:
+                self.again.append(question)
+                continue
+            said = one.said.get(key) or f"no row in {self.attempts[key]} batches, the last one {status}"
+            one.record(question, Reply(Outcome.FAILED, attempts=self.attempts[key], message=said))
+
+    async def _make_room(self) -> None:
+        """After a batch that the provider had no room for: smaller ones, later."""
+        self.refusals += 1
+        if self.refusals > self.section.max_attempts:
+            raise self._refused("it has no room for a batch", "wait, or lower batch.max_requests and batch.at_once")
+        self.room = max(1, self.room // 2)
+        log.info("no room for the batch: the next ones have at most %d requests", self.room)
+        await self.clock.sleep(self.section.batch.max_poll_s)
+
+    def _refused(self, what: str, fix: str) -> ProviderError:
+        return ProviderError(
+            what,
+            where=self.section.base_url,
+            fix=f"{fix}\nthe same command continues: every answer so far is kept",
+        )
+
+
+@dataclass
+class _Rows:
+    """What was odd in one reading of a file, and the row that stops the run."""
+
+    odd: Counter[str] = field(default_factory=Counter)
+    stop: Verdict | None = None
+
+
+def read_row(row: dict[str, Any]) -> Verdict:
+    """What a row of an output or error file means."""
+    response, error = row.get("response"), row.get("error")
+    if isinstance(response, dict):
+        status = response.get("status_code")
+        body = response.get("body")
+        status = status if isinstance(status, int) else 0
+        return read_response(status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+    if isinstance(error, dict):
+        return Verdict(Kind.PASSING, message=_said(error))
+    return Verdict(Kind.PASSING, message="a row without response or error")
+
+
+def _line(request: HttpRequest) -> bytes:
+    asked = {"custom_id": request.key, "method": "POST", "url": f"/v1{request.path}", "body": request.body}
+    return json.dumps(asked).encode() + b"\n"
+
+
+def _said(error: dict[str, Any]) -> str:
+    return ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))[:500] or "no reason"
+
+
+def _say(one: _Active, batch: dict[str, Any]) -> None:
+    log.info("batch %s: %s, %d of %d settled", one.job.batch, batch["status"], len(one.settled), len(one.questions))
+    if one.odd:
+        counts = ", ".join(f"{n} {kind}" for kind, n in sorted(one.odd.items()))
+        log.warning("batch %s: rows left out: %s", one.job.batch, counts)

@@ -1,0 +1,1 @@
+"""Sampling from models in this process."""

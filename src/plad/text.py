@@ -1,0 +1,37 @@
+"""Text made harmless: no control characters, no secrets."""
+
+import re
+
+FOLDED = 1200  # characters of one text that are shown
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+_DIRECTIONS = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_CONTROLS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_DIRECTIONS}]")
+
+
+_HIDDEN: set[str] = set()
+_SECRET = re.compile(  # a key begins a word: task-summaries holds none, nor does HF_HUB_OFFLINE
+    r"(?i:(?<![\w-])sk-[\w-]{8,})|(?<![\w-])hf_\w{8,}|(?i:(?<=bearer ))\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+
+
+def clean(text: str) -> str:
+    """`text` without escape sequences, control characters and direction marks; lines and tabs stay."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+
+
+def fold(text: str, limit: int = FOLDED) -> str:
+    """`clean(text)`, cut after `limit` characters with a count of the rest."""
+    text = clean(text)
+    return text if len(text) <= limit else f"{text[:limit]} [... {len(text) - limit:,} more characters]"
+
+
+def hide(secret: str) -> None:
+    """Let `redact` take this very text out too, whatever it looks like."""
+    _HIDDEN.add(secret)
+
+
+def redact(text: str) -> str:
+    """`text` without hidden secrets, and without anything that looks like a key or a password."""
+    for secret in _HIDDEN:
+        text = text.replace(secret, "[redacted]")
+    return _SECRET.sub("[redacted]", text)
