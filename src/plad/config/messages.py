@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from plad.config import Config
+from plad.config.kinds import Kind
 from plad.errors import ConfigError
 
 _LIMITS = {
@@ -32,11 +33,15 @@ _KINDS = {
 }
 
 
-def sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """The section classes that an annotation allows."""
+def sections_of(annotation: Any, value: Any = None) -> list[type[BaseModel]]:
+    """The section classes that an annotation allows; of an open end, the kind that `value` names, or all of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Kind) and "group" in annotation.__dict__:
+        tag = value.get("type") if isinstance(value, dict) else None
+        kind = annotation.named(tag) if isinstance(tag, str) else None
+        return list(annotation.kinds().values()) if kind is None else [kind]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [s for a in get_args(annotation) for s in sections_of(a)]
+    return [s for a in get_args(annotation) for s in sections_of(a, value)]
 
 
 def fill_types(model: type[BaseModel], raw: Any) -> None:
@@ -47,10 +52,10 @@ def fill_types(model: type[BaseModel], raw: Any) -> None:
         for value in raw[name] if isinstance(raw.get(name), list) else [raw.get(name)]:
             if not isinstance(value, dict):
                 continue
-            default = getattr(info.default, "type", None)
+            default = getattr(info.get_default(call_default_factory=True, validated_data={}), "type", None)
             if default is not None:
                 value.setdefault("type", default)
-            for section in _matching(sections_of(info.annotation), value):
+            for section in _matching(sections_of(info.annotation, value), value):
                 fill_types(section, value)
 
 
@@ -164,7 +169,7 @@ def sections_at(path: str, raw: dict[str, Any], schema: type[BaseModel] = Config
         else:
             node = node.get(part)
             infos = [s.model_fields[part] for s in sections if part in s.model_fields]
-            sections = [s for info in infos for s in sections_of(info.annotation)]
+            sections = [s for info in infos for s in sections_of(info.annotation, node)]
         if isinstance(node, dict):
             sections = _matching(sections, node)
     return sections

@@ -1,0 +1,90 @@
+"""Sections of several kinds, told apart by `type`: objectives, judges, engines.
+
+A kind is one class in one file of its room, or in an installed package that names it in its metadata:
+
+    [project.entry-points."plad.objectives"]
+    ipo = "my_package:IpoObjective"
+
+A config names it by its `type`; nothing else in plad lists it.
+"""
+
+import json
+import pkgutil
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any, ClassVar, Self
+
+from pydantic import GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from plad.config.base import Section
+
+
+class Kind(Section):
+    """Base of a section that has kinds.
+
+    A class that names its `group` is the open end, which a config's field is annotated with; its subclasses with a
+    `type` are the kinds.
+
+    Attributes:
+        group: entry-point group in which other packages name their kinds.
+        homes: packages of plad in which its own kinds live.
+    """
+
+    group: ClassVar[str]
+    homes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def tag(cls) -> str:
+        """What `type` is in a config."""
+        return cls.model_fields["type"].default
+
+    @classmethod
+    def kinds(cls) -> "dict[str, type[Self]]":
+        """Every kind by its `type`; imports all of them."""
+        for home in cls.homes:
+            for module in pkgutil.iter_modules(import_module(home).__path__):
+                import_module(f"{home}.{module.name}")
+        for entry in entry_points(group=cls.group):
+            entry.load()
+        return cls._known()
+
+    @classmethod
+    def named(cls, tag: str) -> "type[Self] | None":
+        """The kind of a `type`; one that lives in a module of that name is found without importing its neighbours."""
+        for home in cls.homes:
+            if tag.isidentifier() and find_spec(f"{home}.{tag}") is not None:
+                import_module(f"{home}.{tag}")
+        return cls._known().get(tag) or cls.kinds().get(tag)
+
+    @classmethod
+    def _known(cls) -> "dict[str, type[Self]]":
+        below = list(cls.__subclasses__())
+        for kind in below:
+            below += kind.__subclasses__()
+        return {kind.tag(): kind for kind in below if "type" in kind.model_fields}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """An open end takes any of its kinds; a kind takes itself."""
+        if "group" in cls.__dict__:
+            return core_schema.with_info_plain_validator_function(cls._of_its_kind)
+        return handler(source)
+
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> "Self":
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("model_type", {"class_name": cls.__name__})
+        tag: Any = value.get("type")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        kind = cls.named(tag) if isinstance(tag, str) else None
+        if kind is None:
+            tags = ", ".join(f"'{name}'" for name in cls.kinds())
+            raise PydanticKnownError(
+                "union_tag_invalid", {"discriminator": "'type'", "tag": str(tag), "expected_tags": tags}
+            )
+        if info.mode == "json":  # as strict as the file around it: no number from a text, but lists become tuples
+            return kind.model_validate_json(json.dumps(value), strict=True)
+        return kind.model_validate(value)
