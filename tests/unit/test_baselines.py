@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.cli.methods import comparison_overrides
-from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
+from plad.config import Baseline, EvaluateSection
 from plad.config.file import load_config
+from plad.distillers.f_distill import FDistillObjective
+from plad.distillers.kd import KdObjective
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
+from plad.objectives.plad import MarginObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from plad.cli import StageName
-from plad.config import Config, PruneInit, RankObjective, SftObjective
+from plad.config import Config, PruneInit
 from plad.config.file import load_config, write_config
 from plad.errors import PladError, ProblemsError, RunDirError
+from plad.objectives.plad import RankObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.students.auto import labels
 from plad.rundir.directory import STAGES, open_run
 
@@ -106,7 +108,7 @@ def test_an_anchor_may_be_shared(tmp_path):
         ),
         ("", ["distil.epochs=3"], "distil: unknown key\n  -> did you mean distill?"),
         ("", ["sft.epoch=3"], "sft.epoch: unknown key\n  -> did you mean sft.epochs?"),
-        ("distill: {objective: {type: rnk}}\n", [], "distill.objective: type must be rank or margin or"),
+        ("distill: {objective: {type: rnk}}\n", [], "distill.objective: type must be auto or distillm or dpo or"),
         ("evaluate: {judges: [{type: oracle}]}\n", [], "judges.0: type must be reference or reward or embedding or"),
         ("evaluate: {judges: [{type: reward}]}\n", [], "evaluate.judges.0.model: is required"),
         ("evaluate: {judges: {type: reference}}\n", [], "evaluate.judges: expected a list; got {"),
@@ -246,7 +248,7 @@ def test_every_recipe_loads(recipe):
 
 def test_the_ablation_changes_a_setting_at_a_time_beside_seqkd():
     recipe = Path(__file__).parents[2] / "recipes/ablation.yaml"
-    names = labels(load_config(recipe, []).distill.objective)
+    names = labels(load_config(recipe, []).distill.objective.alternatives)
     assert len(set(names)) == len(names) == 9
     assert names[0] == "rank"
     assert "sft" in names

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from plad.config import AutoObjective, DistillSection, DpoObjective, RankObjective, SftObjective
+from plad.config import AutoObjective, DistillSection
+from plad.objectives.plad import RankObjective
+from plad.objectives.preference import DpoObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.students.rounds import _next, best_round, stop_reason
 
 

@@ -12,8 +12,6 @@ from plad.config import (
     Config,
     EmbeddingJudge,
     LlmJudge,
-    LogitObjective,
-    MiniLlmObjective,
     ModelSection,
     ReferenceJudge,
     RewardJudge,
@@ -177,7 +175,7 @@ def _check_gpu(found: Validation) -> None:
 
 def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
     """Objectives on logits need one vocabulary; where a policy has problems already, they come first."""
-    if found.problems or not any(isinstance(objective, LogitObjective) for objective in config.objectives):
+    if found.problems or not any(objective.needs.logits for objective in config.objectives):
         return
     from plad.pipeline.students.teacher_logits import check_logits
 
@@ -195,7 +193,7 @@ def _check_vocabularies(found: Validation, config: Config, base: Path) -> None:
 
 def _check_texts(found: Validation, config: Config, base: Path) -> None:
     """Plain text that an objective reads beside the data."""
-    files = [o.pretraining for o in config.objectives if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    files = [documents.file for o in config.objectives if (documents := o.needs.documents) is not None]
     missing = [file for name in files if not Path(file := locate(name, base)).is_file()]
     if missing:
         found.fail("pretraining", [DataError("no such file", where=file, fix="check pretraining") for file in missing])

@@ -10,15 +10,6 @@ from pydantic import Field, model_validator
 from plad.config.base import ROLES, PositiveInt, Role, Section, Share
 from plad.config.baselines import Baseline
 from plad.config.data import Columns, DataSection, RunSection
-from plad.config.distillation import (
-    DistillmObjective,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    LogitObjective,
-    MiniLlmObjective,
-    StorableObjective,
-)
 from plad.config.engines import (
     AnswerColumns,
     BatchSection,
@@ -49,22 +40,7 @@ from plad.config.models import (
     StudentSection,
     TeacherSection,
 )
-from plad.config.objectives import (
-    AnchoredObjective,
-    AutoObjective,
-    DpoObjective,
-    LipoObjective,
-    MarginObjective,
-    Objective,
-    PairObjective,
-    RankObjective,
-    RrhfObjective,
-    SftObjective,
-    SimpoObjective,
-    SingleObjective,
-    SlicObjective,
-    named_objective,
-)
+from plad.config.objectives import AnyObjective, AutoObjective, Needs, ObjectiveSection, named_objective
 from plad.config.pairs import (
     ConfidenceSection,
     DropRules,
@@ -80,8 +56,8 @@ from plad.config.training import DistillSection, SftOverride, SftSection, TrainS
 
 __all__ = [
     "ROLES",
-    "AnchoredObjective",
     "AnswerColumns",
+    "AnyObjective",
     "AutoObjective",
     "Baseline",
     "BatchSection",
@@ -92,29 +68,20 @@ __all__ = [
     "Config",
     "DataSection",
     "DistillSection",
-    "DistillmObjective",
-    "DpoObjective",
     "DropRules",
     "EmbeddingJudge",
     "Endpoint",
     "Engine",
     "EvaluateSection",
-    "FDistillObjective",
     "FileEngine",
     "GenerateSection",
-    "GkdObjective",
     "Judge",
-    "KdObjective",
-    "LipoObjective",
     "LlmJudge",
-    "LogitObjective",
     "LoraSection",
-    "MarginObjective",
-    "MiniLlmObjective",
     "ModelSection",
-    "Objective",
+    "Needs",
+    "ObjectiveSection",
     "OpenAIEngine",
-    "PairObjective",
     "PairsFile",
     "PairsSection",
     "PositiveInt",
@@ -122,24 +89,17 @@ __all__ = [
     "PriceSection",
     "PromptSection",
     "PruneInit",
-    "RankObjective",
     "ReferenceJudge",
     "RewardJudge",
     "Role",
-    "RrhfObjective",
     "RunSection",
     "Section",
     "SelectAll",
     "SelectBestWorst",
     "SelectRso",
-    "SftObjective",
     "SftOverride",
     "SftSection",
     "Share",
-    "SimpoObjective",
-    "SingleObjective",
-    "SlicObjective",
-    "StorableObjective",
     "StudentSection",
     "SweepRange",
     "SweepSection",
@@ -163,7 +123,7 @@ class Config(Section):
     sft: SftSection = SftSection()
     generate: GenerateSection = GenerateSection()
     pairs: PairsSection = PairsSection()
-    distill: DistillSection = DistillSection()
+    distill: DistillSection = Field(default_factory=DistillSection)
     evaluate: EvaluateSection = EvaluateSection()
     budget: BudgetSection | None = Field(default=None, description="What providers may cost; null for no limit.")
     sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
@@ -176,14 +136,18 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":
-        wants = any(isinstance(o, MarginObjective) and o.reference == "teacher" for o in self.objectives)
-        if wants and self.generate.samples == 1:
-            raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
+        for objective in self.objectives:
+            answers = objective.needs.teacher_answers
+            if self.generate.samples < answers:
+                raise ValueError(
+                    f"objective {objective.tag()} needs {answers} answers of the teacher to a prompt, as it is set: "
+                    f"generate.samples {answers} or more"
+                )
         return self
 
     @model_validator(mode="after")
     def _logits_are_here(self) -> "Config":
-        wanting = [o.type for o in self.objectives if isinstance(o, LogitObjective)]
+        wanting = [o.tag() for o in self.objectives if o.needs.logits is not None]
         if wanting and not self.teacher.local:
             raise ValueError(
                 f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
@@ -194,16 +158,14 @@ class Config(Section):
         return self
 
     @property
-    def objectives(self) -> tuple[SingleObjective, ...]:
+    def objectives(self) -> tuple[ObjectiveSection, ...]:
         """All that students are trained with."""
-        own = self.distill.objective
-        students = own.candidates if isinstance(own, AutoObjective) else (own,)
-        return (*students, *(b.objective for b in self.evaluate.baselines))
+        return (*self.distill.objective.alternatives, *(b.objective for b in self.evaluate.baselines))
 
     @model_validator(mode="after")
     def _validation_is_there(self) -> "Config":
         chooses = {
-            "distill.objective.type auto": self.distill.objective.type == "auto",
+            f"distill.objective.type {self.distill.objective.tag()}": len(self.distill.objective.alternatives) > 1,
             f"distill.rounds {self.distill.rounds}": self.distill.rounds > 1,
         }
         missing = self.data.validation is None or not self.distill.validation.evaluations

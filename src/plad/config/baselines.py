@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import Section
-from plad.config.objectives import KdObjective, SftObjective, SingleObjective, named_objective
+from plad.config.objectives import ObjectiveSection, named_objective, objective_of
 
 _SYSTEMS = ("target", "teacher", "student_sft", "student")
 SEQKD = "seqkd"
@@ -17,7 +17,7 @@ class Baseline(Section):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,40}$", description="Names its folder and its row: small letters, digits, - _ ."
     )
-    objective: SingleObjective = KdObjective()
+    objective: ObjectiveSection = Field(default_factory=objective_of("kd"))
 
     @model_validator(mode="after")
     def _is_no_system(self) -> "Baseline":
@@ -29,8 +29,7 @@ class Baseline(Section):
 def _one(entry: Any) -> Any:
     """`kd`, `f_distill-js`, `{f_distill: {divergence: js}}` or `{type: kd, name: ...}` as a named objective."""
     if isinstance(entry, str):
-        objective = SftObjective() if entry == SEQKD else named_objective(entry)
-        return {"name": entry, "objective": objective.model_dump()}
+        return {"name": entry, "objective": named_objective("sft" if entry == SEQKD else entry)}
     if not isinstance(entry, dict) or "objective" in entry:
         return entry
     settings = dict(entry)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from plad.config.base import PositiveInt, Role, Section
 from plad.config.models import LoraSection
-from plad.config.objectives import Objective, RankObjective
+from plad.config.objectives import AnyObjective, objective_of
 
 
 class TrainSettings(Section):
@@ -85,7 +85,7 @@ class SftSection(TrainSettings):
 
 
 class DistillSection(TrainSettings):
-    objective: Objective = RankObjective()
+    objective: AnyObjective = Field(default_factory=objective_of("rank"))
     validation: ValidationSection = ValidationSection()
     rounds: PositiveInt = Field(
         default=1,

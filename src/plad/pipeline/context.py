@@ -6,17 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import (
-    AutoObjective,
-    Config,
-    FileEngine,
-    LlmJudge,
-    MiniLlmObjective,
-    ModelSection,
-    Objective,
-    OpenAIEngine,
-    VerifiableJudge,
-)
+from plad.config import AnyObjective, Config, FileEngine, LlmJudge, ModelSection, OpenAIEngine, VerifiableJudge
 from plad.data.sources import locate
 from plad.records import Example
 from plad.rundir.directory import RunDir, fingerprint, verify_dir
@@ -100,12 +90,11 @@ def weights(ctx: Context, system: str) -> str:
     return folder_fingerprint(ctx.run / place)
 
 
-def text_files(ctx: Context, objective: Objective) -> dict[str, Any]:
+def text_files(ctx: Context, objective: AnyObjective) -> dict[str, Any]:
     """What the files hold that an objective reads, as something that the student depends on."""
     from plad.data.sources import source_fingerprint
 
-    each = objective.candidates if isinstance(objective, AutoObjective) else (objective,)
-    files = [o.pretraining for o in each if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    files = [documents.file for o in objective.alternatives if (documents := o.needs.documents) is not None]
     return {"texts": {file: source_fingerprint(file, ctx.base) for file in files}} if files else {}
 
 

@@ -4,7 +4,8 @@ import gc
 import logging
 from typing import Any
 
-from plad.config import ROLES, PruneInit, Role, SftObjective, ValidationSection
+from plad.config import ROLES, PruneInit, Role, ValidationSection
+from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher
 from plad.pipeline.made import made_before, sign
