@@ -124,7 +124,7 @@ def _shaping(
 ) -> dict[str, Any]:
     """What a checkpoint depends on beside the weights that training started from."""
     return {
-        **settings.relevant(),
+        **settings.shaping(apart=("lora", "validation")),
         "objective": objective.model_dump(mode="json"),
         "steps": steps,
         "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),

@@ -124,7 +124,7 @@ def _inputs(config: Config, folder: Path, base: Path, skip_invalid: bool, verify
     assert config.sweep is not None
     return {
         **{stage: pipeline.own_inputs(ctx, stage) for stage in stages},
-        "sweep": config.sweep.model_dump(mode="json", exclude={"dir", "trials", "keep"}),
+        "sweep": config.sweep.shaping(),
     }
 
 

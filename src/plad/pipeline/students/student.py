@@ -153,7 +153,7 @@ def train_and_keep(
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
     from plad.policy.load import save_policy
 
-    own = {k: v for k, v in settings.relevant().items() if k != "rounds"}
+    own = settings.shaping(apart=("lora", "validation", "rounds"))
     depends = fingerprint([ctx.depends, own, [p.id for p in pairs]])
     counts = made_before(folder, depends)
     if counts is not None:
