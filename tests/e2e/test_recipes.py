@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from plad.config import Config, OpenAIEngine
+from plad.config.engines import OpenAIEngine
 from plad.config.file import load_config
+from plad.config.root import Config
 from tests.e2e.test_every_family import STAGES, WORDS, model_folder
 from tests.helpers import CHATML
 from tests.server import Call, Response, answer, serve

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from plad.config import Config
 from plad.config.base import PACES
 from plad.config.engines import OpenAIEngine
 from plad.config.messages import sections_of
 from plad.config.pairs import GenerateSection
 from plad.config.reward import RewardTraining
+from plad.config.root import Config
 from plad.config.training import DistillSection, SftSection
 
 TRAINING = {"max_tokens", "gradient_checkpointing", "checkpoint_steps"}

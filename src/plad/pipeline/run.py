@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from plad import __version__
-from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJudge
+from plad.config.base import ROLES
+from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.root import Config
+from plad.config.training import ValidationSection
 from plad.errors import ConfigError, RunDirError
 from plad.pipeline.context import Context, teacher_source, text_files
 from plad.pipeline.stages.baselines import baselines, reopen_for_methods

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config import DistillSection, LogitObjective, PairObjective, SftObjective, ValidationSection
+from plad.config.distillation import LogitObjective
+from plad.config.objectives import PairObjective, SftObjective
+from plad.config.training import DistillSection, ValidationSection
 from plad.errors import DataError
 from plad.pipeline.context import Context
 from plad.pipeline.made import made_before, sign
