@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from plad import __version__
 from plad.cli.guard import guard, resume_command
 from plad.report.console import console
+from plad.version import __version__
 
 app = typer.Typer(
     help="Distil a large language model into a small one by preference (PLaD).",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from plad import __version__
+from plad.version import __version__
 
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub",
@@ -51,7 +51,7 @@ def version_of(name: str) -> str:
 def _torch() -> Iterator[tuple[str, str]]:
     import torch
 
-    from plad.policy.device import choose_device, choose_dtype
+    from plad.policy.backend import choose_device, choose_dtype
 
     device, why = choose_device()
     dtype, why_dtype = choose_dtype("auto", device)

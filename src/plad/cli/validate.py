@@ -161,7 +161,7 @@ def _check_policies(found: Validation, config: Config, base: Path, prepared: Pre
 
 
 def _check_gpu(found: Validation) -> None:
-    from plad.policy.device import choose_device
+    from plad.policy.backend import choose_device
 
     device, _ = choose_device()
     if device.type != "cuda":
