@@ -11,7 +11,8 @@ from plad.answers.engine import Sampling, fill
 from plad.answers.file import read_answers_file
 from plad.answers.ledger import Ledger
 from plad.cli.inspect_run import examples_of, status
-from plad.config import Config, FileEngine
+from plad.config.engines import FileEngine
+from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.judges.base import load_scoring_judge
 from plad.pipeline.context import Context, weights

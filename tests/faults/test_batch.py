@@ -17,7 +17,8 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection, OpenAIEngine, PriceSection, PromptSection
+from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.models import PromptSection
 from plad.errors import BudgetError, Interrupted, ProviderError
 from plad.records import Example, Generation, Outcome
 from plad.remote.budget import Budget

@@ -9,7 +9,9 @@ import pytest
 
 from plad.answers.engine import Sampling, fill
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection, LlmJudge, OpenAIEngine, PriceSection, PromptSection
+from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.judges import LlmJudge
+from plad.config.models import PromptSection
 from plad.errors import BudgetError
 from plad.judges.base import PairwiseJudge, load_judge
 from plad.records import Example

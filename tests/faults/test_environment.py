@@ -18,7 +18,8 @@ from huggingface_hub import errors
 
 from plad.answers.engine import Sampling, answer
 from plad.answers.ledger import Ledger
-from plad.config import OpenAIEngine, PromptSection
+from plad.config.engines import OpenAIEngine
+from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.records import Example, Generation, Outcome
 from plad.remote.engine import OpenAI

@@ -16,7 +16,8 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill, recorded
 from plad.answers.ledger import Ledger
-from plad.config import OpenAIEngine, PromptSection
+from plad.config.engines import OpenAIEngine
+from plad.config.models import PromptSection
 from plad.errors import Interrupted, PolicyError, ProviderError
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome

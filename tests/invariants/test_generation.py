@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plad.answers.engine import Sampling, answer, recorded, request_seed
 from plad.answers.ledger import Ledger
-from plad.config import PromptSection
+from plad.config.models import PromptSection
 from plad.errors import PolicyError, RunDirError
 from plad.policy.load import Policy
 from plad.progress import Progress

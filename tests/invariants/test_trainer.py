@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import (
+from plad.config.distillation import KdObjective
+from plad.config.objectives import (
     DpoObjective,
-    KdObjective,
     LipoObjective,
     MarginObjective,
     RankObjective,
@@ -19,8 +19,8 @@ from plad.config import (
     SftObjective,
     SimpoObjective,
     SlicObjective,
-    TrainSettings,
 )
+from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut

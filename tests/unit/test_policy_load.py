@@ -15,7 +15,7 @@ from transformers import (
     LlamaModel,
 )
 
-from plad.config import LoraSection, ModelSection, PromptSection
+from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy.device import choose_dtype
 from plad.policy.folder import check_policy

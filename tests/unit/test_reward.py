@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from plad.config import RewardJudge as RewardSection
 from plad.config.file import load_as
+from plad.config.judges import RewardJudge as RewardSection
 from plad.config.reward import PreferenceColumns, RewardTraining
 from plad.data.preferences import Preference, read_preferences
 from plad.data.read import BadRowsError

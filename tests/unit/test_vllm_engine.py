@@ -10,7 +10,8 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill
 from plad.answers.ledger import Ledger
-from plad.config import LoraSection, ModelSection, TeacherSection, VllmEngine
+from plad.config.engines import VllmEngine
+from plad.config.models import LoraSection, ModelSection, TeacherSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.policy.load import load_policy, save_policy
 from plad.records import Example, Outcome

@@ -6,18 +6,11 @@ from typing import Any
 import pytest
 
 from plad.cli.validate import validate
-from plad.config import (
-    DistillmObjective,
-    DistillSection,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    MiniLlmObjective,
-    PromptSection,
-    SftObjective,
-    named_objective,
-)
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
+from plad.config.models import PromptSection
+from plad.config.objectives import SftObjective, named_objective
+from plad.config.training import DistillSection
 from plad.distillers.logits import Document
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.pipeline import run as pipeline

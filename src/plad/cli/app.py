@@ -51,8 +51,9 @@ def _main(
 def execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: Any) -> None:
     """Run stages of a config; the page's place is printed at the end."""
     with guard(resume=resume_command()) as guarded:
-        from plad.config.file import load_config, write_config
+        from plad.config.file import load_config
         from plad.pipeline import run as pipeline
+        from plad.rundir.config_files import write_config
         from plad.rundir.directory import open_run, read_manifest
 
         config = load_config(path, overrides)

@@ -182,7 +182,7 @@ def judge_check(
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
         from plad.cli import judge_check as checking
-        from plad.config import VerifiableJudge
+        from plad.config.judges import VerifiableJudge
         from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.judges.base import load_judge

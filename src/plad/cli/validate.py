@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from plad.cli.validate_teacher import check_teacher
-from plad.config import (
-    Config,
-    EmbeddingJudge,
-    LlmJudge,
-    LogitObjective,
-    MiniLlmObjective,
-    ModelSection,
-    ReferenceJudge,
-    RewardJudge,
-    VerifiableJudge,
-    VllmEngine,
-)
+from plad.config.distillation import LogitObjective, MiniLlmObjective
+from plad.config.engines import VllmEngine
 from plad.config.file import load_config
+from plad.config.judges import EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.models import ModelSection
+from plad.config.root import Config
 from plad.data.prepare import Prepared, check
 from plad.data.sources import locate
 from plad.errors import ConfigError, DataError, PladError, PolicyError, ProblemsError

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad.config import Config, FileEngine, OpenAIEngine
+from plad.config.engines import FileEngine, OpenAIEngine
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
 from plad.errors import DataError, PladError
