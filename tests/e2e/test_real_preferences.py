@@ -20,8 +20,9 @@ from plad.pipeline.stages.pair import pair
 from plad.records import Example
 from plad.report.page import render_report
 from plad.rundir.directory import open_run
-from tests.task import plad, write_task
-from tests.unit.test_judges import bert
+from tests.support.command import plad
+from tests.support.judges import bert
+from tests.support.task import write_task
 
 GSM8K = Path(__file__).parents[1] / "data/gsm8k_teacher_student.jsonl.gz"
 SCORER = {"type": "verifiable"}

@@ -24,8 +24,8 @@ from plad.records import Example, Generation, Outcome
 from plad.remote.budget import Budget
 from plad.remote.engine import OpenAI
 from plad.remote.jobs import Jobs
-from tests.batch_provider import Provider, Row, answered, expired, honest, refused
-from tests.server import Call, FakeClock, Response, error, serve
+from tests.support.servers.batch_provider import Provider, Row, answered, expired, honest, refused
+from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
 
 EXAMPLES = [Example(f"id {i}", f"question {i}") for i in range(30)]
 SAMPLING = Sampling(0.7, 16, samples=2)

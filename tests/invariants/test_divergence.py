@@ -17,8 +17,8 @@ from plad.errors import PolicyError
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from tests.helpers import tiny_model
-from tests.invariants.scoring_families import widen
+from tests.support.scoring_families import widen
+from tests.support.tiny_models import tiny_model
 
 V = 61
 GROUPS = [

@@ -12,7 +12,7 @@ from plad.errors import DataError
 from plad.objectives.calibration import anchor, margin, rank
 from plad.objectives.make import make_objective
 from plad.objectives.pairwise import MarginLoss, RankLoss
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 nats = st.floats(-50, 0, allow_nan=False)
 

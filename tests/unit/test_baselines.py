@@ -19,7 +19,7 @@ from plad.evaluate.comparison import add_comparison, frame, holm
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
-from tests.task import write_task
+from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
 

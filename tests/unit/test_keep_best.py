@@ -13,8 +13,8 @@ from plad.config.training import TrainSettings
 from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest
-from tests.faults.train_child import groups
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
+from tests.support.train_child import groups
 
 
 class Run:

@@ -23,10 +23,10 @@ from plad.records import Example
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import score
-from tests.helpers import CHATML, tiny_folder, train_tokenizer
-from tests.server import Call, Response, answer, error, serve
-from tests.task import environment, write_task
-from tests.unit.test_cli import call
+from tests.support.command import call, environment
+from tests.support.servers.scripted import Call, Response, answer, error, serve
+from tests.support.task import write_task
+from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
 
 ENDPOINT = Endpoint(base_url="http://h/v1", price=PriceSection(input=2.0, output=10.0), concurrency=4)
 

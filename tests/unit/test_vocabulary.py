@@ -22,8 +22,8 @@ from plad.records import Pair
 from plad.rundir.directory import open_run
 from plad.scoring.score import Route
 from plad.train.texts import documents, texts_of_pairs, with_targets
-from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
-from tests.task import write_task
+from tests.support.task import write_task
+from tests.support.tiny_models import tiny_folder, tiny_policy, train_tokenizer
 
 
 def test_the_same_vocabulary_passes() -> None:

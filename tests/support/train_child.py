@@ -15,7 +15,7 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
 
 
 def groups() -> list[Group]:
