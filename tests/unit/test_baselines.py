@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.cli.methods import comparison_overrides
+from plad.cli.compare import comparison_overrides
 from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
 from plad.config.file import load_config
 from plad.errors import ConfigError
