@@ -20,7 +20,8 @@ import psutil
 from plad.answers.engine import Question, Record, Sampling, fill
 from plad.answers.ledger import Ledger
 from plad.answers.reply import Reply
-from plad.config import OpenAIEngine, PromptSection
+from plad.config.engines import OpenAIEngine
+from plad.config.models import PromptSection
 from plad.progress import Progress
 from plad.records import Example, Outcome
 from plad.remote.engine import OpenAI

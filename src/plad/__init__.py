@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from plad.config import Config
     from plad.config.file import load_config
+    from plad.config.root import Config
     from plad.data.prepare import prepare
     from plad.errors import PladError
     from plad.evaluate.run import evaluate_systems
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plad.scoring.score import score
 
 _HOMES = {
-    "Config": "plad.config",
+    "Config": "plad.config.root",
     "Example": "plad.records",
     "Generation": "plad.records",
     "Judgement": "plad.records",

@@ -8,9 +8,8 @@ import pytest
 
 from plad.distillers import topk
 from plad.pipeline.stages import baselines as stage
-from tests.pipeline_run import KilledError, run_here
-from tests.task import write_task
-from tests.unit.test_cli import call
+from tests.support.command import KilledError, call, run_here
+from tests.support.task import write_task
 
 CACHED = {"type": "kd", "text": "teacher", "teacher_logits": "cached", "top_k": 30, "name": "kd-cached"}
 METHODS: list[Any] = [

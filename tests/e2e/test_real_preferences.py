@@ -12,7 +12,8 @@ from plad.answers.file import read_answers_file
 from plad.answers.ledger import Ledger
 from plad.cli.show import examples_of
 from plad.cli.status import read_status
-from plad.config import Config, FileEngine
+from plad.config.engines import FileEngine
+from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.judges.base import load_scoring_judge
 from plad.pipeline.context import Context, weights
@@ -20,8 +21,9 @@ from plad.pipeline.stages.pair import pair
 from plad.records import Example
 from plad.report.page import render_report
 from plad.rundir.directory import open_run
-from tests.task import plad, write_task
-from tests.unit.test_judges import bert
+from tests.support.command import plad
+from tests.support.judges import bert
+from tests.support.task import write_task
 
 GSM8K = Path(__file__).parents[1] / "data/gsm8k_teacher_student.jsonl.gz"
 SCORER = {"type": "verifiable"}

@@ -17,14 +17,15 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection, OpenAIEngine, PriceSection, PromptSection
+from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.models import PromptSection
 from plad.errors import BudgetError, Interrupted, ProviderError
 from plad.records import Example, Generation, Outcome
 from plad.remote.budget import Budget
 from plad.remote.engine import OpenAI
 from plad.remote.jobs import Jobs
-from tests.batch_provider import Provider, Row, answered, expired, honest, refused
-from tests.server import Call, FakeClock, Response, error, serve
+from tests.support.servers.batch_provider import Provider, Row, answered, expired, honest, refused
+from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
 
 EXAMPLES = [Example(f"id {i}", f"question {i}") for i in range(30)]
 SAMPLING = Sampling(0.7, 16, samples=2)

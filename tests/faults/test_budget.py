@@ -9,14 +9,16 @@ import pytest
 
 from plad.answers.engine import Sampling, fill
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection, LlmJudge, OpenAIEngine, PriceSection, PromptSection
+from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.judges import LlmJudge
+from plad.config.models import PromptSection
 from plad.errors import BudgetError
 from plad.judges.base import PairwiseJudge, load_judge
 from plad.records import Example
 from plad.remote.budget import Budget
 from plad.remote.engine import OpenAI
-from tests.server import Call, FakeClock, Response, answer, error, serve
-from tests.unit.test_llm_judge import read
+from tests.support.judges import read
+from tests.support.servers.scripted import Call, FakeClock, Response, answer, error, serve
 
 EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
 FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 40), "seed": 0}

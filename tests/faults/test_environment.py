@@ -18,17 +18,18 @@ from huggingface_hub import errors
 
 from plad.answers.engine import Sampling, answer
 from plad.answers.ledger import Ledger
-from plad.config import OpenAIEngine, PromptSection
+from plad.config.engines import OpenAIEngine
+from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.records import Example, Generation, Outcome
 from plad.remote.engine import OpenAI
 from plad.remote.limits import RealClock
 from plad.sampling.local import Transformers
-from tests.helpers import tiny_policy
-from tests.server import Call, FakeClock, Response, error, serve
-from tests.server import answer as reply_with
-from tests.task import write_task
-from tests.unit.test_cli import call
+from tests.support.command import call
+from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
+from tests.support.servers.scripted import answer as reply_with
+from tests.support.task import write_task
+from tests.support.tiny_models import tiny_policy
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i % 3 + 1)) for i in range(12)]
 FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 6, 2), "seed": 0}
@@ -260,7 +261,7 @@ def test_a_machine_that_slept_through_a_pause_goes_on() -> None:
 
 def test_a_machine_that_slept_while_a_batch_ran_collects_it() -> None:
     from plad.remote.jobs import Jobs
-    from tests.batch_provider import Provider
+    from tests.support.servers.batch_provider import Provider
 
     with serve(Provider()) as server, Ledger(":memory:", run="r") as ledger:
         section = OpenAIEngine(base_url=server.url, mode="batch")

@@ -19,7 +19,7 @@ from plad.errors import Interrupted, RunDirError
 from plad.progress import Progress
 from plad.records import Example, Generation
 from plad.sampling.local import Transformers
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
 
 POLICY = tiny_policy(initializer_range=0.3)
 EXAMPLES = [Example(f"id {i}", f"question number {i} " * (i % 4 + 1)) for i in range(30)]

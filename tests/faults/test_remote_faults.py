@@ -16,14 +16,15 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill, recorded
 from plad.answers.ledger import Ledger
-from plad.config import OpenAIEngine, PromptSection
+from plad.config.engines import OpenAIEngine
+from plad.config.models import PromptSection
 from plad.errors import Interrupted, PolicyError, ProviderError
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
 from plad.remote.engine import OpenAI
-from tests.helpers import CHATML, train_tokenizer
-from tests.server import Call, FakeClock, Response, error, serve
-from tests.server import answer as reply_with
+from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
+from tests.support.servers.scripted import answer as reply_with
+from tests.support.tiny_models import CHATML, train_tokenizer
 
 EXAMPLES = [Example(f"id {i}", f"question {i}") for i in range(40)]
 SAMPLING = Sampling(0.7, 16, samples=2)

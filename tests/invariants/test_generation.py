@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plad.answers.engine import Sampling, answer, recorded, request_seed
 from plad.answers.ledger import Ledger
-from plad.config import PromptSection
+from plad.config.models import PromptSection
 from plad.errors import PolicyError, RunDirError
 from plad.policy.load import Policy
 from plad.progress import Progress
@@ -21,7 +21,7 @@ from plad.records import Example, Generation, Outcome
 from plad.sampling.draw import Request
 from plad.sampling.local import Transformers
 from plad.sampling.sample import sample, slots_agree
-from tests.helpers import CHATML, ENCODER_DECODERS, FAMILIES, tiny_model, tiny_policy, train_tokenizer
+from tests.support.tiny_models import CHATML, ENCODER_DECODERS, FAMILIES, tiny_model, tiny_policy, train_tokenizer
 
 SLOT_FAMILIES = tuple(f for f in FAMILIES if f not in ("gpt_neo", "bloom"))
 WIDE: dict[str, dict[str, Any]] = {

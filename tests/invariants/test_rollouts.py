@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import FDistillObjective, GkdObjective, LoraSection, MiniLlmObjective, Objective, TrainSettings
+from plad.config.distillation import FDistillObjective, GkdObjective, MiniLlmObjective
+from plad.config.models import LoraSection
+from plad.config.objectives import Objective
+from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.distillers.policy_gradient import importance, returns, rewards, whiten
@@ -20,8 +23,8 @@ from plad.sampling.sample import sample
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.run import train_policy
-from tests.faults.train_child import groups
-from tests.helpers import tiny_model, tiny_policy
+from tests.support.tiny_models import tiny_model, tiny_policy
+from tests.support.train_child import groups
 
 MINILLM = MiniLlmObjective(rollouts=8, ppo_epochs=2)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import (
+from plad.config.distillation import KdObjective
+from plad.config.objectives import (
     DpoObjective,
-    KdObjective,
     LipoObjective,
     MarginObjective,
     RankObjective,
@@ -19,8 +19,8 @@ from plad.config import (
     SftObjective,
     SimpoObjective,
     SlicObjective,
-    TrainSettings,
 )
+from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut
@@ -29,9 +29,9 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run
 from plad.train.run import train_policy
-from tests.faults.train_child import groups
-from tests.helpers import tiny_policy
-from tests.invariants.scoring_families import widen
+from tests.support.scoring_families import widen
+from tests.support.tiny_models import tiny_policy
+from tests.support.train_child import groups
 
 OBJECTIVES = {
     "sft": SftObjective(),

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config import LipoObjective, RrhfObjective
+from plad.config.objectives import LipoObjective, RrhfObjective
 from plad.objectives.listwise import LipoLoss, RrhfLoss, gains, ordered
 from plad.objectives.make import make_objective
 from plad.objectives.preference import lambda_weights, lipo, rrhf
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 FOUR: Texts = [[-1.0], [-2.0], [-3.0], [-4.0]]
 

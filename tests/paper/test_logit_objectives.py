@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective, Objective
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
+from plad.config.objectives import Objective
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.objectives.make import make_objective
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from tests.helpers import tiny_model
+from tests.support.tiny_models import tiny_model
 
 V = 31
 GROUPS = [  # two texts of the teacher and one of the student's; one of each; the teacher's alone

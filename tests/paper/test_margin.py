@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config import MarginObjective
+from plad.config.objectives import MarginObjective
 from plad.errors import DataError
 from plad.objectives.calibration import anchor, margin, rank
 from plad.objectives.make import make_objective
 from plad.objectives.pairwise import MarginLoss, RankLoss
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 nats = st.floats(-50, 0, allow_nan=False)
 

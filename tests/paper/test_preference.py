@@ -11,13 +11,13 @@ from torch import Tensor
 from trl import DPOTrainer
 from trl.experimental.cpo import CPOTrainer
 
-from plad.config import DpoObjective, SimpoObjective, SlicObjective
+from plad.config.objectives import DpoObjective, SimpoObjective, SlicObjective
 from plad.objectives.make import make_objective
 from plad.objectives.pairwise import DpoLoss, SimpoLoss, SlicLoss
 from plad.objectives.preference import dpo, slic
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 PAIR: Texts = [[-1.0, -2.0], [-1.0, -1.0, -1.0, -2.0]]
 LN3 = math.log(3)

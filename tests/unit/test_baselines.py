@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.cli.compare import comparison_overrides
-from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
+from plad.config.baselines import Baseline
+from plad.config.distillation import FDistillObjective, KdObjective
+from plad.config.evaluation import EvaluateSection
 from plad.config.file import load_config
+from plad.config.objectives import MarginObjective, SftObjective
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
-from tests.task import write_task
+from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from plad.evaluate.run import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir, write_json
-from tests.unit.test_cli import call
+from tests.support.command import call, lines_fit
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
 ESCAPE = "\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07 \u202eflow <b> [bold]markup[/bold] \x9b2J"
@@ -63,10 +63,6 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path / "one")
-
-
-def lines_fit(text: str) -> bool:
-    return max(map(len, text.splitlines())) <= 80
 
 
 def harmless(text: str) -> bool:

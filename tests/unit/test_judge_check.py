@@ -13,10 +13,9 @@ from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
 from plad.extras.reward.judge_check import PANDALM, check, check_view, data_source, read_judge
 from plad.records import Example
-from tests.server import Call, Response, serve
-from tests.unit.test_cli import call
-from tests.unit.test_judges import bert
-from tests.unit.test_llm_judge import first, honest, read, verdict
+from tests.support.command import call
+from tests.support.judges import bert, first, honest, read, verdict
+from tests.support.servers.scripted import Call, Response, serve
 
 OPTIONS = {"resamples": 200, "seed": 0}
 

@@ -10,12 +10,13 @@ import pytest
 
 from plad.answers.engine import Sampling, answer, fill
 from plad.answers.ledger import Ledger
-from plad.config import LoraSection, ModelSection, TeacherSection, VllmEngine
+from plad.config.engines import VllmEngine
+from plad.config.models import LoraSection, ModelSection, TeacherSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.policy.load import load_policy, save_policy
 from plad.records import Example, Outcome
 from plad.sampling.vllm import load_vllm
-from tests.helpers import tiny_folder
+from tests.support.tiny_models import tiny_folder
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i + 1)) for i in range(10)]
 FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 8, 2), "seed": 0}

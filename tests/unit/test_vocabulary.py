@@ -6,18 +6,11 @@ from typing import Any
 import pytest
 
 from plad.cli.validate.run import validate
-from plad.config import (
-    DistillmObjective,
-    DistillSection,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    MiniLlmObjective,
-    PromptSection,
-    SftObjective,
-    named_objective,
-)
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
+from plad.config.models import PromptSection
+from plad.config.objectives import SftObjective, named_objective
+from plad.config.training import DistillSection
 from plad.distillers.logits import Document
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.pipeline import run as pipeline
@@ -29,8 +22,8 @@ from plad.records import Pair
 from plad.rundir.directory import open_run
 from plad.scoring.score import Route
 from plad.train.texts import documents, texts_of_pairs, with_targets
-from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
-from tests.task import write_task
+from tests.support.task import write_task
+from tests.support.tiny_models import tiny_folder, tiny_policy, train_tokenizer
 
 
 def test_the_same_vocabulary_passes() -> None:

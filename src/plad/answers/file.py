@@ -9,7 +9,7 @@ from typing import Any
 from plad.answers.engine import Question, Record, Sampling
 from plad.answers.ledger import canonical_json
 from plad.answers.reply import Reply
-from plad.config import AnswerColumns, FileEngine
+from plad.config.engines import AnswerColumns, FileEngine
 from plad.data.read import BadRowsError, parse_prompt
 from plad.data.sources import BadRow, read_rows
 from plad.errors import DataError

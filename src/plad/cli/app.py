@@ -76,8 +76,9 @@ def limited(overrides: list[str] | None, limit: int | None) -> list[str]:
 def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stages: Unpack[Stages]) -> None:
     """Run stages of a config; the page's place is printed at the end."""
     with guard(resume=resume_command()) as guarded:
-        from plad.config.file import load_config, write_config
+        from plad.config.file import load_config
         from plad.pipeline import run as pipeline
+        from plad.rundir.config_files import write_config
         from plad.rundir.directory import open_run, read_manifest
 
         config = load_config(path, overrides)

@@ -1,15 +1,15 @@
 """Where a run is kept, and the rows it works on."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PositiveInt, Section, Share
+from plad.config.base import PACES, PositiveInt, Section, Share
 
 
 class RunSection(Section):
-    dir: Path = Field(description="Directory of this run; relative to the working directory.")
+    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
     seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
 
 

@@ -1,6 +1,5 @@
 """From a YAML file and `a.b=value` overrides to a checked config; every problem is reported at once."""
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from plad.config import Config
 from plad.config.messages import explain, fill_types
-from plad.errors import ConfigError, RunDirError, join
-from plad.rundir.directory import RunDir, write_text
-from plad.text import redact
+from plad.config.root import Config
+from plad.errors import ConfigError, join
 
 S = TypeVar("S", bound=BaseModel)
 MAX_BYTES = 2**20
@@ -82,7 +79,7 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         PladError: everything that is wrong with it, all of it at once.
     """
     document = Document(str(path))
-    problems = _read_yaml(_read_text(path), document)
+    problems = _read_yaml(read_text(path), document)
     for item in overrides:
         try:
             _override(document, item)
@@ -121,7 +118,12 @@ def _check(schema: type[S], document: Document, problems: list[ConfigError]) -> 
     return config
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a config file.
+
+    Raises:
+        ConfigError: it isn't there, or can't be one.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError("is too large for a config", where=str(path), fix="name the YAML file of the run")
@@ -247,24 +249,3 @@ def _index(node: list[Any], part: str, path: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise ConfigError(f"is not one of its {len(node)} items", where=path, fix="number them from 0")
     return int(part)
-
-
-@contextlib.contextmanager
-def write_config(run: RunDir, path: Path, config: Config) -> Iterator[None]:
-    """Put the hand-written config and the resolved one into the run directory.
-
-    A block that ends with a RunDirError (the run was made with other settings) puts the former files back.
-    """
-    texts = {
-        "config.yaml": _read_text(path),
-        "config.resolved.json": json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
-    }
-    former = {name: (run / name).read_text(encoding="utf-8") for name in texts if (run / name).is_file()}
-    for name, text in texts.items():
-        write_text(run / name, redact(text))
-    try:
-        yield
-    except RunDirError:
-        for name, text in former.items():
-            write_text(run / name, text)
-        raise

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from plad.config import Config
 from plad.config.kinds import Kind
+from plad.config.root import Config
 from plad.errors import ConfigError
 
 _LIMITS = {

@@ -1,11 +1,11 @@
 """Training a reward model: the vocabulary of `plad reward CONFIG`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from plad.config.base import PositiveInt, Section, Share
+from plad.config.base import PACES, PositiveInt, Section, Share
 from plad.config.models import LoraSection
 
 
@@ -33,7 +33,7 @@ class PreferenceData(Section):
 class RewardTraining(Section):
     """A reward model from preferences (Bradley-Terry)."""
 
-    out: Path = Field(description="The model's folder; it starts at the working directory.")
+    out: Annotated[Path, PACES] = Field(description="The model's folder; it starts at the working directory.")
     seed: int = Field(default=0, ge=0, description="Of the new head, the order of the rows and what is held out.")
     data: PreferenceData
     model: str = Field(description="Folder or hub name of the model to start from, encoder or decoder.")
@@ -64,14 +64,12 @@ class RewardTraining(Section):
     )
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    gradient_checkpointing: Annotated[bool, PACES] = Field(
+        default=False, description="Recompute activations in the backward pass."
+    )
     centre: float = Field(
         default=0.01, ge=0, description="Weight of the squared sum of a pair's two scores: keeps scores around 0."
     )
-    checkpoint_steps: PositiveInt = Field(default=200, description="Steps between resumable checkpoints.")
-
-    def shaping(self) -> dict[str, object]:
-        """The settings that shape the model."""
-        return self.model_dump(
-            mode="json", exclude={"out", "model", "revision", "checkpoint_steps", "gradient_checkpointing", "data"}
-        )
+    checkpoint_steps: Annotated[PositiveInt, PACES] = Field(
+        default=200, description="Steps between resumable checkpoints."
+    )

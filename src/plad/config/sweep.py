@@ -1,11 +1,11 @@
 """What `plad sweep` tries."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section
 
 YARDSTICK = ("run.dir", "sweep", "evaluate", "data.validation", "distill.validation")
 
@@ -30,10 +30,12 @@ class SweepRange(Section):
 class SweepSection(Section):
     """A search for the settings with the best validation figure."""
 
-    dir: Path | None = Field(
+    dir: Annotated[Path | None, PACES] = Field(
         default=None, description="Directory of the sweep. Default: run.dir with -sweep behind it."
     )
-    trials: PositiveInt | None = Field(default=None, description="Trials in all. Default: 20, or the whole grid.")
+    trials: Annotated[PositiveInt | None, PACES] = Field(
+        default=None, description="Trials in all. Default: 20, or the whole grid."
+    )
     metric: Literal["win_rate", "rougeL"] = Field(
         default="win_rate",
         description="Of the best weights on validation rows: win rate by the first judge, or ROUGE-L.",
@@ -43,7 +45,7 @@ class SweepSection(Section):
         description="tpe: Optuna's tree-structured Parzen estimator, whose first ten trials are random; grid: every "
         "combination of the choices.",
     )
-    keep: Literal["best", "all"] = Field(
+    keep: Annotated[Literal["best", "all"], PACES] = Field(
         default="best", description="best: of the trials' students only the best one's weights stay on disk."
     )
     space: dict[str, SweepRange | tuple[Any, ...]] = Field(

@@ -1,10 +1,10 @@
 """Training runs: fine-tuning and distillation."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from plad.config.base import PositiveInt, Role, Section
+from plad.config.base import PACES, PositiveInt, Role, Section
 from plad.config.models import LoraSection
 from plad.config.objectives import Objective, RankObjective
 
@@ -16,7 +16,7 @@ class TrainSettings(Section):
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
     batch_size: PositiveInt = Field(default=8, description="Prompts a step. Paper: 8.")
     gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
-    max_tokens: PositiveInt | None = Field(
+    max_tokens: Annotated[PositiveInt | None, PACES] = Field(
         default=None,
         description="Most tokens in one forward pass: bounds memory, never changes the result (dropout draws apart). "
         "Default: one group a pass on CPU, 16384 tokens on a GPU.",
@@ -32,18 +32,16 @@ class TrainSettings(Section):
     max_grad_norm: float = Field(
         default=1.0, gt=0, description="Gradient norm above which the gradient is scaled down."
     )
-    gradient_checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    gradient_checkpointing: Annotated[bool, PACES] = Field(
+        default=False, description="Recompute activations in the backward pass."
+    )
     freeze_embeddings: bool = Field(default=False, description="Keep input embeddings (and a head tied to them) fixed.")
     lora: LoraSection | Literal["inherit"] | None = Field(
         default="inherit", description="Adapter of this training run; inherit: the policy's own `lora`."
     )
-    checkpoint_steps: PositiveInt = Field(default=50, description="Steps between resumable checkpoints.")
-
-    def relevant(self) -> dict[str, Any]:
-        """The settings that shape what is learnt; the others bound memory or pace the checkpoints."""
-        return self.model_dump(
-            mode="json", exclude={"max_tokens", "checkpoint_steps", "gradient_checkpointing", "lora"}
-        )
+    checkpoint_steps: Annotated[PositiveInt, PACES] = Field(
+        default=50, description="Steps between resumable checkpoints."
+    )
 
 
 class ValidationSection(Section):
@@ -92,7 +90,3 @@ class DistillSection(TrainSettings):
         description="Most rounds. Before each but the first the student is sampled again and meets the same answers of "
         "the teacher; they end where the teacher is no longer favoured or the validation win rate no longer rises.",
     )
-
-    def relevant(self) -> dict[str, Any]:
-        """The settings that shape what is learnt, beside validation, which depends on more than its section."""
-        return {name: value for name, value in super().relevant().items() if name != "validation"}

@@ -8,8 +8,9 @@ from typing import Any
 
 from plad.answers.engine import Sampling, answer
 from plad.answers.ledger import Ledger, request_key
-from plad.config import BudgetSection, OpenAIEngine, PromptSection
-from plad.config import LlmJudge as LlmSection
+from plad.config.engines import BudgetSection, OpenAIEngine
+from plad.config.judges import LlmJudge as LlmSection
+from plad.config.models import PromptSection
 from plad.errors import PartialResultError
 from plad.judges.base import Comparison
 from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict

@@ -6,17 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import (
-    AutoObjective,
-    Config,
-    FileEngine,
-    LlmJudge,
-    MiniLlmObjective,
-    ModelSection,
-    Objective,
-    OpenAIEngine,
-    VerifiableJudge,
-)
+from plad.config.distillation import MiniLlmObjective
+from plad.config.engines import FileEngine, OpenAIEngine
+from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.models import ModelSection
+from plad.config.objectives import AutoObjective, Objective
+from plad.config.root import Config
 from plad.data.sources import locate
 from plad.records import Example
 from plad.rundir.directory import RunDir, fingerprint, verify_dir

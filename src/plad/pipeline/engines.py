@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plad.config import FileEngine, OpenAIEngine, VllmEngine
+from plad.config.engines import FileEngine, OpenAIEngine, VllmEngine
 from plad.data.sources import locate
 from plad.errors import PartialResultError
 from plad.pipeline.context import Context, fine_tuned, weights

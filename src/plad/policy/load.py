@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from plad.config import LoraSection, ModelSection, PromptSection
+from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.context import context_of, fits

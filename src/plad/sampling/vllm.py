@@ -12,7 +12,8 @@ from typing import Any
 
 from plad.answers.engine import Question, Record, Sampling
 from plad.answers.reply import Reply
-from plad.config import ModelSection, VllmEngine
+from plad.config.engines import VllmEngine
+from plad.config.models import ModelSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.policy.prompt import PromptFormat
 from plad.records import Example, Outcome

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plad.config import LoraSection, TrainSettings
+from plad.config.models import LoraSection
+from plad.config.training import TrainSettings
 from plad.errors import DataError, PolicyError
 
 

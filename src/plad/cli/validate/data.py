@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from plad.config import Config, MiniLlmObjective
+from plad.config.distillation import MiniLlmObjective
+from plad.config.root import Config
 from plad.data.prepare import Prepared, check
 from plad.data.sources import locate
 from plad.errors import DataError, Findings

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from plad.config import Config, EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import ConfigError, Finding, Findings, PladError, PolicyError

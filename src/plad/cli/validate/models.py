@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plad.cli.validate.teacher import check_teacher
-from plad.config import Config, LogitObjective, ModelSection, VllmEngine
+from plad.config.distillation import LogitObjective
+from plad.config.engines import VllmEngine
+from plad.config.models import ModelSection
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import Findings, PladError, PolicyError

@@ -7,8 +7,8 @@ from pathlib import Path
 from plad.cli.validate.data import check_data, check_texts
 from plad.cli.validate.judges import check_judges
 from plad.cli.validate.models import check_policies, check_vocabularies
-from plad.config import Config
 from plad.config.file import load_config
+from plad.config.root import Config
 from plad.errors import Findings, PladError
 from plad.extras.sweep.space import Space
 from plad.rundir.directory import check_place

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from plad.config import Config, FileEngine, OpenAIEngine
+from plad.config.engines import FileEngine, OpenAIEngine
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
 from plad.errors import DataError, Findings, PladError

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, Endpoint
+from plad.config.engines import Endpoint
 from plad.config.file import load_config
+from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.extras.plan.answers import Asking, Judging, askings, distill_rows, judgings
 from plad.extras.plan.lines import Line, budget_stop, wall_times

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, LogitObjective, LoraSection, TrainSettings
+from plad.config.distillation import LogitObjective
+from plad.config.models import LoraSection
+from plad.config.root import Config
+from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import PladError

@@ -4,7 +4,10 @@ import gc
 import logging
 from typing import Any
 
-from plad.config import ROLES, PruneInit, Role, SftObjective, ValidationSection
+from plad.config.base import ROLES, Role
+from plad.config.models import PruneInit
+from plad.config.objectives import SftObjective
+from plad.config.training import ValidationSection
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher
 from plad.pipeline.made import made_before, sign

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plad.config import (
+from plad.config.objectives import (
     AnchoredObjective,
-    DistillSection,
     DpoObjective,
     LipoObjective,
     MarginObjective,
     Objective,
     PairObjective,
 )
+from plad.config.training import DistillSection
 from plad.errors import DataError
 from plad.pairs.build import by_example, pair_groups
 from plad.pipeline.context import Context
