@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from plad.cli.judge_check import PANDALM, check, data_source, read_judge, view
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
 from plad.records import Example

@@ -137,8 +137,8 @@ def reward(
 ) -> None:
     """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
     with guard(resume=resume_command()) as guarded:
+        from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.config.reward import RewardTraining
         from plad.extras.reward.card import summary
         from plad.extras.reward.run import train
 
@@ -182,8 +182,8 @@ def judge_check(
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
         from plad.cli import judge_check as checking
+        from plad.config.data import PreferenceColumns
         from plad.config.judges import VerifiableJudge
-        from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.judges.base import load_judge
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plad.config.models import DistillSection
 from plad.config.objectives import AutoObjective, PairObjective
-from plad.config.training import DistillSection
 from plad.errors import NoPairsError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.pipeline.engines import answered, engine_for, fill, judge_options, missing_answers, open_ledger

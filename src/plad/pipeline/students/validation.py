@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config.training import DistillSection, ValidationSection
+from plad.config.models import DistillSection, ValidationSection
 from plad.pipeline.context import Context
 from plad.records import Pair
 
