@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.cli.methods import comparison_overrides
+from plad.cli.compare import comparison_overrides
 from plad.config.distillation import FDistillObjective, KdObjective
 from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.file import load_config

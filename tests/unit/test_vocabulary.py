@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plad.cli.validate import validate
+from plad.cli.validate.run import validate
 from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
 from plad.config.models import DistillSection, PromptSection

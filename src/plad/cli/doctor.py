@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import typer
+
+from plad.cli.guard import guard
+from plad.text import clean
 from plad.version import __version__
 
 PACKAGES = (
@@ -19,6 +23,17 @@ FLAGS = (
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "HF_ENDPOINT",
     "HF_HUB_DISABLE_TELEMETRY", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM",
 )  # fmt: skip
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def doctor() -> None:
+    """Print versions, device and memory for a bug report."""
+    with guard():
+        for name, value in examine():
+            typer.echo(clean(f"{name:<26} {value}"))
 
 
 def examine() -> Iterator[tuple[str, str]]:
