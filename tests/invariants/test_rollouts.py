@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from plad.config.distillation import FDistillObjective, GkdObjective, MiniLlmObjective
-from plad.config.models import LoraSection
+from plad.config.models import LoraSection, TrainSettings
 from plad.config.objectives import Objective
-from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.distillers.policy_gradient import importance, returns, rewards, whiten

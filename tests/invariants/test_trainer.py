@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from plad.config.distillation import KdObjective
+from plad.config.models import TrainSettings
 from plad.config.objectives import (
     DpoObjective,
     LipoObjective,
@@ -20,7 +21,6 @@ from plad.config.objectives import (
     SimpoObjective,
     SlicObjective,
 )
-from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher
 from plad.errors import TrainingError
 from plad.objectives.objective import ObjectiveOut

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.cli.compare import comparison_overrides
-from plad.config.baselines import Baseline
 from plad.config.distillation import FDistillObjective, KdObjective
-from plad.config.evaluation import EvaluateSection
+from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.file import load_config
 from plad.config.objectives import MarginObjective, SftObjective
 from plad.errors import ConfigError

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from plad.config.models import DistillSection
 from plad.config.objectives import AutoObjective, DpoObjective, RankObjective, SftObjective
-from plad.config.training import DistillSection
 from plad.pipeline.students.rounds import _next, best_round, stop_reason
 
 

@@ -8,9 +8,8 @@ import pytest
 from plad.cli.validate.run import validate
 from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
-from plad.config.models import PromptSection
+from plad.config.models import DistillSection, PromptSection
 from plad.config.objectives import SftObjective, named_objective
-from plad.config.training import DistillSection
 from plad.distillers.logits import Document
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.pipeline import run as pipeline

@@ -1,20 +1,33 @@
 """A run's config: its sections, and what must hold between them."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from plad.config.base import Section
-from plad.config.baselines import Baseline
-from plad.config.data import DataSection, RunSection
+from plad.config.base import PACES, Section
+from plad.config.data import DataSection
 from plad.config.distillation import LogitObjective
 from plad.config.engines import BudgetSection, Endpoint
-from plad.config.evaluation import EvaluateSection
-from plad.config.models import LoraSection, ModelSection, StudentSection, TeacherSection
+from plad.config.evaluation import Baseline, EvaluateSection
+from plad.config.extras import SweepSection
+from plad.config.models import (
+    DistillSection,
+    LoraSection,
+    ModelSection,
+    SftSection,
+    StudentSection,
+    TeacherSection,
+    TrainSettings,
+)
 from plad.config.objectives import AutoObjective, MarginObjective, SingleObjective
 from plad.config.pairs import GenerateSection, PairsSection
-from plad.config.sweep import SweepSection
-from plad.config.training import DistillSection, SftSection, TrainSettings
+
+
+class RunSection(Section):
+    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
+    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
 
 
 class Config(Section):

@@ -13,8 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import set_seed
 
 from plad.config.distillation import MiniLlmObjective
+from plad.config.models import TrainSettings
 from plad.config.objectives import SingleObjective
-from plad.config.training import TrainSettings
 from plad.distillers.divergence import LiveTeacher, Teacher
 from plad.distillers.rollouts import TextSource
 from plad.errors import TrainingError

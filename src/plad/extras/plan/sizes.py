@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.distillation import LogitObjective
-from plad.config.models import LoraSection
+from plad.config.models import LoraSection, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import PladError

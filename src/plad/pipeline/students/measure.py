@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from plad.config.models import DistillSection
 from plad.config.objectives import (
     AnchoredObjective,
     DpoObjective,
@@ -14,7 +15,6 @@ from plad.config.objectives import (
     Objective,
     PairObjective,
 )
-from plad.config.training import DistillSection
 from plad.errors import DataError
 from plad.pairs.build import by_example, pair_groups
 from plad.pipeline.context import Context

@@ -14,8 +14,8 @@ from typing import Any
 
 from plad.answers.fill import are_recorded, recorded
 from plad.answers.question import Sampling
+from plad.config.models import DistillSection
 from plad.config.objectives import AutoObjective, PairObjective
-from plad.config.training import DistillSection
 from plad.errors import NoPairsError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.pipeline.engines import answer_set, engine_for, fill, judge_options, missing_answers, open_ledger

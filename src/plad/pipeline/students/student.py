@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.distillation import LogitObjective
+from plad.config.models import DistillSection, ValidationSection
 from plad.config.objectives import PairObjective, SftObjective
-from plad.config.training import DistillSection, ValidationSection
 from plad.errors import DataError
 from plad.pipeline.context import Context
 from plad.pipeline.made import made_before, sign

@@ -17,9 +17,8 @@ from plad.config.distillation import (
     MiniLlmObjective,
     StorableObjective,
 )
-from plad.config.models import ModelSection
+from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import Objective
-from plad.config.training import DistillSection
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.records import Pair

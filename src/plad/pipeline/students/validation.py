@@ -9,7 +9,7 @@ from typing import Any
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.training import DistillSection, ValidationSection
+from plad.config.models import DistillSection, ValidationSection
 from plad.pipeline.context import Context
 from plad.records import Pair
 
