@@ -44,7 +44,7 @@ scitldr: model
 	$(PY) -m plad run recipes/scitldr.yaml
 
 browser: $(READY)
-	@$(PY) -m tests.browser --install
+	@$(PY) -m tests.support.browser --install
 
 lint: $(READY)
 	$(PY) -m ruff format --check src tests benchmarks

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Child, Meter
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.distillers.kd import KdObjective
 from plad.distillers.logits.compare import LiveTeacher
 from plad.distillers.logits.losses import completion_tokens

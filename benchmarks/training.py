@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.data import Pair
 from benchmarks.measure import Meter
 from benchmarks.models import group, load
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.objectives.plad import MarginObjective, RankObjective
 from plad.policy.lora import attach
 from plad.scoring.layout import Group

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.task import environment, plad_command, write_task
+from tests.support.command import environment, plad_command
+from tests.support.task import write_task
 
 CANDIDATES = [
     {"type": "rank", "sft_weight": 1.0},

@@ -12,10 +12,9 @@ from playwright.sync_api import Browser, Page
 from plad.records import Example
 from plad.report.compare import write_comparison
 from plad.report.page import render_report
-from tests.browser import browser
-from tests.full_run import write_full_run
-from tests.nasty import NASTY
-from tests.report_run import write_run
+from tests.support.browser import browser
+from tests.support.hostile_texts import NASTY
+from tests.support.written_runs import write_full_run, write_run
 
 SUBJECTS = ["cats", "dogs", "birds", "fish", "cows", "bees", "ants", "bats"]
 WIDTHS = (360, 1400)

@@ -7,46 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from plad.data.formats import read_pairs_parquet
-from tests.helpers import ENCODER_DECODERS, FAMILIES, tiny_folder
-from tests.unit.test_cli import call
-
-STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
-WORDS = ("one", "two", "red", "blue", "sun", "moon", "cat", "dog")
-
+from tests.support.command import call
+from tests.support.task import STAGES
+from tests.support.tiny_models import ENCODER_DECODERS, FAMILIES, WORDS, word_model_folder, word_tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
-
-
-def word_tokenizer(ends: int = 6, *, adds_eos: bool = False) -> PreTrainedTokenizerFast:
-    """Words, and several tokens that end an answer: a random model ends its answers by itself."""
-    special = ["<pad>", "<s>", "</s>", *(f"</{i}>" for i in range(ends - 1)), "<unk>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
-    backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()  # type: ignore[assignment]
-    if adds_eos:
-        backend.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="</s>",
-        pad_token="<pad>",
-        bos_token="<s>",
-        unk_token="<unk>",
-        extra_special_tokens=special[3:-1],
-    )
-
-
-def model_folder(folder: Path, family: str, *, seed: int, ends: int = 6, chat_template: str | None = None) -> str:
-    tokenizer = word_tokenizer(ends, adds_eos=family in ENCODER_DECODERS)
-    tokenizer.chat_template = chat_template
-    tiny_folder(folder, family, tokenizer=tokenizer, seed=seed, eos=list(range(2, 2 + ends)))
-    return str(folder)
 
 
 def write_run(folder: Path, teacher: str, student: str, **changes: Any) -> Path:
@@ -89,7 +57,7 @@ def run(config: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", [*FAMILIES, "t5", "bart"])
 def test_a_family_runs_from_data_to_report(family: str, tmp_path: Path) -> None:
-    teacher, student = (model_folder(tmp_path / name, family, seed=i) for i, name in enumerate(("big", "small")))
+    teacher, student = (word_model_folder(tmp_path / name, family, seed=i) for i, name in enumerate(("big", "small")))
     run(write_run(tmp_path, teacher, student))
     kind = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
     assert kind.from_pretrained(tmp_path / "run/student").num_parameters() > 0
@@ -103,8 +71,8 @@ def test_a_family_runs_from_data_to_report(family: str, tmp_path: Path) -> None:
 )
 def test_families_and_tokenizers_cross(teacher: str, student: str, objective: dict[str, Any], tmp_path: Path) -> None:
     """Two vocabularies: only texts pass, and a rejected text is scored as the student's own tokens."""
-    big = model_folder(tmp_path / "big", teacher, seed=1, ends=9)
-    small = model_folder(tmp_path / "small", student, seed=2, ends=5)
+    big = word_model_folder(tmp_path / "big", teacher, seed=1, ends=9)
+    small = word_model_folder(tmp_path / "small", student, seed=2, ends=5)
     run(write_run(tmp_path, big, small, distill={"batch_size": 4, "objective": objective}))
     pairs = read_pairs_parquet(tmp_path / "run/pairs.parquet")
     tokenizer = word_tokenizer(5)

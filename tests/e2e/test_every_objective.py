@@ -10,8 +10,8 @@ import pytest
 
 from plad.data.formats import read_pairs_parquet
 from plad.pipeline.context import Context
-from tests.task import write_task
-from tests.unit.test_cli import call
+from tests.support.command import call
+from tests.support.task import write_task
 
 
 @pytest.fixture(scope="module")

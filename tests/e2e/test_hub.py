@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from plad.rundir.directory import atomic_dir, write_json
-from tests.hub_server import TOKEN, Hub, hub
-from tests.report_run import MANIFEST
+from tests.support.servers.hub import TOKEN, Hub, hub
+from tests.support.written_runs import MANIFEST
 
 CARD = "---\nlicense: other\nlibrary_name: transformers\n---\n# A student\n"
 

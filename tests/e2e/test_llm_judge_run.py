@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import serve
-from tests.task import write_task
-from tests.unit.test_cli import call
-from tests.unit.test_llm_judge import Call, Response, read, verdict
+from tests.support.command import call
+from tests.support.judges import read, verdict
+from tests.support.servers.scripted import Call, Response, serve
+from tests.support.task import write_task
 
 CANARY = "canary-judge-0123456789"
 

@@ -13,8 +13,7 @@ from plad.records import Example
 from plad.report.page import render_report
 from plad.report.sections.cases import BUDGET
 from plad.rundir.directory import write_json
-from tests.full_run import write_full_run
-from tests.report_run import MANIFEST, page_cases, page_texts, write_run
+from tests.support.written_runs import MANIFEST, page_cases, page_texts, write_full_run, write_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "rect", "circle"}
 TEXTS = [

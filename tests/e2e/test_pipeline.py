@@ -12,7 +12,8 @@ from datasets import load_dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.task import environment, plad, plad_command, write_task
+from tests.support.command import environment, plad, plad_command
+from tests.support.task import write_task
 
 STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
 

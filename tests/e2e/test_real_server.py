@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from plad.answers.ledger import Ledger
-from plad.config import LlmJudge
+from plad.config.judges import LlmJudge
 from plad.judges.base import compare, load_judge
 from plad.records import Example
-from tests.task import ROOT, environment, write_task
-from tests.unit.test_cli import call
+from tests.support.command import call, environment
+from tests.support.task import ROOT, write_task
 
 MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from plad.config import Config, OpenAIEngine
+from plad.config.engines import OpenAIEngine
 from plad.config.file import load_config
-from tests.e2e.test_every_family import STAGES, WORDS, model_folder
-from tests.helpers import CHATML
-from tests.server import Call, Response, answer, serve
-from tests.unit.test_cli import call
-from tests.unit.test_judges import tokenizer as judge_tokenizer
+from plad.config.root import Config
+from tests.support.command import call
+from tests.support.judges import judge_tokenizer
+from tests.support.servers.scripted import Call, Response, answer, serve
+from tests.support.task import STAGES
+from tests.support.tiny_models import CHATML, WORDS, word_model_folder
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 ROOT = Path(__file__).parents[2]
@@ -136,7 +137,7 @@ def swapped(folder: Path, cfg: Config, judge: Path, url: str) -> dict[str, Any]:
             changes["teacher.engine.base_url"] = url
             continue
         chat = CHATML if section.model in CHATS else None
-        made = model_folder(folder / role, FAMILIES[section.model], seed=seed, chat_template=chat)
+        made = word_model_folder(folder / role, FAMILIES[section.model], seed=seed, chat_template=chat)
         changes[f"{role}.model"] = made
     assert [j.model for j in cfg.evaluate.judges if j.type == "reward"] == [JUDGE]
     return {**changes, "evaluate.judges.0.model": judge, "evaluate.judges.0.revision": "null"}

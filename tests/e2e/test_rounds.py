@@ -12,8 +12,8 @@ from plad.answers.ledger import Ledger
 from plad.data.formats import read_pairs_parquet
 from plad.errors import ConfigError, ProblemsError
 from plad.pipeline.students import rounds as stage
-from tests.pipeline_run import KilledError, copy_run, run_here
-from tests.task import write_task
+from tests.support.command import KilledError, copy_run, run_here
+from tests.support.task import write_task
 
 RISING = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}
 FALLING = {0: 0.1, 1: 0.3, 2: 0.2}
@@ -204,7 +204,7 @@ def test_the_chosen_candidate_goes_on_alone(paired: Path, tmp_path: Path, monkey
 
 
 def test_a_file_of_answers_without_validation_rows_meets_the_student_on_its_own_prompts(tmp_path: Path) -> None:
-    from tests.e2e.test_teachers import write_answers
+    from tests.support.task import write_answers
 
     tmp_path.mkdir(exist_ok=True)
     write_answers(tmp_path / "answers.jsonl", ("train",))

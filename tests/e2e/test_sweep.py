@@ -9,7 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.task import environment, plad, plad_command, write_task
+from tests.support.command import environment, plad, plad_command
+from tests.support.task import write_task
 
 SPACE = {
     "distill.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},

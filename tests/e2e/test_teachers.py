@@ -9,10 +9,10 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from tests.batch_provider import Provider, answered
-from tests.server import Call, Response, Server, answer, as_json, error, serve
-from tests.task import rows, write_task
-from tests.unit.test_cli import call
+from tests.support.command import call
+from tests.support.servers.batch_provider import Provider, answered
+from tests.support.servers.scripted import Call, Response, Server, answer, as_json, error, serve
+from tests.support.task import rows, write_answers, write_task
 
 CANARY = "canary-0123456789abcdef"
 CALIBRATION = 6 * 2  # further answers of the fine-tuned student on the test prompts
@@ -270,15 +270,6 @@ def test_a_key_that_isnt_set_is_found_before_anything_is_trained(
     assert code == 2
     assert "PLAD_TEST_KEY is not set" in err
     assert not (tmp_path / "run/sft").exists()
-
-
-def write_answers(path: Path, splits: tuple[str, ...]) -> None:
-    lines = [
-        json.dumps({"prompt": row["prompt"], "text": row["references"][0] + " indeed"})
-        for split in splits
-        for row in rows(split, 24)
-    ]
-    path.write_text("\n".join(lines) + "\n")
 
 
 def test_a_file_without_answers_to_the_test_rows_teaches_and_is_left_out_of_the_evaluation(tmp_path: Path) -> None:

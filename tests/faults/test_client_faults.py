@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from plad.answers.reply import Reply
-from plad.config import Endpoint, PriceSection
+from plad.config.engines import Endpoint, PriceSection
 from plad.errors import ConfigError, ProviderError
 from plad.records import Outcome
 from plad.remote.client import complete
 from plad.remote.http_request import HttpRequest, chat_request, text_request
-from tests.server import Call, FakeClock, Response, Script, answer, as_json, error, http_date, serve
+from tests.support.servers.scripted import Call, FakeClock, Response, Script, answer, as_json, error, http_date, serve
 
 
 def ask(

@@ -10,8 +10,8 @@ import pytest
 from plad.records import Example
 from plad.report.page import render_report
 from plad.report.wording import harmless
-from tests.nasty import NASTY
-from tests.report_run import CONFIG, page_texts, write_run
+from tests.support.hostile_texts import NASTY
+from tests.support.written_runs import CONFIG, page_texts, write_run
 
 SYSTEMS = ("teacher", "student_sft", "student", "further")
 

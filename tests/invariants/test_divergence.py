@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.distillers.logits.compare import LiveTeacher, TeacherRows, compared, token_log_probs
 from plad.distillers.logits.divergences import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
 from plad.distillers.logits.stored import StoredTeacher, store_teacher
@@ -17,8 +17,8 @@ from plad.errors import PolicyError
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from tests.helpers import tiny_model
-from tests.invariants.scoring_families import widen
+from tests.support.scoring_families import widen
+from tests.support.tiny_models import tiny_model
 
 V = 61
 GROUPS = [

@@ -9,7 +9,7 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.loss import TextLoss
 from plad.train.measure import measure, weights_digest
-from tests.invariants.scoring_families import routes, some_groups, tiny, widen
+from tests.support.scoring_families import routes, some_groups, tiny, widen
 
 GROUPS = [Group(g.id, g.prompt, (*g.completions, (7, 8, 9, 7)), context=1) for g in some_groups()]
 

@@ -11,7 +11,7 @@ from plad.distillers.samples.mixed import sample_mixed
 from plad.errors import PolicyError
 from plad.sampling.draw import Request
 from plad.sampling.sample import sample
-from tests.helpers import tiny_model
+from tests.support.tiny_models import tiny_model
 
 V = 61
 PROMPTS = [(5, 6, 7, 8), (9, 10), (11, 12, 13, 14, 15, 16), (5, 6, 9)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import LoraSection, ObjectiveSection, TrainSettings
+from plad.config.models import LoraSection, TrainSettings
+from plad.config.objectives import ObjectiveSection
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.gkd import GkdObjective
 from plad.distillers.logits.compare import LiveTeacher
@@ -24,8 +25,8 @@ from plad.sampling.sample import sample
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.run import train_policy
-from tests.faults.train_child import groups
-from tests.helpers import tiny_model, tiny_policy
+from tests.support.tiny_models import tiny_model, tiny_policy
+from tests.support.train_child import groups
 
 MINILLM = MiniLlmObjective(rollouts=8, ppo_epochs=2)
 

@@ -14,7 +14,7 @@ from plad.errors import PolicyError
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, choose_route, score
-from tests.invariants.scoring_families import (
+from tests.support.scoring_families import (
     ENCODER_DECODERS,
     FAMILIES,
     ROUTES,

@@ -14,7 +14,7 @@ from plad.scoring.attention import Kernel
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, checked_route, score
 from plad.scoring.segments import SegmentPlan
-from tests.invariants.scoring_families import FAMILIES, plain_sums, routes, some_groups, tiny
+from tests.support.scoring_families import FAMILIES, plain_sums, routes, some_groups, tiny
 
 PAIR = some_groups()[0]
 SINGLE = Group("single", PAIR.prompt, PAIR.completions[:1])

@@ -13,7 +13,7 @@ from plad.errors import PolicyError
 from plad.scoring.head import check_head, head_logits
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from tests.invariants.scoring_families import (
+from tests.support.scoring_families import (
     FAMILIES,
     ROUTES,
     VOCAB,

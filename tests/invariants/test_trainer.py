@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import TrainSettings
+from plad.config.models import TrainSettings
 from plad.distillers.kd import KdObjective
 from plad.distillers.logits.compare import LiveTeacher
 from plad.errors import TrainingError
@@ -23,9 +23,9 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run
 from plad.train.run import train_policy
-from tests.faults.train_child import groups
-from tests.helpers import tiny_policy
-from tests.invariants.scoring_families import widen
+from tests.support.scoring_families import widen
+from tests.support.tiny_models import tiny_policy
+from tests.support.train_child import groups
 
 OBJECTIVES = {
     "sft": SftObjective(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plad.objectives.listwise import LipoObjective, RrhfObjective, gains, lambda_weights, lipo, ordered, rrhf
 from plad.scoring.layout import Group
 from plad.train.loss import TextLoss, texts_of
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 FOUR: Texts = [[-1.0], [-2.0], [-3.0], [-4.0]]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import ObjectiveSection
+from plad.config.objectives import ObjectiveSection
 from plad.distillers.distillm import DistillmObjective
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.gkd import GkdObjective
@@ -20,7 +20,7 @@ from plad.distillers.minillm import MiniLlmObjective
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.loss import loss_of
-from tests.helpers import tiny_model
+from tests.support.tiny_models import tiny_model
 
 V = 31
 GROUPS = [  # two texts of the teacher and one of the student's; one of each; the teacher's alone

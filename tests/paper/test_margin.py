@@ -11,7 +11,7 @@ from plad.errors import DataError
 from plad.objectives.pairs import anchor
 from plad.objectives.plad import MarginObjective, RankObjective, margin, rank
 from plad.train.loss import TextLoss
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 nats = st.floats(-50, 0, allow_nan=False)
 

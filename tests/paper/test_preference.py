@@ -15,7 +15,7 @@ from plad.objectives.preference import DpoObjective, SimpoObjective, SlicObjecti
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
 from plad.train.loss import TextLoss
-from tests.paper.measured import Texts, gradient, one, scores
+from tests.support.measured import Texts, gradient, one, scores
 
 PAIR: Texts = [[-1.0, -2.0], [-1.0, -1.0, -1.0, -2.0]]
 LN3 = math.log(3)

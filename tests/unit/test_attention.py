@@ -13,7 +13,7 @@ from plad.scoring.attention import NAME, Kernel, plad_attention, plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.scoring.segments import SegmentPlan
-from tests.invariants.scoring_families import some_groups, tiny
+from tests.support.scoring_families import some_groups, tiny
 
 SHAPES = {"query": (1, 4, 7, 8), "key": (1, 2, 7, 8), "value": (1, 2, 7, 8)}
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.cli.methods import comparison_overrides
-from plad.config import Baseline, EvaluateSection
+from plad.cli.compare import comparison_overrides
+from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.file import load_config
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.kd import KdObjective
@@ -20,7 +20,7 @@ from plad.objectives.sft import SftObjective
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
-from tests.task import write_task
+from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
 

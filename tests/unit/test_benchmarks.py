@@ -16,7 +16,7 @@ from benchmarks.plan import GENERATE_ROWS, TRAIN_ROWS, GenerateCell, Plan, Train
 from benchmarks.results import different, train_result
 from benchmarks.training import TrainTask, TrainVariant, train
 from plad.scoring.score import score
-from tests.helpers import tiny_folder, train_tokenizer
+from tests.support.tiny_models import tiny_folder, train_tokenizer
 
 CELL = TrainCell("third", lora=False, batch=2, rounds=1, rows=TRAIN_ROWS[:1])
 PAIR = Pair((1, 2, 3), (4, 5), (6,))

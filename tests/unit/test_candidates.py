@@ -7,7 +7,7 @@ import torch
 from plad.evaluate.candidates import Text, gather, judged, likelihoods
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
 
 EXAMPLES = [Example("a", "Say something.", ("red sun", "blue sky")), Example("b", "And more.", ("blue",))]
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from typer.testing import CliRunner
 
 import plad
-from plad.cli import app
 from plad.cli.guard import resume_command
 from plad.errors import ConfigError, PartialResultError, ProviderError
 from plad.pipeline import run as pipeline
-from tests.helpers import CHATML, tiny_folder, train_tokenizer
+from tests.support.command import call
+from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
 
 STAGE_COMMANDS = ("sft", "generate", "pair", "distill", "evaluate", "report")
 COMMANDS = (
@@ -33,14 +32,6 @@ COMMANDS = (
     "init",
     "doctor",
 )
-
-
-def call(*args: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `plad args`."""
-    result = CliRunner().invoke(app, [str(a) for a in args])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture
@@ -383,8 +374,8 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
 
 def test_the_template_changes_nothing_but_the_places_and_the_objective(tmp_path):
     """A student as small as the template's needs a tamed ranking loss; all else has its default."""
-    from plad.config import Config
     from plad.config.file import load_config
+    from plad.config.root import Config
 
     call("init", tmp_path / "p")
     config = load_config(tmp_path / "p/config.yaml")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plad.answers.ledger import Ledger
+from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
@@ -14,7 +15,7 @@ from plad.evaluate.run import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir, write_json
-from tests.unit.test_cli import call
+from tests.support.command import call, lines_fit
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
 ESCAPE = "\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07 \u202eflow <b> [bold]markup[/bold] \x9b2J"
@@ -27,7 +28,7 @@ def answer(example: Example, text: str) -> Generation:
 def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
     g = generation
     reply = Reply(g.outcome, g.text, g.token_ids, g.prompt_tokens, len(g.token_ids), seconds=0.5)
-    ledger.put(key, key, system, g.example_id, g.sample, reply, spec={"key": key})
+    ledger.put(Question(key, key, Example(g.example_id, ""), g.sample, 0, None, {"key": key}), system, reply)
 
 
 def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:
@@ -63,10 +64,6 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path / "one")
-
-
-def lines_fit(text: str) -> bool:
-    return max(map(len, text.splitlines())) <= 80
 
 
 def harmless(text: str) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Tokenizer
 
-from plad.config import LoraSection, ModelSection, PromptSection, PruneInit, StudentSection
+from plad.config.models import LoraSection, ModelSection, PromptSection, PruneInit, StudentSection
 from plad.errors import PolicyError
 from plad.policy.folder import check_policy
 from plad.policy.load import (
@@ -26,7 +26,14 @@ from plad.policy.load import (
 from plad.policy.prune import prune_layers
 from plad.records import Example
 from plad.train.groups import keep_fitting, sft_groups
-from tests.helpers import ENCODER_DECODERS, tiny_folder, tiny_lora_policy, tiny_model, tiny_policy, train_tokenizer
+from tests.support.tiny_models import (
+    ENCODER_DECODERS,
+    tiny_folder,
+    tiny_lora_policy,
+    tiny_model,
+    tiny_policy,
+    train_tokenizer,
+)
 
 IDS = torch.tensor([[40, 41, 42, 2]])
 DECODED = torch.tensor([[0, 50, 51]])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from plad.config import ModelSection
+from plad.config.models import ModelSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.demo import model as demo
 from plad.policy import gguf as conversion
 from plad.policy.fingerprint import model_fingerprint
 from plad.policy.load import load_policy, save_policy
 from plad.rundir.directory import is_complete, verify_dir
-from tests.helpers import CHATML, tiny_model, train_tokenizer
+from tests.support.tiny_models import CHATML, tiny_model, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43]])
 

@@ -1,94 +1,31 @@
 """The reward-model judge on tiny models, and the loading of judges."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from tokenizers.processors import TemplateProcessing
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     BertModel,
     LlamaConfig,
     LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
     T5Config,
     T5Model,
 )
 
-from plad.config import EmbeddingJudge as EmbeddingSection
-from plad.config import ReferenceJudge as ReferenceSection
-from plad.config import RewardJudge as RewardSection
+from plad.config.judges import EmbeddingJudge as EmbeddingSection
+from plad.config.judges import ReferenceJudge as ReferenceSection
+from plad.config.judges import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
 from plad.judges.base import load_judge, load_judges
 from plad.judges.encode import flatten
 from plad.records import Example, Message
+from tests.support.judges import JUDGE_WORDS, bert, bert_config, judge_tokenizer
 
-WORDS = [
-    "[PAD]",
-    "[CLS]",
-    "[SEP]",
-    "[UNK]",
-    "good",
-    "bad",
-    "what",
-    "is",
-    "a",
-    "long",
-    "answer",
-    "user",
-    "assistant",
-    "system",
-]
 CHAT = "{% for m in messages %}{{ m.role }} {{ m.content }} [SEP] {% endfor %}"
 EXAMPLES = [Example(f"row-{i}", "what is good") for i in range(4)]
 TEXTS = ["good", "a long long long answer", "bad bad", ""]
 NONE: list[tuple[str, ...]] = [()] * 4
-
-
-def tokenizer(
-    *, model_inputs: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask"), **special: str
-) -> PreTrainedTokenizerFast:
-    core = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    core.pre_tokenizer = WhitespaceSplit()
-    core.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_input_names=list(model_inputs),
-        **special,
-    )
-
-
-def bert_config(labels: int = 1) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        id2label={i: str(i) for i in range(labels)},
-    )
-
-
-def bert(folder: Path, labels: int = 1) -> BertForSequenceClassification:
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(bert_config(labels))
-    torch.nn.init.normal_(model.classifier.weight, std=3.0)  # a fresh head is nearly flat
-    model.save_pretrained(folder)
-    tokenizer(pad_token="[PAD]").save_pretrained(folder)
-    return model.eval()
 
 
 def section(folder: Path, **fields: object) -> RewardSection:
@@ -123,7 +60,7 @@ def test_decoder_with_or_without_padding_through_its_chat_template(
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(
         LlamaConfig(
-            vocab_size=len(WORDS),
+            vocab_size=len(JUDGE_WORDS),
             hidden_size=16,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -135,7 +72,7 @@ def test_decoder_with_or_without_padding_through_its_chat_template(
     ).eval()
     torch.nn.init.normal_(model.score.weight, std=3.0)
     model.save_pretrained(tmp_path / "rm")
-    tok = tokenizer(**token)
+    tok = judge_tokenizer(**token)
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
     judge = load_judge(section(tmp_path / "rm", input="chat"))
@@ -163,7 +100,7 @@ def test_the_models_context_is_the_default_limit(tmp_path: Path) -> None:
 
 def test_a_cut_chat_keeps_the_answer(tmp_path: Path) -> None:
     bert(tmp_path / "rm")
-    tok = tokenizer(pad_token="[PAD]")
+    tok = judge_tokenizer(pad_token="[PAD]")
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
     judge = load_judge(section(tmp_path / "rm", input="chat", max_length=4))
@@ -184,14 +121,14 @@ def test_nan_names_the_row(tmp_path: Path) -> None:
 
 def test_two_outputs_are_refused_before_the_weights_load(tmp_path: Path) -> None:
     bert_config(2).save_pretrained(tmp_path / "rm")
-    tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
+    judge_tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
     with pytest.raises(PolicyError, match="has one output, this one has 2"):
         load_judge(section(tmp_path / "rm"))
 
 
 def test_an_untrained_head_is_refused(tmp_path: Path) -> None:
     BertModel(bert_config()).save_pretrained(tmp_path / "rm")
-    tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
+    judge_tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
     with pytest.raises(PolicyError, match=r"no trained weights for classifier\.bias"):
         load_judge(section(tmp_path / "rm"))
 
@@ -236,7 +173,7 @@ def encoder(folder: Path) -> BertModel:
     torch.manual_seed(0)
     model = BertModel(bert_config(), add_pooling_layer=False)
     model.save_pretrained(folder)
-    tokenizer(pad_token="[PAD]").save_pretrained(folder)
+    judge_tokenizer(pad_token="[PAD]").save_pretrained(folder)
     return model.eval()
 
 
@@ -275,9 +212,9 @@ def test_batches_and_cuts_of_the_embedding_judge(tmp_path: Path) -> None:
 
 def test_an_encoder_decoder_embeds_with_its_encoder(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(WORDS)}
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(JUDGE_WORDS)}
     T5Model(T5Config(**shape, decoder_start_token_id=0, pad_token_id=0)).save_pretrained(tmp_path / "t5")
-    tokenizer(pad_token="[PAD]", model_inputs=["input_ids", "attention_mask"]).save_pretrained(tmp_path / "t5")
+    judge_tokenizer(pad_token="[PAD]", model_inputs=["input_ids", "attention_mask"]).save_pretrained(tmp_path / "t5")
     judge = load_judge(embedding(tmp_path / "t5"))
     assert judge.score(EXAMPLES[:2], ["good", "bad"], [("good",), ("good",)])[0] == pytest.approx(1.0, abs=1e-6)
 

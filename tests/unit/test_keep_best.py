@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from plad.config import TrainSettings
+from plad.config.models import TrainSettings
 from plad.objectives.plad import RankObjective
 from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest
-from tests.faults.train_child import groups
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
+from tests.support.train_child import groups
 
 
 class Run:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.policy.lora import attach
 from plad.scoring.attention import plan_attention
 from plad.scoring.last_layer import last_layer, read_at
 from plad.scoring.score import score
-from tests.invariants.scoring_families import gradients, plain_sums, some_groups, tiny, widen
+from tests.support.scoring_families import gradients, plain_sums, some_groups, tiny, widen
 
 GROUPS = some_groups()
 TOKENS = sum(group.tokens for group in GROUPS)

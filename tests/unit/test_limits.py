@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plad.remote.limits import Gate
-from tests.server import FakeClock
+from tests.support.servers.scripted import FakeClock
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

@@ -3,64 +3,24 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection
-from plad.config import LlmJudge as LlmSection
+from plad.config.engines import BudgetSection
+from plad.config.judges import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate import evaluate_systems
 from plad.judges.base import Comparison, PairwiseJudge, ScoringJudge, load_judge
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
 from plad.records import Example, Generation, Outcome, Verdict
-from tests.injections import HARMLESS, INJECTIONS
-from tests.server import Call, Response, Server, answer, error, serve
+from tests.support.hostile_texts import HARMLESS, INJECTIONS
+from tests.support.judges import first, honest, read, verdict
+from tests.support.servers.scripted import Call, Response, Server, answer, error, serve
 
 EXAMPLES = [Example(f"row-{i}", f"Summarise text {i}.", ("a target", "another")) for i in range(4)]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a model sees of a question."""
-
-    request: str
-    answers: dict[str, str]  # label -> text
-    tie: str
-
-    @property
-    def labels(self) -> list[str]:
-        return list(self.answers)
-
-
-def read(call: Call) -> Seen:
-    system, user = (m["content"] for m in call.body["messages"])
-    nonce = user.split(" ", 1)[0]
-    parts = [p.split("\n", 1) for p in f"\n{user}".split(f"\n{nonce} ")[1:]]
-    assert [p[0].split()[0] for p in parts] == ["request", "answer", "answer", "end"]
-    answers = {title.split()[1]: text for title, text in parts[1:3]}
-    tie = re.search(r"(\w+) if neither is\.$", system)
-    assert tie is not None
-    return Seen(parts[0][1], answers, tie.group(1))
-
-
-def verdict(label: str) -> Response:
-    return answer(json.dumps({"reason": "so it seems", "verdict": label}))
-
-
-def honest(call: Call) -> Response:
-    """The answer with more "good" is better."""
-    seen = read(call)
-    a, b = (text.count("good") for text in seen.answers.values())
-    return verdict(seen.tie if a == b else seen.labels[0 if a > b else 1])
-
-
-def first(call: Call) -> Response:
-    """Always the first."""
-    return verdict(read(call).labels[0])
 
 
 def echo(call: Call) -> Response:
@@ -294,7 +254,7 @@ def test_long_answers_are_cut_and_counted(ask_model: Any) -> None:
 
 
 def test_texts_of_every_kind_are_put_whole(ask_model: Any) -> None:
-    from tests.nasty import NASTY
+    from tests.support.hostile_texts import NASTY
 
     judge, server = ask_model(honest)
     texts = [*NASTY.values(), "\ud800 lone", "日本語\u2028x", ""]

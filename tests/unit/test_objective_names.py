@@ -2,7 +2,7 @@
 
 import pytest
 
-from plad.config import named_objective
+from plad.config.objectives import named_objective
 from plad.errors import ConfigError
 from plad.objectives.listwise import LipoObjective
 from plad.objectives.plad import MarginObjective, RankObjective

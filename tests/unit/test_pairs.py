@@ -2,13 +2,14 @@
 
 import pytest
 
-from plad.config import DropRules, PairsSection, VerifiableJudge
+from plad.config.judges import VerifiableJudge
+from plad.config.pairs import DropRules, PairsSection
 from plad.errors import ConfigError
 from plad.judges.base import Comparison
 from plad.pairs.build import build_pairs, chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
 from plad.records import Example, Generation, Outcome, Pair, Verdict
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
 
 
 def said(text: str, sample: int = 0, outcome: Outcome = Outcome.OK, example: str = "a") -> Generation:

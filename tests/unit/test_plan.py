@@ -10,18 +10,9 @@ import pytest
 import torch
 import yaml
 
-from plad.config import (
-    BatchSection,
-    BudgetSection,
-    Config,
-    Endpoint,
-    LoraSection,
-    ModelSection,
-    OpenAIEngine,
-    PriceSection,
-    PruneInit,
-    TrainSettings,
-)
+from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
+from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.extras.plan.answers import askings, judgings
 from plad.extras.plan.lines import Line, budget_stop, wall_times
@@ -31,10 +22,10 @@ from plad.records import Example
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import score
-from tests.helpers import CHATML, tiny_folder, train_tokenizer
-from tests.server import Call, Response, answer, error, serve
-from tests.task import environment, write_task
-from tests.unit.test_cli import call
+from tests.support.command import call, environment
+from tests.support.servers.scripted import Call, Response, answer, error, serve
+from tests.support.task import write_task
+from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
 
 ENDPOINT = Endpoint(base_url="http://h/v1", price=PriceSection(input=2.0, output=10.0), concurrency=4)
 

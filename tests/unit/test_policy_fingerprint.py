@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 from plad.policy.load import save_policy
 from plad.rundir.directory import atomic_dir
-from tests.helpers import tiny_folder, tiny_lora_policy, tiny_policy
+from tests.support.tiny_models import tiny_folder, tiny_lora_policy, tiny_policy
 
 
 def nudge(file: Path) -> None:

@@ -15,13 +15,13 @@ from transformers import (
     LlamaModel,
 )
 
-from plad.config import LoraSection, ModelSection, PromptSection
+from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
-from plad.policy.device import choose_dtype
+from plad.policy.backend import choose_dtype
 from plad.policy.folder import check_policy
 from plad.policy.load import attach, freeze_embeddings, load_policy, merge_lora, save_policy
 from plad.policy.resolve import resolve_model
-from tests.helpers import CHATML, FAMILIES, tiny_folder, tiny_lora_policy, tiny_policy, train_tokenizer
+from tests.support.tiny_models import CHATML, FAMILIES, tiny_folder, tiny_lora_policy, tiny_policy, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]])
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from plad.config import PromptSection
+from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.policy.prompt import PromptFormat, choose_pad, find_eos_ids, make_prompt_format
 from plad.records import Message
-from tests.helpers import BOS_CHATML, CHATML, train_tokenizer
+from tests.support.tiny_models import BOS_CHATML, CHATML, train_tokenizer
 
 PAD, BOS, EOS, IM_START, IM_END, UNK = range(6)
 SPECIAL = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<unk>")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from plad.config import LoraSection, ModelSection
+from plad.config.models import LoraSection, ModelSection
 from plad.errors import PolicyError
 from plad.policy.load import attach, load_policy, merge_lora, save_policy
 from plad.policy.prune import drop_layers, find_layers, layer_influence, prune_layers
-from tests.helpers import FAMILIES, TEXTS, tiny_model, tiny_policy
+from tests.support.tiny_models import FAMILIES, TEXTS, tiny_model, tiny_policy
 
 IDS = torch.randint(6, 300, (1, 20), generator=torch.Generator().manual_seed(0))
 

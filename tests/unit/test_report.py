@@ -25,7 +25,7 @@ from plad.report.sections.tables import (
 )
 from plad.report.sections.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
 from plad.report.wording import duration, harmless, interval, number, p_value
-from tests.report_run import MANIFEST, curves, generations
+from tests.support.written_runs import MANIFEST, TEN_EXAMPLES, curves, generations, measured
 
 
 def rate(value: float, n: int = 100) -> dict[str, Any]:
@@ -189,19 +189,6 @@ def test_without_a_fine_tuned_student_only_the_win_rate_is_given() -> None:
 
 # -- tables and figures -----------------------------------------------------------------------------
 
-EXAMPLES = [Example(f"e{i}", f"prompt {i}", (f"word{i} a b", f"word{i} c d")) for i in range(10)]
-
-
-def measured() -> dict[str, Any]:
-    texts = {
-        "teacher": [f"word{i} c d" for i in range(10)],
-        "student_sft": ["x"] * 9 + ["x y"],
-        "student": [f"word{i} c" for i in range(10)],
-        "further": ["c d"] * 10,
-    }
-    answers = {s: generations(EXAMPLES, t) for s, t in texts.items()}
-    return evaluate_systems(EXAMPLES, answers, [ReferenceJudge()], bootstrap=200)[0]
-
 
 def test_results_table_has_every_system_in_reading_order_and_flags_small_samples() -> None:
     table = results_table(measured())
@@ -299,7 +286,7 @@ def test_time_is_drawn_where_there_was_any() -> None:
 
 
 def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:
-    rows = [Example(e.id, e.prompt, e.references[:1]) for e in EXAMPLES]
+    rows = [Example(e.id, e.prompt, e.references[:1]) for e in TEN_EXAMPLES]
     answers = {s: generations(rows, ["word1 a"] * 10) for s in ("student_sft", "student")}
     found = evaluate_systems(rows, answers, [ReferenceJudge()], bootstrap=50)[0]
     assert "Win rate, reference" not in results_table(found).columns

@@ -10,15 +10,8 @@ from plad.errors import RunDirError
 from plad.records import Example
 from plad.report.compare import write_comparison
 from plad.rundir.directory import write_json
-from tests.full_run import write_bill
-from tests.report_run import CONFIG, page_cases, write_run
-from tests.unit.test_cli import call
-from tests.unit.test_report_calibration import metrics as calibrated
-
-EXAMPLES = [Example(f"e{i:02}", f"prompt {i}", (f"target {i}", f"reference word{i} here")) for i in range(40)]
-GOOD = [f"reference word{i} here" for i in range(40)]
-FAIR = [f"reference word{i} there" for i in range(40)]
-BAD = ["nothing"] * 40
+from tests.support.command import call
+from tests.support.written_runs import BAD, CONFIG, EXAMPLES, FAIR, GOOD, calibrated, page_cases, write_bill, write_run
 
 
 def make(path: Path, answers: list[str], examples: list[Example] = EXAMPLES, **config: Any) -> Path:

@@ -4,8 +4,7 @@ from plad.evaluate import evaluate_systems
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example
 from plad.report.sections.judges import judges_table
-from tests.full_run import Opinion
-from tests.report_run import generations
+from tests.support.written_runs import Opinion, generations
 
 
 def test_position_bias_unjudged_replies_and_rubric_are_told() -> None:

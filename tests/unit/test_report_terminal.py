@@ -6,10 +6,8 @@ import pytest
 
 from plad.report.sections.tables import Cell, Table
 from plad.report.terminal import fit, sparkline
-from tests.full_run import write_full_run
-from tests.unit.test_cli import call
-from tests.unit.test_cli_views import lines_fit
-from tests.unit.test_report_compare import BAD, EXAMPLES, FAIR, GOOD
+from tests.support.command import call, lines_fit
+from tests.support.written_runs import BAD, EXAMPLES, FAIR, GOOD, write_full_run
 
 
 def table(columns: int, width: int) -> Table:

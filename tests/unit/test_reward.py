@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from plad.config import RewardJudge as RewardSection
+from plad.config.data import PreferenceColumns
+from plad.config.extras import RewardTraining
 from plad.config.file import load_as
-from plad.config.reward import PreferenceColumns, RewardTraining
+from plad.config.judges import RewardJudge as RewardSection
 from plad.data.preferences import Preference, read_preferences
 from plad.data.read import BadRowsError
 from plad.errors import ConfigError, DataError, PolicyError, RunDirError, TrainingError
@@ -21,9 +22,8 @@ from plad.extras.reward.run import measure, train
 from plad.extras.reward.train import Backbone
 from plad.judges.base import load_judge
 from plad.records import Example
-from tests.helpers import CHATML, tiny_folder, train_tokenizer
-from tests.unit.test_judges import WORDS
-from tests.unit.test_judges import tokenizer as word_tokenizer
+from tests.support.judges import JUDGE_WORDS, judge_tokenizer
+from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
 
 
 def rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -135,10 +135,10 @@ def test_an_encoder_learns_through_pairs_of_texts(task: Path) -> None:
     """LoRA on BERT: in training as in judging the answer has token type 1."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(WORDS), pad_token_id=0, max_position_embeddings=32, **shape)).save_pretrained(
-        task / "base"
-    )
-    word_tokenizer(pad_token="[PAD]").save_pretrained(task / "base")
+    BertModel(
+        BertConfig(vocab_size=len(JUDGE_WORDS), pad_token_id=0, max_position_embeddings=32, **shape)
+    ).save_pretrained(task / "base")
+    judge_tokenizer(pad_token="[PAD]").save_pretrained(task / "base")
     asked = section(task, lora={"r": 8, "alpha": 32, "dropout": 0.0}, learning_rate=3e-2, epochs=3)
     encoded, _ = Backbone(asked, asked.model).rows([Preference("a", "what is", "good", "bad")])
     assert encoded[0]["chosen"]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
@@ -187,7 +187,7 @@ def test_nothing_to_train_on_is_said(task: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_training(task: Path) -> None:
-    from tests.helpers import tiny_model
+    from tests.support.tiny_models import tiny_model
 
     model = tiny_model(vocab_size=len(train_tokenizer()))
     with torch.no_grad():

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from plad.config import AutoObjective, DistillSection
+from plad.config.models import DistillSection
+from plad.config.objectives import AutoObjective
 from plad.objectives.plad import RankObjective
 from plad.objectives.preference import DpoObjective
 from plad.objectives.sft import SftObjective

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from plad.cli.inspect_run import metrics_of
+from plad.cli.compare import metrics_of
 from plad.evaluate.seeds import mean_metrics, over_seeds, seed_groups
 from plad.records import Example
-from tests.report_run import CONFIG, write_run
+from tests.support.written_runs import CONFIG, write_run
 
 EXAMPLES = [Example(f"e{i}", f"prompt {i}", ("blue sky", "red sun")) for i in range(4)]
 

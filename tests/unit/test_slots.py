@@ -20,7 +20,7 @@ from plad.sampling.draw import Draft, Request, begin, choose
 from plad.sampling.sample import sample
 from plad.sampling.slots import by_prompt, common_prefix
 from plad.scoring.attention import Kernel
-from tests.helpers import tiny_model
+from tests.support.tiny_models import tiny_model
 
 EOS = (2, 3)
 MODEL = tiny_model(dtype=torch.float64, initializer_range=0.3)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from plad.cli.validate import validate
-from plad.config import DistillSection, PromptSection, named_objective
+from plad.cli.validate.run import validate
 from plad.config.file import load_config
+from plad.config.models import DistillSection, PromptSection
+from plad.config.objectives import named_objective
 from plad.distillers.distillm import DistillmObjective
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.gkd import GkdObjective
@@ -24,8 +25,8 @@ from plad.records import Pair
 from plad.rundir.directory import open_run
 from plad.scoring.score import Route
 from plad.train.texts import documents, texts_of_pairs, with_targets
-from tests.helpers import tiny_folder, tiny_policy, train_tokenizer
-from tests.task import write_task
+from tests.support.task import write_task
+from tests.support.tiny_models import tiny_folder, tiny_policy, train_tokenizer
 
 
 def test_the_same_vocabulary_passes() -> None:

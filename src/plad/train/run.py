@@ -12,7 +12,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config import ObjectiveSection, TrainSettings
+from plad.config.models import TrainSettings
+from plad.config.objectives import ObjectiveSection
 from plad.distillers.logits.compare import LiveTeacher, Teacher
 from plad.distillers.samples.rollouts import TextSource
 from plad.errors import TrainingError
@@ -124,7 +125,7 @@ def _shaping(
 ) -> dict[str, Any]:
     """What a checkpoint depends on beside the weights that training started from."""
     return {
-        **settings.relevant(),
+        **settings.shaping(apart=("lora", "validation")),
         "objective": objective.model_dump(mode="json"),
         "steps": steps,
         "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from plad.answers.engine import request_seed
+from plad.answers.question import request_seed
 from plad.distillers.logits.compare import LiveTeacher, Teacher
 from plad.distillers.logits.losses import Document, Rollout
 from plad.distillers.logits.policy_gradient import Rewarding

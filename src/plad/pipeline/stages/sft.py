@@ -4,7 +4,8 @@ import gc
 import logging
 from typing import Any
 
-from plad.config import ROLES, PruneInit, Role, ValidationSection
+from plad.config.base import ROLES, Role
+from plad.config.models import PruneInit, ValidationSection
 from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad.config import DistillSection, Needs, ObjectiveSection
+from plad.config.models import DistillSection
+from plad.config.objectives import Needs, ObjectiveSection
 from plad.errors import DataError
 from plad.pairs.build import by_example, pair_groups
 from plad.pipeline.context import Context

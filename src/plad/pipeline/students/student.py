@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config import DistillSection, ValidationSection
+from plad.config.models import DistillSection, ValidationSection
 from plad.errors import DataError
 from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
@@ -154,7 +154,7 @@ def train_and_keep(
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
     from plad.policy.load import save_policy
 
-    own = {k: v for k, v in settings.relevant().items() if k != "rounds"}
+    own = settings.shaping(apart=("lora", "validation", "rounds"))
     depends = fingerprint([ctx.depends, own, [p.id for p in pairs]])
     counts = made_before(folder, depends)
     if counts is not None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad.config import DistillSection, ModelSection, ObjectiveSection
-from plad.config.objectives import DocumentNeeds, LogitNeeds, TextNeeds
+from plad.config.models import DistillSection, ModelSection
+from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
 from plad.distillers.base import LogitObjective
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights

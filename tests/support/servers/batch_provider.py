@@ -1,4 +1,4 @@
-"""Files and batches as an OpenAI-compatible provider has them: a script for `tests.server.serve`."""
+"""Files and batches as an OpenAI-compatible provider has them: a script for `tests.support.servers.scripted.serve`."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 
-from tests.server import Call, Response, as_json, error
+from tests.support.servers.scripted import Call, Response, as_json, error
 
 Row = dict[str, Any]
 

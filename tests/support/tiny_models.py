@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from torch import nn
@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from plad.config import LoraSection, ModelSection, PromptSection
+from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.policy.load import Policy, load_policy, make_policy
 
 CHATML = (
@@ -252,3 +252,32 @@ def tiny_lora_policy(path: Path, family: str = "llama", lora: LoraSection | None
     """A policy loaded from a tiny folder written at `path`, with a fresh adapter on it."""
     folder = tiny_folder(path, family, **options)
     return load_policy(ModelSection(model=str(folder)), attach_lora=lora or LoraSection())
+
+
+WORDS = ("one", "two", "red", "blue", "sun", "moon", "cat", "dog")
+
+
+def word_tokenizer(ends: int = 6, *, adds_eos: bool = False) -> PreTrainedTokenizerFast:
+    """Words, and several tokens that end an answer: a random model ends its answers by itself."""
+    special = ["<pad>", "<s>", "</s>", *(f"</{i}>" for i in range(ends - 1)), "<unk>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    if adds_eos:
+        backend.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="<pad>",
+        bos_token="<s>",
+        unk_token="<unk>",
+        extra_special_tokens=special[3:-1],
+    )
+
+
+def word_model_folder(folder: Path, family: str, *, seed: int, ends: int = 6, chat_template: str | None = None) -> str:
+    """A saved folder of a tiny model over `word_tokenizer`; returns its path."""
+    tokenizer = word_tokenizer(ends, adds_eos=family in ENCODER_DECODERS)
+    tokenizer.chat_template = chat_template
+    tiny_folder(folder, family, tokenizer=tokenizer, seed=seed, eos=list(range(2, 2 + ends)))
+    return str(folder)

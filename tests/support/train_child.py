@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from plad.config import LoraSection, TrainSettings
+from plad.config.models import LoraSection, TrainSettings
 from plad.objectives.plad import RankObjective
 from plad.policy.load import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest
-from tests.helpers import tiny_policy
+from tests.support.tiny_models import tiny_policy
 
 
 def groups() -> list[Group]:

@@ -1,7 +1,7 @@
 """A real browser for tests and screenshots: the system's Chromium, or Playwright's own.
 
-`python -m tests.browser` says whether one starts; with `--install` it installs one where there is none: through apt
-where that may be done (root on Debian), else Playwright's into the virtual environment.
+`python -m tests.support.browser` says whether one starts; with `--install` it installs one where there is none:
+through apt where that may be done (root on Debian), else Playwright's into the virtual environment.
 """
 
 import os

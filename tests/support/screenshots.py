@@ -1,7 +1,7 @@
 """Pictures of report pages for the docs.
 
-python -m tests.screenshots runs/demo --out docs/images
-python -m tests.screenshots runs/demo runs/seqkd --out docs/images     and a comparison of both
+python -m tests.support.screenshots runs/demo --out docs/images
+python -m tests.support.screenshots runs/demo runs/seqkd --out docs/images     and a comparison of both
 """
 
 import argparse
@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
-from plad.cli.inspect_run import by_name
+from plad.cli.compare import by_name
 from plad.report.compare import write_comparison
 from plad.report.page import render_report
-from tests.browser import browser
+from tests.support.browser import browser
 
 WIDE, PHONE = {"width": 1200, "height": 1000}, {"width": 360, "height": 780}
 COLOURS = 96  # of a picture's palette: a page has few

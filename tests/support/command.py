@@ -1,0 +1,66 @@
+"""plad started as a shell would, or in the test's own process: quicker, and open to interruption at a chosen place."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from plad.cli import app
+from plad.config.file import load_config
+from plad.pipeline import run as pipeline
+from plad.rundir.config_files import write_config
+from plad.rundir.directory import open_run
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing that comes after the place where it is raised happens."""
+
+
+def run_here(config: Path, *overrides: str, to: str | None = None) -> Path:
+    """Run the stages of a config; returns the run directory."""
+    cfg = load_config(config, list(overrides))
+    with open_run(cfg.run.dir) as opened, write_config(opened, config, cfg):
+        pipeline.run(cfg, opened, base=config.parent, to=to)
+    return cfg.run.dir
+
+
+def copy_run(run: Path, folder: Path) -> str:
+    """A copy of a run directory, as the setting that names it."""
+    shutil.copytree(run, folder / "run", symlinks=True)
+    return f"run.dir={folder / 'run'}"
+
+
+def call(*args: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `plad args`."""
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def plad_command(*arguments: str | Path) -> list[str]:
+    """The real command, as a shell would start it."""
+    return [sys.executable, "-m", "plad", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Offline and single-threaded."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+
+
+def plad(*arguments: str | Path, cwd: Path | None = None, code: int = 0) -> str:
+    """Run the command, check its exit code, return what it printed (stdout, then stderr)."""
+    done = subprocess.run(
+        plad_command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == code, printed
+    return printed
+
+
+def lines_fit(text: str) -> bool:
+    """Whether no line passes 80 columns."""
+    return max(map(len, text.splitlines())) <= 80
