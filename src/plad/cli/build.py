@@ -185,6 +185,7 @@ def judge_check(
         from plad.config import VerifiableJudge
         from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
+        from plad.evaluate.stats import Bootstrap
         from plad.judges.base import load_judge
 
         section = checking.read_judge(judge)
@@ -193,5 +194,5 @@ def judge_check(
         source = checking.data_source(data)
         rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
         loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
-        found = checking.check(loaded, rows, resamples=10_000, seed=seed)
+        found = checking.check(loaded, rows, Bootstrap(seed=seed))
         show_found(found, as_json, checking.view)

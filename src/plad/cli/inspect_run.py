@@ -204,6 +204,8 @@ def _means_over_seeds(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
     from plad.evaluate.seeds import mean_metrics, seed_groups
 
     return {
-        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics({name: places[name] for name in group})
+        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics(
+            {name: places[name] for name in group}
+        ).to_json()
         for group in seed_groups(places)
     }

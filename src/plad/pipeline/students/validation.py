@@ -93,7 +93,7 @@ def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], d
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
     from plad.answers.engine import Sampling, answer
     from plad.answers.ledger import Ledger
-    from plad.evaluate.quick import quick_figures
+    from plad.evaluate.winrate import quick_figures
     from plad.judges.base import load_judge
     from plad.pipeline.engines import judge_options
     from plad.sampling.local import Transformers
