@@ -4,9 +4,11 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
 from plad.evaluate.metrics import CalibrationChange, CalibrationFigures
 from plad.pipeline.context import Context
-from plad.pipeline.engines import answered, engine_for, fill, missing_answers
+from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
 from plad.records import Example
 
 log = logging.getLogger("plad")
@@ -20,7 +22,6 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
     it was and as it is, and their quality by every judge that scores texts.
     """
-    from plad.answers.engine import Sampling
     from plad.evaluate.likelihood_calibration import METHOD, calibration_change
     from plad.evaluate.likelihoods import gather, judged, likelihoods
     from plad.evaluate.stats import Bootstrap
@@ -75,8 +76,9 @@ def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledg
     engine = engine_for(ctx, system, ledger)
     if missing_answers(engine, rows) is not None:
         return {}
-    fill(ctx, engine, rows, len(rows), system, sampling, ledger)
-    return answered(ctx, rows, system, sampling, ledger)
+    answers = answer_set(ctx, system, sampling)
+    fill(ctx, engine, rows, len(rows), answers, ledger)
+    return recorded(rows, answers, ledger)
 
 
 def _max_tokens(policy: Any) -> int | None:

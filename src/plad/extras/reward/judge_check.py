@@ -104,7 +104,7 @@ def check(judge: Judge, rows: Sequence[Preference], bootstrap: "Bootstrap") -> d
     }
 
 
-def view(found: Mapping[str, Any]) -> Iterator[str]:
+def check_view(found: Mapping[str, Any]) -> Iterator[str]:
     """What `check` found, in lines."""
     kappa, judge = found["kappa"], found["judge"]
     yield f"judge {judge['name']} ({judge['type']}) on {found['rows']:,} labelled pairs"
