@@ -19,7 +19,6 @@ from plad.objectives.plad import MarginObjective
 from plad.objectives.sft import SftObjective
 from plad.evaluate.comparison import frame, with_comparison
 from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.stats import holm
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
