@@ -10,7 +10,7 @@ from plad.answers.engine import Sampling, answer
 from plad.answers.file import AnswersFile, read_answers_file
 from plad.answers.ledger import Ledger
 from plad.config.engines import AnswerColumns, FileEngine
-from plad.data.read import BadRowsError
+from plad.data.sources import BadRowsError
 from plad.errors import DataError
 from plad.records import Example, Outcome
 
