@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from plad.answers.engine import request_seed
+from plad.answers.question import request_seed
 from plad.config.distillation import MiniLlmObjective
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout

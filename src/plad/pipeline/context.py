@@ -1,6 +1,5 @@
 """What every stage gets, and what several of them ask for."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,13 +114,3 @@ def teacher_source(ctx: Context) -> dict[str, Any]:
     assert isinstance(teacher.engine, OpenAIEngine)
     prompt = teacher.prompt.model_dump(include={"template", "system"})
     return {**teacher.engine.shaping(), "model": teacher.model, "revision": teacher.revision, "prompt": prompt}
-
-
-def student_card(ctx: Context, folder: Path) -> str:
-    """The text of the model card beside the student in `folder`."""
-    from plad.report.card import card_text
-
-    file = ctx.run / "eval/metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else None
-    seq2seq = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder", False)
-    return card_text(ctx.config, ctx.run.manifest, metrics, seq2seq=seq2seq)
