@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Child, Meter
-from plad.config import KdObjective, LoraSection
+from plad.config.distillation import KdObjective
+from plad.config.models import LoraSection
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import completion_tokens
 from plad.objectives.make import make_objective

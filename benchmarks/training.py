@@ -22,7 +22,8 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.data import Pair
 from benchmarks.measure import Meter
 from benchmarks.models import group, load
-from plad.config import LoraSection, MarginObjective, RankObjective
+from plad.config.models import LoraSection
+from plad.config.objectives import MarginObjective, RankObjective
 from plad.objectives.make import make_objective
 from plad.objectives.pairwise import SIMILARITY
 from plad.policy.lora import attach

@@ -15,10 +15,13 @@
     ├── BudgetError           exit code 4: stopped before the budget is passed; the same command continues
     └── Interrupted           exit code 130: stopped by the user; the same command continues
 
-A message says what happened, where (file:line or key), and the way out.
+A message says what happened, where (file:line or key), and the way out. `Findings` gathers what checks before a run
+find: errors, and what is worth a line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 
 class PladError(Exception):
@@ -112,3 +115,38 @@ def join(problems: Sequence[PladError]) -> PladError:
     """One error that says what all of them say; a single problem is itself."""
     flat = [p for problem in problems for p in (problem.problems if isinstance(problem, ProblemsError) else [problem])]
     return flat[0] if len(flat) == 1 else ProblemsError(flat)
+
+
+State = Literal["ok", "note", "error", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a check: what was looked at, how it is, and the details."""
+
+    state: State
+    what: str
+    detail: str
+
+
+@dataclass
+class Findings:
+    """Everything that checks before a run find.
+
+    Attributes:
+        not_checked: what stayed out of reach, with the reason.
+    """
+
+    lines: list[Finding] = field(default_factory=list[Finding])
+    problems: list[PladError] = field(default_factory=list[PladError])
+    not_checked: list[str] = field(default_factory=list[str])
+
+    def add(self, state: State, what: str, detail: str) -> None:
+        """Add a line."""
+        self.lines.append(Finding(state, what, detail))
+
+    def fail(self, what: str, problems: Iterable[PladError]) -> None:
+        """Add problems, and a line that counts them."""
+        flat = [q for p in problems for q in (p.problems if isinstance(p, ProblemsError) else (p,))]
+        self.problems += flat
+        self.add("error", what, f"{len(flat)} problem{'s' * (len(flat) != 1)}, below")

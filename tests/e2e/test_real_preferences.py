@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, fill
 from plad.answers.file import read_answers_file
+from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
-from plad.cli.inspect_run import examples_of, status
-from plad.config import Config, FileEngine
+from plad.answers.question import AnswerSet, Sampling
+from plad.cli.show import examples_of
+from plad.cli.status import read_status
+from plad.config.engines import FileEngine
+from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.judges.base import load_scoring_judge
 from plad.pipeline.context import Context, weights
@@ -45,10 +48,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = path / f"{column}.jsonl"
             file.write_text("".join(json.dumps({"id": r["id"], "text": r[column]}) + "\n" for r in rows))
             engine = read_answers_file(FileEngine(path=str(file)), weights(ctx, system), path)
-            sampling = Sampling(0.7, 64)
-            fill(
-                engine, examples, system=system, weights=weights(ctx, system), sampling=sampling, seed=0, ledger=ledger
-            )
+            fill(engine, examples, AnswerSet(system, weights(ctx, system), Sampling(0.7, 64), 0), ledger)
     return path / "run"
 
 
@@ -97,7 +97,7 @@ def test_on_gsm8k_the_counts_are_the_truth_and_exactly_the_wrong_pairs_are_swapp
 def test_the_same_counts_stand_in_status_show_and_report(answered: Path) -> None:
     paired(answered, scorer=SCORER, real_share=1.0, ties="drop")
     assert "wrong pseudo-pairs, by verifiable: 6.7 [" in plad("status", answered)
-    assert status(answered)["pairs"] == 260 + 88
+    assert read_status(answered)["pairs"] == 260 + 88
     assert "swapped by the scorer" in plad("show", answered, "pairs", "-n", "8")
     qualities = {tuple(row["values"]["quality"]) for row in examples_of(answered, "pairs", 400)}
     assert qualities == {(1.0, 0.0)}

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from plad.answers.ledger import Ledger
-from plad.config import LlmJudge
+from plad.config.judges import LlmJudge
 from plad.judges.base import compare, load_judge
 from plad.records import Example
 from tests.support.command import call, environment

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from plad.config import Config, OpenAIEngine
+from plad.config.engines import OpenAIEngine
 from plad.config.file import load_config
+from plad.config.root import Config
 from tests.support.command import call
 from tests.support.judges import judge_tokenizer
 from tests.support.servers.scripted import Call, Response, answer, serve

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from plad.answers.reply import Reply
-from plad.config import Endpoint, PriceSection
+from plad.config.engines import Endpoint, PriceSection
 from plad.errors import ConfigError, ProviderError
 from plad.records import Outcome
 from plad.remote.client import complete

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plad.config import Columns
+from plad.config.data import Columns
 from plad.data import sources
 from plad.data.read import BadRowsError, read_examples
 from plad.errors import DataError

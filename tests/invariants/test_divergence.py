@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.distillers.distillation import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
 from plad.distillers.divergence import LiveTeacher, TeacherRows, compared, token_log_probs
 from plad.distillers.topk import StoredTeacher, store_teacher

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import FDistillObjective, GkdObjective, LoraSection, MiniLlmObjective, Objective, TrainSettings
+from plad.config.distillation import FDistillObjective, GkdObjective, MiniLlmObjective
+from plad.config.models import LoraSection, TrainSettings
+from plad.config.objectives import Objective
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.distillers.policy_gradient import importance, returns, rewards, whiten

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config import (
+from plad.config.distillation import KdObjective
+from plad.config.models import TrainSettings
+from plad.config.objectives import (
     DpoObjective,
-    KdObjective,
     LipoObjective,
     MarginObjective,
     RankObjective,
@@ -19,7 +20,6 @@ from plad.config import (
     SftObjective,
     SimpoObjective,
     SlicObjective,
-    TrainSettings,
 )
 from plad.distillers.divergence import LiveTeacher
 from plad.errors import TrainingError

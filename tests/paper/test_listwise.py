@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config import LipoObjective, RrhfObjective
+from plad.config.objectives import LipoObjective, RrhfObjective
 from plad.objectives.listwise import LipoLoss, RrhfLoss, gains, ordered
 from plad.objectives.make import make_objective
 from plad.objectives.preference import lambda_weights, lipo, rrhf

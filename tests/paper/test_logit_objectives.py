@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective, Objective
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
+from plad.config.objectives import Objective
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.objectives.make import make_objective

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config import MarginObjective
+from plad.config.objectives import MarginObjective
 from plad.errors import DataError
 from plad.objectives.calibration import anchor, margin, rank
 from plad.objectives.make import make_objective

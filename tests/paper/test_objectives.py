@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plad.config import RankObjective, SftObjective
+from plad.config.objectives import RankObjective, SftObjective
 from plad.errors import DataError
 from plad.objectives.calibration import rank
 from plad.objectives.make import make_objective

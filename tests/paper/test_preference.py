@@ -11,7 +11,7 @@ from torch import Tensor
 from trl import DPOTrainer
 from trl.experimental.cpo import CPOTrainer
 
-from plad.config import DpoObjective, SimpoObjective, SlicObjective
+from plad.config.objectives import DpoObjective, SimpoObjective, SlicObjective
 from plad.objectives.make import make_objective
 from plad.objectives.pairwise import DpoLoss, SimpoLoss, SlicLoss
 from plad.objectives.preference import dpo, slic

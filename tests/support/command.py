@@ -9,8 +9,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from plad.cli import app
-from plad.config.file import load_config, write_config
+from plad.config.file import load_config
 from plad.pipeline import run as pipeline
+from plad.rundir.config_files import write_config
 from plad.rundir.directory import open_run
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser
 
-from plad.cli.inspect_run import by_name
+from plad.cli.compare import by_name
 from plad.report.compare import write_comparison
 from plad.report.page import render_report
 from tests.support.browser import browser

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from plad.config import LoraSection, ModelSection, PromptSection
+from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.policy.load import Policy, load_policy, make_policy
 
 CHATML = (

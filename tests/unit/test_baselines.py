@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.cli.methods import comparison_overrides
-from plad.config import Baseline, EvaluateSection, FDistillObjective, KdObjective, MarginObjective, SftObjective
+from plad.cli.compare import comparison_overrides
+from plad.config.distillation import FDistillObjective, KdObjective
+from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.file import load_config
+from plad.config.objectives import MarginObjective, SftObjective
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
 from plad.pipeline.stages.baselines import cost_of

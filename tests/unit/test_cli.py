@@ -374,8 +374,8 @@ def test_init_writes_a_project_that_validate_accepts(tmp_path, monkeypatch):
 
 def test_the_template_changes_nothing_but_the_places_and_the_objective(tmp_path):
     """A student as small as the template's needs a tamed ranking loss; all else has its default."""
-    from plad.config import Config
     from plad.config.file import load_config
+    from plad.config.root import Config
 
     call("init", tmp_path / "p")
     config = load_config(tmp_path / "p/config.yaml")

@@ -1,15 +1,20 @@
 """Loading a config: YAML, overrides, and every problem in words a reader can act on."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from plad.cli import StageName
-from plad.config import Config, PruneInit, RankObjective, SftObjective
-from plad.config.file import load_config, write_config
+from plad.config.file import load_config
+from plad.config.models import PruneInit
+from plad.config.objectives import RankObjective, SftObjective
+from plad.config.root import Config
 from plad.errors import PladError, ProblemsError, RunDirError
 from plad.pipeline.students.auto import labels
+from plad.rundir.config_files import write_config
 from plad.rundir.directory import STAGES, open_run
 
 BASE = """\
@@ -33,6 +38,11 @@ def complaint(tmp_path: Path, text: str = "", *overrides: str) -> str:
 
 def test_the_commands_know_every_stage():
     assert StageName.__args__ == STAGES
+
+
+def test_a_config_is_read_without_a_heavy_library():
+    code = "import sys, plad.config.file; print({'torch', 'transformers', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_what_is_left_out_has_the_papers_value(tmp_path):

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from plad.config import Config
+from plad.config.root import Config
 from plad.data.prepare import data_fingerprint, prepare
 from plad.data.split import prompt_key
 from plad.errors import PladError

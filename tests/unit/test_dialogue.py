@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from plad.config import Columns
+from plad.config.data import Columns
 from plad.data.dialogue import split_dialogue
 from plad.data.read import BadRowsError, read_examples
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Tokenizer
 
-from plad.config import LoraSection, ModelSection, PromptSection, PruneInit, StudentSection
+from plad.config.models import LoraSection, ModelSection, PromptSection, PruneInit, StudentSection
 from plad.errors import PolicyError
 from plad.policy.folder import check_policy
 from plad.policy.load import (

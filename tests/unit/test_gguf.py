@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from plad.config import ModelSection
+from plad.config.models import ModelSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.demo import model as demo
 from plad.policy import gguf as conversion

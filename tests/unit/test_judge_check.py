@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from plad.cli.judge_check import PANDALM, check, data_source, read_judge, view
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
+from plad.extras.reward.judge_check import PANDALM, check, check_view, data_source, read_judge
 from plad.records import Example
 from tests.support.command import call
 from tests.support.judges import bert, first, honest, read, verdict
@@ -47,7 +47,7 @@ def test_accuracy_by_hand() -> None:
     assert (found["people_ties"], found["tied_too"]) == (2, 1)
     assert found["longer_wins"]["value"] == pytest.approx(1 / 3)
     assert (found["kappa"]["same"], found["kappa"]["n"]) == (2 / 5, 5)
-    said = "\n".join(view(found))
+    said = "\n".join(check_view(found))
     assert "accuracy     50.0 %" in said
     assert "of 2 ties of people it ties 1" in said
 
@@ -66,7 +66,7 @@ def test_a_perfect_judge_and_its_opposite() -> None:
 def test_all_ties_one_row_and_nothing_judged_give_no_nan(rows: list[Preference]) -> None:
     found = check(Numbers(), rows, **OPTIONS)
     json.dumps(found, allow_nan=False)
-    assert list(view(found))
+    assert list(check_view(found))
 
 
 def test_the_shipped_data_and_its_licence() -> None:

@@ -13,9 +13,9 @@ from transformers import (
     T5Model,
 )
 
-from plad.config import EmbeddingJudge as EmbeddingSection
-from plad.config import ReferenceJudge as ReferenceSection
-from plad.config import RewardJudge as RewardSection
+from plad.config.judges import EmbeddingJudge as EmbeddingSection
+from plad.config.judges import ReferenceJudge as ReferenceSection
+from plad.config.judges import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
 from plad.judges.base import load_judge, load_judges
 from plad.judges.encode import flatten

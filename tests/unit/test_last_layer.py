@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.policy.lora import attach
 from plad.scoring.attention import plan_attention
 from plad.scoring.last_layer import last_layer, read_at

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from plad.answers.ledger import Ledger
-from plad.config import BudgetSection
-from plad.config import LlmJudge as LlmSection
+from plad.config.engines import BudgetSection
+from plad.config.judges import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate import evaluate_systems
 from plad.judges.base import Comparison, PairwiseJudge, ScoringJudge, load_judge

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plad.config import LipoObjective, MarginObjective, RankObjective, SftObjective, named_objective
+from plad.config.objectives import LipoObjective, MarginObjective, RankObjective, SftObjective, named_objective
 from plad.errors import ConfigError
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from plad.config import DropRules, PairsSection, VerifiableJudge
+from plad.config.judges import VerifiableJudge
+from plad.config.pairs import DropRules, PairsSection
 from plad.errors import ConfigError
 from plad.judges.base import Comparison
 from plad.pairs.build import build_pairs, chosen_groups, pair_groups

@@ -10,18 +10,9 @@ import pytest
 import torch
 import yaml
 
-from plad.config import (
-    BatchSection,
-    BudgetSection,
-    Config,
-    Endpoint,
-    LoraSection,
-    ModelSection,
-    OpenAIEngine,
-    PriceSection,
-    PruneInit,
-    TrainSettings,
-)
+from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
+from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.extras.plan.answers import askings, judgings
 from plad.extras.plan.lines import Line, budget_stop, wall_times

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from plad.config import PromptSection
+from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.policy.prompt import PromptFormat, choose_pad, find_eos_ids, make_prompt_format
 from plad.records import Message

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from plad.config import LoraSection, ModelSection
+from plad.config.models import LoraSection, ModelSection
 from plad.errors import PolicyError
 from plad.policy.load import attach, load_policy, merge_lora, save_policy
 from plad.policy.prune import drop_layers, find_layers, layer_influence, prune_layers

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from plad.config import Config
+from plad.config.root import Config
 from plad.report.card import card_text
 from plad.report.card_metadata import hub_name, shown_name
 from tests.support.written_runs import MANIFEST, calibrated, measured

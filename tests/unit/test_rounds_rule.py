@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from plad.config import AutoObjective, DistillSection, DpoObjective, RankObjective, SftObjective
+from plad.config.models import DistillSection
+from plad.config.objectives import AutoObjective, DpoObjective, RankObjective, SftObjective
 from plad.pipeline.students.rounds import _next, best_round, stop_reason
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from plad.cli.inspect_run import metrics_of
+from plad.cli.compare import metrics_of
 from plad.evaluate.seeds import mean_metrics, over_seeds, seed_groups
 from plad.records import Example
 from tests.support.written_runs import CONFIG, write_run

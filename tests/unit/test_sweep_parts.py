@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from plad.cli.views import sweep_view
-from plad.config import SweepSection
+from plad.config.extras import SweepSection
 from plad.errors import ConfigError, MissingExtraError, RunDirError
 from plad.extras.sweep import study as studies
-from plad.extras.sweep.report import settings_of, write_report
+from plad.extras.sweep.report import settings_of, sweep_view, write_report
 from plad.extras.sweep.run import _check_settings
 from plad.extras.sweep.space import Knob, Space, open_space
 from plad.pipeline.reuse import adopt, adopt_fine_tuned

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plad.config import VerifiableJudge as Section
+from plad.config.judges import VerifiableJudge as Section
 from plad.errors import ConfigError, DataError
 from plad.judges.base import load_judge
 from plad.judges.verifiable import final_number, function_fingerprint, load_function

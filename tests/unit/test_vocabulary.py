@@ -5,19 +5,11 @@ from typing import Any
 
 import pytest
 
-from plad.cli.validate import validate
-from plad.config import (
-    DistillmObjective,
-    DistillSection,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    MiniLlmObjective,
-    PromptSection,
-    SftObjective,
-    named_objective,
-)
+from plad.cli.validate.run import validate
+from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
+from plad.config.models import DistillSection, PromptSection
+from plad.config.objectives import SftObjective, named_objective
 from plad.distillers.logits import Document
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.pipeline import run as pipeline

@@ -1,11 +1,20 @@
-"""The command line: parse, call, print. Heavy imports stand inside the commands, so that `--help` is quick."""
+"""The command line: everything a person types or sees in a terminal.
+
+To add a command, write a module here with `commands = typer.Typer()` and a function under `@commands.command()`,
+and name the module in `_SUBJECTS`. Imports that weigh anything stand inside functions: `plad --help` is quick.
+"""
 
 import os
 
-from plad.cli import build, look
+from plad.cli import compare, doctor, extras, init, ledger, run, show, status
 from plad.cli.app import StageName, app
 
-__all__ = ["StageName", "app", "build", "look", "main"]
+__all__ = ["StageName", "app", "main"]
+
+_SUBJECTS = (run, extras, status, show, ledger, compare, init, doctor)  # in the order of --help
+
+for _subject in _SUBJECTS:
+    app.add_typer(_subject.commands)
 
 
 def main() -> None:

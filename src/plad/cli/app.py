@@ -1,14 +1,19 @@
-"""The application that commands are added to, the options that several share, and how they run and print."""
+"""The application, the options that several commands share, and how commands run stages and print."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar, Unpack
 
 import typer
 
-from plad import __version__
 from plad.cli.guard import guard, resume_command
 from plad.report.console import console
+from plad.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 app = typer.Typer(
     help="Distil a large language model into a small one by preference (PLaD).",
@@ -27,6 +32,9 @@ Overrides = Annotated[
     typer.Argument(metavar="A.B=VALUE", help="Settings that come after the file.", show_default=False),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N rows of each file.")
+]
 SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Drop and count data rows that can't be used.")]
 Verify = Annotated[
     str | None,
@@ -37,27 +45,45 @@ Verify = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Result = TypeVar("Result")
+
+
+class Stages(TypedDict, total=False):
+    """Which stages a command runs, as `plad.pipeline.run` takes them."""
+
+    to: str | None
+    only: str
+    clean: str | None
+    verify: str | None
+    donors: Sequence[Path]
 
 
 @app.callback(invoke_without_command=True)
-def _main(
+def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
+    """Options of `plad` itself."""
     if version:
         typer.echo(f"plad {__version__}")
         raise typer.Exit
 
 
-def execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: Any) -> None:
+def limited(overrides: list[str] | None, limit: int | None) -> list[str]:
+    """Overrides with --limit as one of them."""
+    return [*(overrides or []), *([f"data.limit={limit}"] if limit is not None else [])]
+
+
+def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stages: Unpack[Stages]) -> None:
     """Run stages of a config; the page's place is printed at the end."""
     with guard(resume=resume_command()) as guarded:
-        from plad.config.file import load_config, write_config
+        from plad.config.file import load_config
         from plad.pipeline import run as pipeline
+        from plad.rundir.config_files import write_config
         from plad.rundir.directory import open_run, read_manifest
 
         config = load_config(path, overrides)
         for donor in stages.get("donors", ()):
-            read_manifest(donor)  # a wrong path is said at once
+            read_manifest(donor)  # a wrong path is reported at once
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
             page = opened / "report/index.html"
@@ -65,11 +91,17 @@ def execute(path: Path, overrides: list[str], *, skip_invalid: bool, **stages: A
                 typer.echo(f"report: {page}")
 
 
-def show_found(found: Any, as_json: bool, view: Any) -> None:
-    """Print what a view shows of `found`, or `found` itself as JSON."""
+def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterable[RenderableType | str]"]) -> None:
+    """Print a result as its view shows it, or as JSON."""
     if as_json:
-        typer.echo(json.dumps(found, indent=2))  # ASCII: control characters stay escaped
+        typer.echo(json.dumps(result, indent=2, default=_fields))  # ASCII: control characters stay escaped
         return
     screen = console()
-    for part in view(found):
+    for part in view(result):
         screen.print(part)
+
+
+def _fields(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

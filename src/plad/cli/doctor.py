@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from plad import __version__
+import typer
+
+from plad.cli.guard import guard
+from plad.text import clean
+from plad.version import __version__
 
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub",
@@ -19,6 +23,17 @@ FLAGS = (
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "HF_ENDPOINT",
     "HF_HUB_DISABLE_TELEMETRY", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM",
 )  # fmt: skip
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def doctor() -> None:
+    """Print versions, device and memory for a bug report."""
+    with guard():
+        for name, value in examine():
+            typer.echo(clean(f"{name:<26} {value}"))
 
 
 def examine() -> Iterator[tuple[str, str]]:
@@ -51,7 +66,7 @@ def version_of(name: str) -> str:
 def _torch() -> Iterator[tuple[str, str]]:
     import torch
 
-    from plad.policy.device import choose_device, choose_dtype
+    from plad.policy.backend import choose_device, choose_dtype
 
     device, why = choose_device()
     dtype, why_dtype = choose_dtype("auto", device)

@@ -4,14 +4,32 @@ import re
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from plad.cli.guard import guard
 from plad.errors import ConfigError
 from plad.rundir.directory import write_text
 
 DATA = ("train.jsonl", "validation.jsonl", "test.jsonl", "LICENSE.txt", "NOTICE.txt")
 
 
-def init(folder: Path) -> list[Path]:
+commands = typer.Typer()
+
+
+@commands.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.", show_default=False)],
+) -> None:
+    """Write an annotated config and a small real data set."""
+    with guard():
+        for file in write_project(folder):
+            typer.echo(f"wrote {file}")
+        typer.echo(f"next: plad validate {folder / 'config.yaml'}")
+
+
+def write_project(folder: Path) -> list[Path]:
     """Write config.yaml and data/ into a new or empty folder; returns the files.
 
     Raises:

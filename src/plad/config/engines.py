@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from plad.config.base import PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 EnvironmentVariable = Annotated[str, Field(min_length=1)]
@@ -37,7 +37,7 @@ class Endpoint(Section):
     """An OpenAI-compatible server, and how hard it may be worked."""
 
     base_url: str = Field(description="Address up to the version, such as https://api.openai.com/v1.")
-    api_key_env: EnvironmentVariable | None = Field(
+    api_key_env: Annotated[EnvironmentVariable | None, PACES] = Field(
         default=None, description="Name of the environment variable that holds the key; null sends none."
     )
     body: dict[str, Any] = Field(
@@ -51,21 +51,27 @@ class Endpoint(Section):
     seed_field: str | None = Field(
         default="seed", description="Field that carries the seed (Mistral: random_seed); null sends none."
     )
-    concurrency: PositiveInt = Field(default=16, description="Most requests in flight; fewer after a rate limit.")
-    rpm: PositiveInt | None = Field(default=None, description="Most requests a minute.")
-    tpm: PositiveInt | None = Field(
+    concurrency: Annotated[PositiveInt, PACES] = Field(
+        default=16, description="Most requests in flight; fewer after a rate limit."
+    )
+    rpm: Annotated[PositiveInt | None, PACES] = Field(default=None, description="Most requests a minute.")
+    tpm: Annotated[PositiveInt | None, PACES] = Field(
         default=None, description="Most tokens a minute: a prompt's, estimated, and the most its answer may have."
     )
-    timeout_s: float = Field(default=300.0, gt=0, description="Seconds for one request, its whole answer included.")
-    max_attempts: PositiveInt = Field(
+    timeout_s: Annotated[float, PACES] = Field(
+        default=300.0, gt=0, description="Seconds for one request, its whole answer included."
+    )
+    max_attempts: Annotated[PositiveInt, PACES] = Field(
         default=8, description="Tries of a request that fails for a passing reason; then it counts as failed."
     )
-    max_wait_s: float = Field(
+    max_wait_s: Annotated[float, PACES] = Field(
         default=600.0,
         gt=0,
         description="Longest pause a rate limit may ask for, and the longest time it may let nothing through.",
     )
-    price: PriceSection | None = Field(default=None, description="For the cost of answers, and for `budget.usd`.")
+    price: Annotated[PriceSection | None, PACES] = Field(
+        default=None, description="For the cost of answers, and for `budget.usd`."
+    )
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """US dollars for so many tokens; None where no price is known."""
@@ -94,10 +100,6 @@ class Endpoint(Section):
             raise ValueError("must be the name of an environment variable (CAPITALS_AND_UNDERSCORES), never a key")
         return value
 
-    def shaping(self) -> dict[str, Any]:
-        """The settings that shape an answer; the others pace requests, pay for them or unlock the door."""
-        return self.model_dump(mode="json", include={"base_url", "body", "max_tokens_field", "seed_field"})
-
 
 class TransformersEngine(Section):
     """A model in this process."""
@@ -117,10 +119,16 @@ class VllmEngine(Section):
     """A local model, sampled by vLLM in this process: fast on a GPU."""
 
     type: Literal["vllm"] = "vllm"
-    chunk: PositiveInt = Field(default=512, description="Prompts handed over at once; each whole chunk is recorded.")
-    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes.")
-    tensor_parallel_size: PositiveInt = Field(default=1, description="GPUs that share the model.")
-    timeout_s: float = Field(default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung.")
+    chunk: Annotated[PositiveInt, PACES] = Field(
+        default=512, description="Prompts handed over at once; each whole chunk is recorded."
+    )
+    gpu_memory_utilization: Annotated[float, PACES] = Field(
+        default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes."
+    )
+    tensor_parallel_size: Annotated[PositiveInt, PACES] = Field(default=1, description="GPUs that share the model.")
+    timeout_s: Annotated[float, PACES] = Field(
+        default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung."
+    )
 
 
 class BatchSection(Section):
@@ -143,18 +151,18 @@ class OpenAIEngine(Endpoint):
     api: Literal["chat", "completions"] = Field(
         default="chat", description="chat: messages, the server applies its chat template; completions: plain text."
     )
-    mode: Literal["live", "batch"] = Field(
+    mode: Annotated[Literal["live", "batch"], PACES] = Field(
         default="live",
         description="live: each request by itself; batch: many in a file, answered within a day for less. The answers "
         "are the same to the ledger, so that one mode may finish what the other began.",
     )
-    batch: BatchSection = Field(default=BatchSection(), description="For mode: batch.")
-    tokenizer: str | None = Field(
+    batch: Annotated[BatchSection, PACES] = Field(default=BatchSection(), description="For mode: batch.")
+    tokenizer: Annotated[str | None, PACES] = Field(
         default=None,
         description="Folder or hub name of the model's tokenizer: with `context`, prompts that are too long are found "
         "before they are sent.",
     )
-    context: PositiveInt | None = Field(
+    context: Annotated[PositiveInt | None, PACES] = Field(
         default=None, description="Most tokens of prompt and answer together; needs `tokenizer`."
     )
 
@@ -163,10 +171,6 @@ class OpenAIEngine(Endpoint):
         if (self.tokenizer is None) != (self.context is None):
             raise ValueError("tokenizer and context go together: the one counts what the other limits")
         return self
-
-    def shaping(self) -> dict[str, Any]:
-        """The settings that shape an answer."""
-        return {**super().shaping(), "type": self.type, "api": self.api}
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """US dollars for so many tokens, in a batch at its price; None where no price is known."""

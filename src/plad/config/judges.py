@@ -1,11 +1,11 @@
 """Who says which of two answers is better."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import regex
 from pydantic import Field, PrivateAttr, model_validator
 
-from plad.config.base import PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section
 from plad.config.engines import Endpoint
 
 
@@ -23,7 +23,9 @@ class JudgeModel(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on a GPU that has it, else float32; scores are float32 either way."
     )
-    batch_size: PositiveInt = Field(default=8, description="Texts a forward pass; of no influence on a score.")
+    batch_size: Annotated[PositiveInt, PACES] = Field(
+        default=8, description="Texts a forward pass; of no influence on a score."
+    )
     max_length: PositiveInt | None = Field(
         default=None, description="Most tokens of a text. Default: the model's context; what is cut off is counted."
     )
@@ -111,18 +113,9 @@ class LlmJudge(Endpoint):
     max_characters: PositiveInt = Field(
         default=20_000, description="Characters of an answer that the judge sees; what is cut off is counted."
     )
-    max_unjudged: float = Field(
+    max_unjudged: Annotated[float, PACES] = Field(
         default=0.05, ge=0, le=1, description="Share of comparisons without a verdict above which the run fails."
     )
-
-    def shaping(self) -> dict[str, Any]:
-        """The settings that shape a verdict."""
-        own = {"model", "revision", "task", "rubric", "response_format", "temperature", "max_new_tokens"}
-        return {
-            **super().shaping(),
-            "type": self.type,
-            **self.model_dump(mode="json", include={*own, "max_characters"}),
-        }
 
 
 Judge = Annotated[

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from plad.config.base import PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section
+from plad.config.data import PreferenceColumns
 from plad.config.judges import Judge
-from plad.config.reward import PreferenceColumns
 
 
 class GenerateSection(Section):
@@ -26,21 +26,17 @@ class GenerateSection(Section):
         description="Share of the distillation prompts that are answered and learnt from; a smaller share is part of "
         "every larger one. Paper, section 5.5: 0.05 to 1.",
     )
-    slots: PositiveInt = Field(default=8, description="Answers sampled at once; bounds the cache.")
-    ledger: Path | None = Field(
+    slots: Annotated[PositiveInt, PACES] = Field(default=8, description="Answers sampled at once; bounds the cache.")
+    ledger: Annotated[Path | None, PACES] = Field(
         default=None,
         description="File of the answers, which several runs may share. Default: generations.sqlite in run.dir.",
     )
-    max_failed: float = Field(
+    max_failed: Annotated[float, PACES] = Field(
         default=0.01,
         ge=0,
         le=1,
         description="Largest share of a system's answers that may be missing: failed, or not accepted as a request.",
     )
-
-    def relevant(self) -> dict[str, Any]:
-        """The settings that shape the answers."""
-        return self.model_dump(mode="json", exclude={"slots", "ledger", "max_failed"})
 
 
 class DropRules(Section):
@@ -83,7 +79,7 @@ class SelectRso(Section):
     )
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     """`best_worst` for `{type: best_worst}`."""
     return {"type": value} if isinstance(value, str) else value
 

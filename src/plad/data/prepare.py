@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config
+from plad.config.root import Config
 from plad.data.read import ReadResult, iter_places, read_examples
 from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config import Columns
+from plad.config.data import Columns
 from plad.data.dialogue import split_dialogue
 from plad.data.sources import BadRow, Row, read_rows
 from plad.data.split import prompt_key

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from plad.answers.engine import request_seed
-from plad.config import MiniLlmObjective
+from plad.answers.question import request_seed
+from plad.config.distillation import MiniLlmObjective
 from plad.distillers.divergence import LiveTeacher
 from plad.distillers.logits import Document, Rollout
 from plad.distillers.mixed import sample_mixed

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from plad.config import BudgetSection
-from plad.config import EmbeddingJudge as EmbeddingSection
-from plad.config import LlmJudge as LlmSection
-from plad.config import ReferenceJudge as ReferenceSection
-from plad.config import RewardJudge as RewardSection
-from plad.config import VerifiableJudge as VerifiableSection
+from plad.config.engines import BudgetSection
+from plad.config.judges import EmbeddingJudge as EmbeddingSection
+from plad.config.judges import LlmJudge as LlmSection
+from plad.config.judges import ReferenceJudge as ReferenceSection
+from plad.config.judges import RewardJudge as RewardSection
+from plad.config.judges import VerifiableJudge as VerifiableSection
 from plad.records import Example, Verdict
 
 ScoringSection = ReferenceSection | RewardSection | EmbeddingSection | VerifiableSection

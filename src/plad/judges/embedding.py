@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from plad.config import EmbeddingJudge as EmbeddingSection
+from plad.config.judges import EmbeddingJudge as EmbeddingSection
 from plad.errors import PolicyError
 from plad.judges.models import batches, load_config_and_tokenizer, load_weights, longest_input
 from plad.records import Example

@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from plad.answers.engine import Sampling, answer
-from plad.answers.ledger import Ledger, request_key
-from plad.config import BudgetSection, OpenAIEngine, PromptSection
-from plad.config import LlmJudge as LlmSection
+from plad.answers.fill import answer
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling, request_key
+from plad.config.engines import BudgetSection, OpenAIEngine
+from plad.config.judges import LlmJudge as LlmSection
+from plad.config.models import PromptSection
 from plad.errors import PartialResultError
 from plad.judges.base import Comparison
 from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict
@@ -155,12 +157,9 @@ class LlmJudge:
             given = answer(
                 replace(self._engine, budget=Budget.of(self._budget, *spent)),
                 list(asked.values()),
-                system=f"judge {self.name}",
-                weights=request_key(self._engine.spec()),
-                sampling=sampling,
-                seed=self._seed,
-                ledger=ledger,
-                progress=progress,
+                AnswerSet(f"judge {self.name}", request_key(self._engine.spec()), sampling, self._seed),
+                ledger,
+                progress,
             )
         return {g.example_id: g for g in given}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from plad.config import RewardJudge as RewardSection
+from plad.config.judges import RewardJudge as RewardSection
 from plad.errors import PolicyError
 from plad.judges.encode import RewardInput, choose_input
 from plad.judges.models import batches, load_config_and_tokenizer, load_weights, longest_input

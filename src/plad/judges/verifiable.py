@@ -11,7 +11,7 @@ from typing import Any
 
 import regex
 
-from plad.config import VerifiableJudge as VerifiableSection
+from plad.config.judges import VerifiableJudge as VerifiableSection
 from plad.errors import ConfigError, DataError
 from plad.records import Example, Prompt
 from plad.rundir.directory import file_sha256

@@ -5,23 +5,25 @@ from functools import partial
 
 from torch import nn
 
-from plad.config import (
+from plad.config.distillation import (
     DistillmObjective,
-    DpoObjective,
     FDistillObjective,
     GkdObjective,
     KdObjective,
-    LipoObjective,
     LogitObjective,
-    MarginObjective,
     MiniLlmObjective,
+)
+from plad.config.objectives import (
+    DpoObjective,
+    LipoObjective,
+    MarginObjective,
     RankObjective,
     RrhfObjective,
     SftObjective,
     SimpoObjective,
     SlicObjective,
 )
-from plad.config import SingleObjective as ObjectiveSection
+from plad.config.objectives import SingleObjective as ObjectiveSection
 from plad.distillers.distillation import (
     forward_kl,
     generalized_jsd,

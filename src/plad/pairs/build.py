@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from plad.config import PairsSection, SelectRso
+from plad.config.pairs import PairsSection, SelectRso
 from plad.data.split import nested_share
 from plad.judges.base import Judge, compare_scores
 from plad.pairs.candidates import STUDENT, TEACHER, Answer, Candidates, judged, usable_answers, without_teacher

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import product
 
-from plad.config import DropRules, PairsSection, SelectRso
+from plad.config.pairs import DropRules, PairsSection, SelectRso
 from plad.errors import ConfigError
 from plad.judges.base import Comparison, Judge, PairwiseJudge, ScoringJudge
 from plad.records import ANSWERED, Example, Generation, Outcome

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from plad.config import PairsSection
+from plad.config.pairs import PairsSection
 from plad.evaluate.text import count_words
 from plad.judges.base import Comparison
 from plad.records import Verdict

@@ -15,8 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from plad import __version__
-from plad.config import ROLES, Config, LlmJudge, ValidationSection, VerifiableJudge
+from plad.config.base import ROLES
+from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.models import ValidationSection
+from plad.config.root import Config
 from plad.errors import ConfigError, RunDirError
 from plad.pipeline.context import Context, teacher_source, text_files
 from plad.pipeline.stages.baselines import baselines, reopen_for_methods
@@ -28,6 +30,7 @@ from plad.pipeline.stages.pair import pair
 from plad.pipeline.stages.report import report
 from plad.pipeline.stages.sft import sft, signature
 from plad.rundir.directory import STAGES, RunDir, sweep_staging
+from plad.version import __version__
 
 log = logging.getLogger("plad")
 
@@ -58,14 +61,8 @@ def _source(ctx: Context, role: str) -> dict[str, Any]:
     from plad.policy.fingerprint import model_fingerprint
 
     section = ctx.policy_section(role)
-    pace: Any = {
-        "chunk",
-        "gpu_memory_utilization",
-        "tensor_parallel_size",
-        "timeout_s",
-    }  # of an engine: no part of the answers
     return {
-        "settings": getattr(ctx.config, role).model_dump(mode="json", exclude={"lora": True, "engine": pace}),
+        "settings": getattr(ctx.config, role).shaping(apart=("lora",)),
         "weights": model_fingerprint(section.model, section.revision),
     }
 
@@ -93,7 +90,7 @@ def _sft_inputs(ctx: Context) -> dict[str, Any]:
         if role == "teacher" and not cfg.teacher.sft:
             continue
         roles[role] = _source(ctx, role) | {
-            "sft": {**settings.relevant(), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
+            "sft": {**settings.shaping(apart=("lora",)), "lora": _dump(cfg.lora_for(settings, getattr(cfg, role)))},
         }
     if cfg.teacher.sft:
         roles["teacher"]["validation"] = _validation_inputs(ctx, cfg.sft.validation)
@@ -114,7 +111,7 @@ def _judge(section: Any) -> dict[str, Any]:
 
     if isinstance(section, LlmJudge):
         return section.shaping()
-    settings = section.model_dump(mode="json", exclude={"batch_size", "model"})
+    settings = section.shaping(apart=("model",))
     if isinstance(section, VerifiableJudge):
         return settings if section.function is None else {**settings, **function_fingerprint(section.function)}
     model = getattr(section, "model", None)
@@ -128,7 +125,7 @@ def _pair_inputs(ctx: Context) -> dict[str, Any]:
     unused = set() if section is not None else {"real_share", "ties", "confidence"}
     file = ctx.config.pairs.file
     return {
-        "pairs": ctx.config.pairs.model_dump(mode="json", exclude={"scorer", *unused}),
+        "pairs": ctx.config.pairs.shaping(apart=("scorer", *unused)),
         "file": None if file is None else source_fingerprint(file.path, ctx.base),
         "scorer": None if section is None else {**_judge(section), "stemmer": ctx.config.evaluate.stemmer},
     }
@@ -153,7 +150,7 @@ def _baseline_inputs(ctx: Context) -> dict[str, Any]:
     if not cfg.evaluate.baselines:
         return {"methods": {}}
     return {
-        "settings": {k: v for k, v in cfg.distill.relevant().items() if k not in ("objective", "rounds")},
+        "settings": cfg.distill.shaping(apart=("lora", "validation", "objective", "rounds")),
         "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
         "validation": _validation_inputs(ctx, cfg.distill.validation),
         "methods": {m.name: _dump(m.objective) | text_files(ctx, m.objective) for m in cfg.evaluate.baselines},
@@ -177,16 +174,16 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
     own: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: _data_inputs(ctx),
         "sft": lambda: _sft_inputs(ctx),
-        "generate": lambda: {"generate": cfg.generate.relevant()} | _ready_teacher(ctx),
+        "generate": lambda: {"generate": cfg.generate.shaping()} | _ready_teacher(ctx),
         "pair": lambda: _pair_inputs(ctx),
         "distill": lambda: {
-            "distill": cfg.distill.relevant() | text_files(ctx, cfg.distill.objective),
+            "distill": cfg.distill.shaping(apart=("lora", "validation")) | text_files(ctx, cfg.distill.objective),
             "lora": _dump(cfg.lora_for(cfg.distill, cfg.student)),
             "validation": _validation_inputs(ctx, cfg.distill.validation),
         },
         "baselines": lambda: _baseline_inputs(ctx),
         "evaluate": lambda: {
-            "evaluate": cfg.evaluate.model_dump(mode="json", exclude={"judges", "baselines"}),
+            "evaluate": cfg.evaluate.shaping(apart=("judges", "baselines")),
             "judges": [_judge(j) for j in ctx.judge_sections()],
             "max_new_tokens": cfg.evaluation_max_new_tokens,
         },

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from plad.config import ModelSection, PromptSection, PruneInit
+from plad.config.models import ModelSection, PromptSection, PruneInit
 from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.prompt import PromptFormat, make_prompt_format

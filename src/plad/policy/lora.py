@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from plad.config import LoraSection
+from plad.config.models import LoraSection
 from plad.errors import PolicyError
 from plad.policy.resolve import ADAPTER, check_folder
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from plad.config import PromptSection
+from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.records import Prompt
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plad.answers.engine import Question, Record
+from plad.answers.engine import Record
+from plad.answers.question import Question
 from plad.answers.reply import Kind, Reply, Verdict, read_response
-from plad.config import OpenAIEngine
+from plad.config.engines import OpenAIEngine
 from plad.errors import ProviderError
 from plad.records import Outcome
 from plad.remote.budget import Budget

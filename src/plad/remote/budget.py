@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from plad.answers.reply import Reply
-from plad.config import BudgetSection, Endpoint
+from plad.config.engines import BudgetSection, Endpoint
 from plad.errors import BudgetError
 from plad.remote.http_request import HttpRequest
 

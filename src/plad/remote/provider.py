@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad.answers.reply import Kind, Verdict, read_response
-from plad.config import OpenAIEngine
+from plad.config.engines import OpenAIEngine
 from plad.errors import ProviderError
 from plad.remote.client import decide, way_out
 from plad.remote.limits import Clock

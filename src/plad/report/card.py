@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plad.config import Config, PruneInit
+from plad.config.models import PruneInit
+from plad.config.root import Config
 from plad.report.card_metadata import front_matter, shown_name
 from plad.report.markdown import escape, table_text
 from plad.report.sections.calibration import calibration_said, calibration_table

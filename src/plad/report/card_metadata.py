@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from plad.config import Config
+from plad.config.root import Config
 from plad.evaluate.run import STUDENT
 from plad.report.wording import METRICS
 from plad.text import redact

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plad.config import LoraSection, TrainSettings
+from plad.config.models import LoraSection, TrainSettings
 from plad.errors import DataError, PolicyError
 
 

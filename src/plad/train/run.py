@@ -12,12 +12,15 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config import MiniLlmObjective, SingleObjective, TrainSettings
+from plad.config.distillation import MiniLlmObjective
+from plad.config.models import TrainSettings
+from plad.config.objectives import SingleObjective
 from plad.distillers.divergence import LiveTeacher, Teacher
 from plad.distillers.rollouts import TextSource
 from plad.errors import TrainingError
 from plad.objectives.make import make_objective
-from plad.policy.load import Policy, no_progress_bars
+from plad.policy.backend import no_progress_bars
+from plad.policy.load import Policy
 from plad.progress import track
 from plad.rundir.directory import fingerprint, keep_metrics
 from plad.scoring.layout import Group
@@ -124,7 +127,7 @@ def _shaping(
 ) -> dict[str, Any]:
     """What a checkpoint depends on beside the weights that training started from."""
     return {
-        **settings.relevant(),
+        **settings.shaping(apart=("lora", "validation")),
         "objective": objective.model_dump(mode="json"),
         "steps": steps,
         "groups": fingerprint([[g.id, g.prompt, g.completions, g.context, g.preferences, g.values] for g in groups]),

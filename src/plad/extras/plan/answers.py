@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from plad.config import AutoObjective, Config, LlmJudge
+from plad.config.judges import LlmJudge
+from plad.config.objectives import AutoObjective
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
 from plad.records import Example

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from plad.config import BudgetSection, Endpoint, OpenAIEngine
+from plad.config.engines import BudgetSection, Endpoint, OpenAIEngine
 
 
 @dataclass(frozen=True, slots=True)

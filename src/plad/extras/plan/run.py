@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, Endpoint
+from plad.answers.fill import count_recorded
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
+from plad.config.engines import Endpoint
 from plad.config.file import load_config
+from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.extras.plan.answers import Asking, Judging, askings, distill_rows, judgings
 from plad.extras.plan.lines import Line, budget_stop, wall_times
@@ -102,8 +106,6 @@ def _known(config: Config, base: Path) -> Iterator[_Known]:
         if manifest["stages"]:
             known.done, known.changed = _done(known.ctx)
         if file.is_file():
-            from plad.answers.ledger import Ledger
-
             known.ledger = stack.enter_context(Ledger(file, readonly=True))
             known.spent = known.ledger.spent(manifest["id"])
             known.rows = known.ledger.summary()
@@ -176,11 +178,8 @@ def _held(a: Asking, config: Config, known: _Known) -> dict[str, int]:
     weights = _weights(a.system, config, known) if a.kept else None
     if weights is None or known.ledger is None:
         return {}
-    from plad.answers.engine import Sampling, settled
-
     sampling = Sampling(a.temperature, a.max_new_tokens, a.samples)
-    facts: dict[str, Any] = {"system": a.system, "weights": weights, "seed": config.run.seed}
-    return settled(a.rows, sampling=sampling, ledger=known.ledger, **facts)
+    return count_recorded(a.rows, AnswerSet(a.system, weights, sampling, config.run.seed), known.ledger)
 
 
 def _weights(system: str, config: Config, known: _Known) -> str | None:

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, LogitObjective, LoraSection, TrainSettings
+from plad.config.distillation import LogitObjective
+from plad.config.models import LoraSection, TrainSettings
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import PladError

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from plad.answers.reply import estimated_tokens
-from plad.config import Config, OpenAIEngine
+from plad.config.engines import OpenAIEngine
+from plad.config.root import Config
 from plad.data.sources import locate
 from plad.errors import PladError
 from plad.records import Example, Prompt

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad.config.extras import RewardTraining
 from plad.config.judges import RewardJudge as RewardSection
-from plad.config.reward import RewardTraining
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
@@ -25,6 +25,7 @@ log = logging.getLogger("plad")
 
 RESAMPLES = 2000
 FACTS = "reward.json"
+_APART = ("model", "revision", "data")  # recorded by what they hold
 
 
 def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) -> dict[str, Any]:
@@ -47,8 +48,8 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
     model = locate(section.model, base)
     sources = [s for s in (section.data.train, section.data.validation) if s is not None]
     made_from = {
-        **section.shaping(),
-        "data": section.data.model_dump(mode="json", exclude={"train", "validation"}),
+        **section.shaping(apart=_APART),
+        "data": section.data.shaping(apart=("train", "validation")),
         "files": [source_fingerprint(s, base) for s in sources],
         "weights": model_fingerprint(model, section.revision),
     }
@@ -147,7 +148,7 @@ def _write(
         facts = {
             "key": key,
             "model": section.model,
-            "settings": section.shaping(),
+            "settings": section.shaping(apart=_APART),
             "data": {**counts, "held_out": len(held_out)},
             "training": trained,
             "held_out": measure(judge, held_out, seed=section.seed),

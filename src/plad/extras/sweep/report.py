@@ -2,24 +2,29 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from plad.config import SweepRange
+from plad.config.extras import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
+from plad.report.console import table
 from plad.report.sections.tables import Cell, Table
 from plad.report.wording import DASH, duration, interval, number
 from plad.rundir.directory import write_text
+from plad.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 METRICS = {"win_rate": "Win rate", "rougeL": "ROUGE-L"}
 _STATES = {"COMPLETE": "done", "RUNNING": "unfinished", "FAIL": "failed", "WAITING": "waiting", "PRUNED": "stopped"}
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepSummary:
     """What a report of a sweep says.
 
     Attributes:
@@ -40,7 +45,7 @@ def settings_of(trial: Any) -> dict[str, str]:
     return dict(o.split("=", 1) for o in overrides)
 
 
-def found(study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
+def summarize(study: Any, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Words and table of a sweep as it stands; trials from the best to the worst, then the others.
 
     Args:
@@ -56,10 +61,12 @@ def found(study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
     columns = ("Trial", METRICS[metric] + " (%)", *(_short(k, keys) for k in keys), "Time", "")
     rows = tuple(_row(t, metric, keys) for t in (*done, *rest))
     if best is None:
-        return Found("No trial is finished yet.", _notes(None, waiting), Table("Trials", columns, rows), None, None)
+        return SweepSummary(
+            "No trial is finished yet.", _notes(None, waiting), Table("Trials", columns, rows), None, None
+        )
     value = number(best.value, scale=100)
     settings = ", ".join(f"{k} {_value(v)}" for k, v in settings_of(best).items())
-    return Found(
+    return SweepSummary(
         f"Best of {len(done)} trials: {METRICS[metric]} {value} % on validation, with {settings}.",
         _notes(best, waiting),
         Table("Trials", columns, rows),
@@ -118,28 +125,33 @@ def _command(best: Any, space: Space, place: Callable[[int], list[str]]) -> str:
     return shlex.join(["plad", "run", str(space.path), *parts])
 
 
-def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> Found:
+def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Write report/index.html and report/report.md; returns what they say."""
     from plad.report.html import render
     from plad.report.markdown import escape, table_text
 
-    said = found(study, space, place)
+    summary = summarize(study, space, place)
     page = render(
         "sweep.html",
         None,
         name=folder.name,
-        headline=said.headline,
-        notes=said.notes,
-        trials=said.trials,
-        best=said.best or "",
-        command=said.command,
+        headline=summary.headline,
+        notes=summary.notes,
+        trials=summary.trials,
+        best=summary.best or "",
+        command=summary.command,
         plots=_plots(study, space),
     )
-    text = [f"# {escape(folder.name)}", escape(said.headline), *map(escape, said.notes), table_text(said.trials)]
-    text += [f"```sh\n{said.command}\n```"] if said.command else []
+    text = [
+        f"# {escape(folder.name)}",
+        escape(summary.headline),
+        *map(escape, summary.notes),
+        table_text(summary.trials),
+    ]
+    text += [f"```sh\n{summary.command}\n```"] if summary.command else []
     write_text(folder / "report/index.html", page)
     write_text(folder / "report/report.md", "\n\n".join(text) + "\n")
-    return said
+    return summary
 
 
 def _plots(study: Any, space: Space) -> list[Any]:
@@ -193,3 +205,13 @@ def _order(text: str) -> tuple[bool, float, str]:
         return False, float(text), ""
     except ValueError:
         return True, 0.0, text
+
+
+def sweep_view(summary: SweepSummary) -> Iterator["RenderableType | str"]:
+    """The trials of a sweep, the best, and how to go on with it."""
+    rows = [[f"{c.text} [{c.detail}]" if c.detail else c.text for c in row] for row in summary.trials.rows]
+    yield table(summary.trials.title, summary.trials.columns, rows)
+    yield clean(summary.headline)
+    yield from (clean(note) for note in summary.notes)
+    if summary.command:
+        yield clean(summary.command)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config import Config, ReferenceJudge, SweepSection
-from plad.config.file import write_config
+from plad.config.extras import SweepSection
+from plad.config.judges import ReferenceJudge
+from plad.config.root import Config
 from plad.data.prepare import check
 from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError, join
 from plad.extras.sweep import study as studies
@@ -18,6 +19,7 @@ from plad.extras.sweep.report import write_report
 from plad.extras.sweep.space import Space
 from plad.pipeline import run as pipeline
 from plad.pipeline.context import Context
+from plad.rundir.config_files import write_config
 from plad.rundir.directory import STAGES, RunDir, atomic_file, check_place, differences, open_run, write_json
 from plad.rundir.lock import acquire
 
@@ -124,7 +126,7 @@ def _inputs(config: Config, folder: Path, base: Path, skip_invalid: bool, verify
     assert config.sweep is not None
     return {
         **{stage: pipeline.own_inputs(ctx, stage) for stage in stages},
-        "sweep": config.sweep.model_dump(mode="json", exclude={"dir", "trials", "keep"}),
+        "sweep": config.sweep.shaping(),
     }
 
 

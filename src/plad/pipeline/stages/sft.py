@@ -4,7 +4,9 @@ import gc
 import logging
 from typing import Any
 
-from plad.config import ROLES, PruneInit, Role, SftObjective, ValidationSection
+from plad.config.base import ROLES, Role
+from plad.config.models import PruneInit, ValidationSection
+from plad.config.objectives import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher
 from plad.pipeline.made import made_before, sign

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config import AutoObjective, DistillSection
+from plad.config.models import DistillSection
+from plad.config.objectives import AutoObjective
 from plad.pipeline.context import Context
 from plad.pipeline.made import keep_counts
 from plad.pipeline.students.student import train_and_keep, train_student

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plad.config import (
+from plad.config.models import DistillSection
+from plad.config.objectives import (
     AnchoredObjective,
-    DistillSection,
     DpoObjective,
     LipoObjective,
     MarginObjective,

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config import DistillSection, LogitObjective, PairObjective, SftObjective, ValidationSection
+from plad.config.distillation import LogitObjective
+from plad.config.models import DistillSection, ValidationSection
+from plad.config.objectives import PairObjective, SftObjective
 from plad.errors import DataError
 from plad.pipeline.context import Context
 from plad.pipeline.made import made_before, sign
@@ -153,7 +155,7 @@ def train_and_keep(
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
     from plad.policy.load import save_policy
 
-    own = {k: v for k, v in settings.relevant().items() if k != "rounds"}
+    own = settings.shaping(apart=("lora", "validation", "rounds"))
     depends = fingerprint([ctx.depends, own, [p.id for p in pairs]])
     counts = made_before(folder, depends)
     if counts is not None:

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config import (
+from plad.config.distillation import (
     DistillmObjective,
-    DistillSection,
     FDistillObjective,
     GkdObjective,
     KdObjective,
     LogitObjective,
     MiniLlmObjective,
-    ModelSection,
-    Objective,
     StorableObjective,
 )
+from plad.config.models import DistillSection, ModelSection
+from plad.config.objectives import Objective
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.records import Pair

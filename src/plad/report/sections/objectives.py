@@ -1,17 +1,19 @@
 """Objectives in words."""
 
-from plad.config import (
-    AnchoredObjective,
-    AutoObjective,
+from plad.config.distillation import (
     DistillmObjective,
-    DpoObjective,
     FDistillObjective,
     GkdObjective,
     KdObjective,
-    LipoObjective,
     LogitObjective,
-    MarginObjective,
     MiniLlmObjective,
+)
+from plad.config.objectives import (
+    AnchoredObjective,
+    AutoObjective,
+    DpoObjective,
+    LipoObjective,
+    MarginObjective,
     Objective,
     PairObjective,
     RankObjective,

@@ -2,20 +2,49 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from plad.answers.ledger import Ledger
-from plad.cli.inspect_run import prompts_of
+from plad.cli.app import AsJson, RunPath, print_result
+from plad.cli.guard import guard
+from plad.cli.show import prompts_of
+from plad.cli.tables import flat_text
 from plad.errors import RunDirError
 from plad.records import Outcome
+from plad.report.console import table
 from plad.rundir.directory import atomic_file, ledger_of, read_manifest
+from plad.text import fold
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _ROWS = 10_000  # of the parquet file written at once
 _SAID = 5  # messages shown
 _SUMS = ("answers", "prompt_tokens", "completion_tokens", "estimated", "attempts", "lost")
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def ledger(
+    run: RunPath,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to a parquet file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the answers that a run got: outcomes, tokens, cost, requests."""
+    with guard():
+        if export is not None:
+            typer.echo(f"wrote {export_ledger(run, export):,} answers to {export}")
+            return
+        print_result(ledger_summary(run), as_json, ledger_view)
 
 
 def ledger_summary(run: Path) -> dict[str, Any]:
@@ -106,3 +135,32 @@ def _rows(ledger: Ledger, run: Path, mine: str | None) -> Iterator[dict[str, Any
         prompt = prompts.get(row["example_id"])
         text = prompt if prompt is None or isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         yield {**row, "prompt": text, "token_ids": json.loads(row["token_ids"]), "estimated": bool(row["estimated"])}
+
+
+def ledger_view(found: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
+    """Answers by system: outcomes, tokens, cost, attempts, and what providers said."""
+    rows = [
+        (
+            f"{s['system']} ({s['engine']})",
+            flat_text({k: f"{v:,}" for k, v in s["outcomes"].items()}),
+            f"{s['prompt_tokens']:,} + {s['completion_tokens']:,}",
+            "-" if s["usd"] is None else f"{s['usd']:.4f}",
+            f"{s['attempts']:,}",
+            f"{s['seconds']:.2f}",
+        )
+        for s in found["systems"]
+    ]
+    columns = ["system (engine)", "answers", "tokens in + out", "US dollars", "requests", "seconds each"]
+    yield table(found["run"], columns, rows, numbers=False)
+    if found["shared"]:
+        yield f"got by this run; the shared ledger {found['ledger']} holds {found['answers_in_ledger']:,} answers"
+    for s in found["systems"]:
+        name = s["system"]
+        if s["models"]:
+            yield f"{name} was served by: " + ", ".join(f"{model} {n:,}" for model, n in s["models"].items())
+        if s["estimated"]:
+            yield f"{name}: tokens of {s['estimated']:,} answers are estimated, the provider counted none"
+        if s["lost"]:
+            yield f"{name}: {s['lost']:,} requests brought no answer and may be billed all the same"
+        for message in s["said"]:
+            yield fold(f"{name}, missing: {message}")

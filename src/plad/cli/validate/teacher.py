@@ -1,19 +1,16 @@
 """What `plad validate` finds out about a teacher whose weights are not here."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from plad.config import Config, FileEngine, OpenAIEngine
+from plad.config.engines import FileEngine, OpenAIEngine
+from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
-from plad.errors import DataError, PladError
+from plad.errors import DataError, Findings, PladError
 from plad.records import Example
 
-if TYPE_CHECKING:
-    from plad.cli.validate import Validation
 
-
-def check_teacher(found: "Validation", config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
+def check_teacher(findings: Findings, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
     """Check the packages and the key, or the file, that a teacher needs.
 
     Args:
@@ -23,33 +20,33 @@ def check_teacher(found: "Validation", config: Config, base: Path, prepared: Pre
     engine = teacher.engine
     try:
         if isinstance(engine, FileEngine):
-            _check_answers(found, config, engine, base, prepared)
+            _check_answers(findings, config, engine, base, prepared)
         elif isinstance(engine, OpenAIEngine):
             from plad.remote.transport import api_key, require_client
 
             require_client()
             api_key(engine)
             how = ", in batches" if engine.mode == "batch" else ""
-            found.add("ok", "teacher", f"{teacher.model} at {engine.base_url}, api {engine.api}{how}")
+            findings.add("ok", "teacher", f"{teacher.model} at {engine.base_url}, api {engine.api}{how}")
             if online:
-                _ask_once(found, config, engine, prepared)
+                _ask_once(findings, config, engine, prepared)
             else:
-                found.not_checked.append(
+                findings.not_checked.append(
                     f"teacher {teacher.model}: that {engine.base_url} serves it (--online sends one request)"
                 )
     except PladError as e:
         inside = e.where in type(engine).model_fields
         where = f"teacher.engine.{e.where}" if inside else e.where or "teacher.engine"
-        found.fail("teacher", [type(e)(e.what, where=where, fix=e.fix)])
+        findings.fail("teacher", [type(e)(e.what, where=where, fix=e.fix)])
 
 
 def _check_answers(
-    found: "Validation", config: Config, engine: FileEngine, base: Path, prepared: Prepared | None
+    findings: Findings, config: Config, engine: FileEngine, base: Path, prepared: Prepared | None
 ) -> None:
     from plad.answers.file import read_answers_file
 
     answers = read_answers_file(engine, "", base)
-    found.add("ok", "teacher", f"answers in {engine.path}")
+    findings.add("ok", "teacher", f"answers in {engine.path}")
     if prepared is None:
         return
     distill = nested_share(prepared.distill, config.generate.share, config.run.seed, "distill")
@@ -61,13 +58,15 @@ def _check_answers(
             fix="add a row with each prompt (or its id) and text\nor allow them to be missing: generate.max_failed",
         )
     if lacking:
-        found.add("note", "teacher", f"{lacking} of {total} distillation prompts have no answer")
+        findings.add("note", "teacher", f"{lacking} of {total} distillation prompts have no answer")
     lacking, total = answers.lacking(prepared.test), len(prepared.test)
     if lacking:
-        found.add("note", "teacher", f"{lacking} of {total} test rows have no answer: it is left out of the evaluation")
+        findings.add(
+            "note", "teacher", f"{lacking} of {total} test rows have no answer: it is left out of the evaluation"
+        )
 
 
-def _ask_once(found: "Validation", config: Config, engine: OpenAIEngine, prepared: Prepared | None) -> None:
+def _ask_once(findings: Findings, config: Config, engine: OpenAIEngine, prepared: Prepared | None) -> None:
     from plad.remote.engine import OpenAI
     from plad.remote.probe import probe
 
@@ -75,7 +74,7 @@ def _ask_once(found: "Validation", config: Config, engine: OpenAIEngine, prepare
     example = prepared.distill[0] if prepared else Example("probe", "Say yes.")
     seen = probe(OpenAI(engine, teacher.model, teacher.prompt, teacher.revision), example)
     context = f"context {seen.context:,} tokens" if seen.context else "it doesn't tell its context"
-    found.add(
+    findings.add(
         "ok" if seen.reply.text else "note",
         "teacher: online",
         f"served by {seen.reply.model or teacher.model}, {context}, {seen.reply.seconds:.1f} s for "
@@ -83,4 +82,4 @@ def _ask_once(found: "Validation", config: Config, engine: OpenAIEngine, prepare
         + (f" ({seen.reply.message})" if seen.reply.message else ""),
     )
     if seen.context and prepared is not None:
-        found.not_checked.append("teacher: whether all prompts fit its context (name engine.tokenizer and context)")
+        findings.not_checked.append("teacher: whether all prompts fit its context (name engine.tokenizer and context)")

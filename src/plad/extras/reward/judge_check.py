@@ -103,7 +103,7 @@ def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int
     }
 
 
-def view(found: Mapping[str, Any]) -> Iterator[str]:
+def check_view(found: Mapping[str, Any]) -> Iterator[str]:
     """What `check` found, in lines."""
     kappa, judge = found["kappa"], found["judge"]
     yield f"judge {judge['name']} ({judge['type']}) on {found['rows']:,} labelled pairs"

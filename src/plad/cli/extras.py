@@ -1,0 +1,153 @@
+"""Commands around a run: plan it, search its settings, train and check judges, hand over what it made."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from plad.cli.app import (
+    AsJson,
+    ConfigPath,
+    Limit,
+    Overrides,
+    RunPath,
+    SkipInvalid,
+    Verify,
+    limited,
+    print_result,
+)
+from plad.cli.guard import guard, resume_command
+
+commands = typer.Typer()
+
+
+@commands.command()
+def plan(
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, as_json: AsJson = False
+) -> None:
+    """Show what a run will ask, cost and need, before anything is spent."""
+    with guard():
+        from plad.extras.plan.run import plan as make_plan
+        from plad.extras.plan.view import plan_view
+
+        print_result(make_plan(config, overrides or [], skip_invalid=skip_invalid), as_json, plan_view)
+
+
+@commands.command()
+def sweep(
+    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+) -> None:
+    """Search for the settings of the config's sweep section; the same command again continues."""
+    with guard(resume=resume_command()) as guarded:
+        from plad.extras.sweep.report import summarize, sweep_view
+        from plad.extras.sweep.run import open_sweep, run_sweep
+        from plad.extras.sweep.space import open_space
+
+        space = open_space(config, overrides or [])
+        with (
+            open_sweep(space, skip_invalid=skip_invalid, verify=verify) as opened,
+            guarded.log_to(opened.folder / "sweep.log"),
+        ):
+            study = run_sweep(opened)
+            print_result(summarize(study, space, opened.place), False, sweep_view)
+            typer.echo(f"report: {opened.folder / 'report/index.html'}")
+
+
+@commands.command()
+def reward(
+    config: ConfigPath, overrides: Overrides = None, limit: Limit = None, skip_invalid: SkipInvalid = False
+) -> None:
+    """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
+    with guard(resume=resume_command()) as guarded:
+        from plad.config.extras import RewardTraining
+        from plad.config.file import load_as
+        from plad.extras.reward.card import summary
+        from plad.extras.reward.run import train
+
+        section = load_as(RewardTraining, config, limited(overrides, limit))
+        section.out.parent.mkdir(parents=True, exist_ok=True)
+        with guarded.log_to(section.out.with_name(f"{section.out.name}.log")):
+            facts = train(section, config.parent, skip_invalid=skip_invalid)
+        for line in summary(facts):
+            typer.echo(line)
+        typer.echo(f"reward model: {section.out}")
+
+
+@commands.command("judge-check")
+def judge_check(
+    judge: Annotated[
+        str,
+        typer.Argument(
+            metavar="JUDGE",
+            help="A reward model's folder, a YAML file with a judge's section, or the section itself.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Rows prompt, chosen, rejected (tie, references): a file, a hub name, or pandalm, which ships.",
+        ),
+    ] = "pandalm",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N rows.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sides, labels and resampling.")] = 0,
+    ledger: Annotated[Path, typer.Option("--ledger", metavar="FILE", help="Keeps the replies of an LLM judge.")] = Path(
+        "judge-check.sqlite"
+    ),
+    skip_invalid: SkipInvalid = False,
+    verify: Verify = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a judge against people, on pairs that they labelled."""
+    with guard(resume=resume_command()):
+        from plad.answers.ledger import Ledger
+        from plad.config.data import PreferenceColumns
+        from plad.config.judges import VerifiableJudge
+        from plad.data.preferences import read_preferences
+        from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
+        from plad.judges.base import load_judge
+
+        section = read_judge(judge)
+        if isinstance(section, VerifiableJudge):
+            section = section.verified_by(verify)
+        source = data_source(data)
+        rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
+        loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
+        print_result(check(loaded, rows, resamples=10_000, seed=seed), as_json, check_view)
+
+
+@commands.command()
+def export(
+    run: RunPath,
+    to: Annotated[
+        Literal["trl", "llamafactory", "axolotl", "merged", "gguf", "hub"],
+        typer.Option(
+            "--to",
+            metavar="trl|llamafactory|axolotl|merged|gguf|hub",
+            help="trl, llamafactory, axolotl: the pairs as each takes preferences. merged: the student as one model "
+            "folder. gguf: the student as one file. hub: the student with its card, uploaded with HF_TOKEN.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="Default: in RUN/export."),
+    ] = None,
+    repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Repository on the hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository on the hub may be seen by all.")] = False,
+) -> None:
+    """Hand over the pairs or the student."""
+    with guard():
+        if to == "hub":
+            from plad.extras.export.hub import push
+
+            typer.echo(f"uploaded: {push(run, repo, public=public)}")
+            return
+        from plad.extras.export.pairs import registration
+        from plad.extras.export.run import export as write
+
+        written = write(run, to, out)
+        typer.echo(f"wrote {written}")
+        if how := registration(to, written):
+            typer.echo(how)

@@ -1,0 +1,1 @@
+"""What `plad validate` checks before a model is loaded."""

@@ -1,0 +1,141 @@
+"""Checks of teacher and student: tokenizers, prompt formats, lengths, and whether their vocabularies are one."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plad.cli.validate.teacher import check_teacher
+from plad.config.distillation import LogitObjective
+from plad.config.engines import VllmEngine
+from plad.config.models import ModelSection
+from plad.config.root import Config
+from plad.data.prepare import Prepared
+from plad.data.sources import locate
+from plad.errors import Findings, PladError, PolicyError
+from plad.policy.resolve import local_folder
+from plad.records import Example
+
+if TYPE_CHECKING:
+    from plad.policy.prompt import PromptFormat
+
+
+def check_policies(findings: Findings, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
+    for role in ("teacher", "student"):
+        if role == "teacher" and not config.teacher.local:
+            check_teacher(findings, config, base, prepared, online=online)
+            continue
+        section: ModelSection = getattr(config, role)
+        section = section.model_copy(update={"model": locate(section.model, base)})
+        try:
+            if role == "teacher" and isinstance(config.teacher.engine, VllmEngine):
+                from plad.sampling.vllm import require_vllm
+
+                require_vllm()
+                _check_gpu(findings)
+            folder = local_folder(section.model, section.revision)
+            if folder is None:
+                findings.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
+                findings.add("skip", role, f"{section.model} (see below)")
+                continue
+            _check_policy(findings, config, role, section, folder, prepared)
+        except PladError as e:
+            where = e.where if e.where and e.where.startswith(role) else f"{role}: {e.where}" if e.where else role
+            named = PolicyError(e.what, where=where, fix=e.fix)
+            findings.fail(role, [named])
+
+
+def _check_gpu(findings: Findings) -> None:
+    from plad.policy.backend import choose_device
+
+    device, _ = choose_device()
+    if device.type != "cuda":
+        findings.add("note", "teacher.engine", "vllm, but no GPU is seen here; engine transformers runs without one")
+
+
+def check_vocabularies(findings: Findings, config: Config, base: Path) -> None:
+    """Objectives on logits need one vocabulary; where a policy has problems already, they come first."""
+    if findings.problems or not any(isinstance(objective, LogitObjective) for objective in config.objectives):
+        return
+    from plad.pipeline.students.teacher_logits import check_logits
+
+    sections = [s.model_copy(update={"model": locate(s.model, base)}) for s in (config.student, config.teacher)]
+    if any(local_folder(s.model, s.revision) is None for s in sections):
+        findings.not_checked.append("that teacher and student have one vocabulary, which objectives on logits need")
+        return
+    try:
+        check_logits(config.objectives, *sections)
+    except PladError as e:
+        findings.fail("vocabularies", [e])
+    else:
+        findings.add("ok", "vocabularies", "teacher and student have the same tokens")
+
+
+def _why_not(model: str) -> str:
+    if model.endswith(".gguf"):
+        return "its tokenizer and the lengths (the file is converted when the run starts)"
+    return "no such folder here, so taken for a hub model; nothing was downloaded to look at it"
+
+
+def _check_policy(
+    findings: Findings, config: Config, role: str, section: ModelSection, folder: Path, prepared: Prepared | None
+) -> None:
+    from plad.policy.context import context_of
+    from plad.policy.folder import check_init, read_format
+    from plad.policy.lora import read_adapter
+    from plad.policy.resolve import is_adapter
+
+    weights = local_folder(read_adapter(folder).base, None) if is_adapter(folder) else folder
+    if weights is None:
+        findings.not_checked.append(f"{role}: the adapter's base model is not on this machine")
+        return
+    prompt, notes, model = read_format(folder, weights, section.prompt)
+    findings.add("ok", role, "; ".join([section.model, *notes]))
+    check_init(getattr(section, "init", None), model, role)
+    if prepared is not None:
+        _check_lengths(findings, config, role, prompt, prepared, *context_of(model))
+
+
+def _check_lengths(
+    findings: Findings,
+    config: Config,
+    role: str,
+    prompt: "PromptFormat",
+    prepared: Prepared,
+    context: int | None,
+    apart: bool,
+) -> None:
+    from plad.policy.context import fits
+
+    lengths = {
+        name: [(len(prompt.encode_prompt(e.prompt)), e) for e in getattr(prepared, name)]
+        for name in ("sft", "distill", "validation", "test")
+    }
+    longest = max(n for rows in lengths.values() for n, _ in rows)
+    if context is None:
+        findings.add("ok", f"{role}: lengths", f"longest prompt {longest} tokens; the model states no limit")
+        return
+    answers = {"distill": config.generate.max_new_tokens}
+    answers |= dict.fromkeys(("validation", "test"), config.evaluation_max_new_tokens)
+    over = {name: sum(not fits(n, answers[name], context, apart=apart) for n, _ in lengths[name]) for name in answers}
+    targets = [(n, _target_tokens(prompt, e)) for n, e in lengths["sft"]]
+    longer = config.sft.max_length or math.inf
+    over["sft"] = sum(not fits(n, t, context, apart=apart) or n + t > longer for n, t in targets)
+    total = sum(over.values())
+    state = "note" if total else "ok"
+    findings.add(
+        state,
+        f"{role}: lengths",
+        f"longest prompt {longest} tokens, context {context}; {total} rows don't fit with their answer"
+        + (f" ({', '.join(f'{k} {n}' for k, n in over.items() if n)}): counted and left out" if total else ""),
+    )
+    for name, rows in lengths.items():
+        if rows and over[name] == len(rows):
+            raise PolicyError(
+                f"no row of {name} fits: the longest prompt has {longest} tokens, the context {context}",
+                where=role,
+                fix="use a model with a longer context, or shorter prompts\nor lower generate.max_new_tokens",
+            )
+
+
+def _target_tokens(prompt: "PromptFormat", example: Example) -> int:
+    return len(prompt.encode_completion(example.target or ""))

@@ -1,0 +1,134 @@
+"""A run's config: its sections, and what must hold between them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from plad.config.base import PACES, Section
+from plad.config.data import DataSection
+from plad.config.distillation import LogitObjective
+from plad.config.engines import BudgetSection, Endpoint
+from plad.config.evaluation import Baseline, EvaluateSection
+from plad.config.extras import SweepSection
+from plad.config.models import (
+    DistillSection,
+    LoraSection,
+    ModelSection,
+    SftSection,
+    StudentSection,
+    TeacherSection,
+    TrainSettings,
+)
+from plad.config.objectives import AutoObjective, MarginObjective, SingleObjective
+from plad.config.pairs import GenerateSection, PairsSection
+
+
+class RunSection(Section):
+    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
+    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
+
+
+class Config(Section):
+    """A run."""
+
+    run: RunSection
+    data: DataSection
+    teacher: TeacherSection
+    student: StudentSection
+    sft: SftSection = SftSection()
+    generate: GenerateSection = GenerateSection()
+    pairs: PairsSection = PairsSection()
+    distill: DistillSection = DistillSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    budget: BudgetSection | None = Field(default=None, description="What providers may cost; null for no limit.")
+    sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
+
+    @model_validator(mode="after")
+    def _answers_fit_together(self) -> "Config":
+        if self.generate.temperature == 0 and max(self.generate.samples, self.student_samples) > 1:
+            raise ValueError("generate.temperature 0 gives every sample of a prompt the same text; use 1 sample")
+        return self
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "Config":
+        wants = any(isinstance(o, MarginObjective) and o.reference == "teacher" for o in self.objectives)
+        if wants and self.generate.samples == 1:
+            raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _logits_are_here(self) -> "Config":
+        wanting = [o.type for o in self.objectives if isinstance(o, LogitObjective)]
+        if wanting and not self.teacher.local:
+            raise ValueError(
+                f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
+                "PLaD (rank, margin) and SeqKD (sft) need nothing else"
+            )
+        if wanting and self.pairs.file is not None:
+            raise ValueError(f"objective {wanting[0]} learns from texts of teacher and student: remove pairs.file")
+        return self
+
+    @property
+    def objectives(self) -> tuple[SingleObjective, ...]:
+        """All that students are trained with."""
+        own = self.distill.objective
+        students = own.candidates if isinstance(own, AutoObjective) else (own,)
+        return (*students, *(b.objective for b in self.evaluate.baselines))
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> "Config":
+        chooses = {
+            "distill.objective.type auto": self.distill.objective.type == "auto",
+            f"distill.rounds {self.distill.rounds}": self.distill.rounds > 1,
+        }
+        missing = self.data.validation is None or not self.distill.validation.evaluations
+        if missing and (names := [name for name, wanted in chooses.items() if wanted]):
+            raise ValueError(
+                f"{names[0]} chooses on validation: give data.validation and distill.validation.evaluations"
+            )
+        if self.distill.rounds > 1 and not self.evaluate.judges:
+            raise ValueError(
+                f"distill.rounds {self.distill.rounds} needs a judge of teacher and student: evaluate.judges"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> "Config":
+        free = [name for name, endpoint in self.endpoints() if endpoint.price is None]
+        if self.budget is not None and self.budget.usd is not None and free:
+            raise ValueError(
+                f"budget.usd needs {free[0]}.price: {{input: ..., output: ...}}, US dollars a million tokens"
+            )
+        return self
+
+    def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
+        """Every server that this run asks, by its place in the config."""
+        if isinstance(self.teacher.engine, Endpoint):
+            yield "teacher.engine", self.teacher.engine
+        for i, judge in enumerate(self.evaluate.judges):
+            if isinstance(judge, Endpoint):
+                yield f"evaluate.judges.{i}", judge
+        if isinstance(self.pairs.scorer, Endpoint) and self.pairs.scores:
+            yield "pairs.scorer", self.pairs.scorer
+
+    @property
+    def student_samples(self) -> int:
+        """Student answers a prompt."""
+        return self.generate.student_samples or self.generate.samples
+
+    @property
+    def evaluation_max_new_tokens(self) -> int:
+        """Most tokens of an evaluated answer."""
+        return self.evaluate.max_new_tokens or self.generate.max_new_tokens
+
+    @property
+    def methods(self) -> tuple[Baseline, ...]:
+        """The baselines that are systems of their own: not what the student itself is trained with, in one round."""
+        own = self.distill.objective if self.distill.rounds == 1 else None
+        return tuple(m for m in self.evaluate.baselines if m.objective != own)
+
+    def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
+        """The adapter that `settings` trains on `policy`."""
+        return policy.lora if settings.lora == "inherit" else settings.lora

@@ -1,0 +1,33 @@
+"""The two configs in a run directory: the hand-written one and the resolved one."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from plad.config.file import read_text
+from plad.config.root import Config
+from plad.errors import RunDirError
+from plad.rundir.directory import RunDir, write_text
+from plad.text import redact
+
+
+@contextlib.contextmanager
+def write_config(run: RunDir, path: Path, config: Config) -> Iterator[None]:
+    """Put the hand-written config and the resolved one into the run directory.
+
+    A block that ends with a RunDirError (the run was made with other settings) puts the former files back.
+    """
+    texts = {
+        "config.yaml": read_text(path),
+        "config.resolved.json": json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
+    }
+    former = {name: (run / name).read_text(encoding="utf-8") for name in texts if (run / name).is_file()}
+    for name, text in texts.items():
+        write_text(run / name, redact(text))
+    try:
+        yield
+    except RunDirError:
+        for name, text in former.items():
+            write_text(run / name, text)
+        raise
