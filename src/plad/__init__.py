@@ -1,9 +1,9 @@
 """plad: preference-based distillation of language models (PLaD)."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from plad.version import __version__
 
 if TYPE_CHECKING:
     from plad.config.file import load_config
@@ -39,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, Pr
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.export import gguf as gguf_write
 from plad.extras.export.gguf import write_gguf
-from plad.policy.load import no_progress_bars
+from plad.policy.backend import no_progress_bars
 from tests.support.tiny_models import CHATML, TEXTS, tiny_model, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43]])

@@ -17,7 +17,7 @@ from transformers import (
 
 from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
-from plad.policy.device import choose_dtype
+from plad.policy.backend import choose_dtype
 from plad.policy.folder import check_policy
 from plad.policy.load import attach, freeze_embeddings, load_policy, merge_lora, save_policy
 from plad.policy.resolve import resolve_model

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, TypeV
 
 import typer
 
-from plad import __version__
 from plad.cli.guard import guard, resume_command
 from plad.report.console import console
+from plad.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from plad import __version__
 from plad.cli.guard import guard
 from plad.text import clean
+from plad.version import __version__
 
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "huggingface-hub",
@@ -66,7 +66,7 @@ def version_of(name: str) -> str:
 def _torch() -> Iterator[tuple[str, str]]:
     import torch
 
-    from plad.policy.device import choose_device, choose_dtype
+    from plad.policy.backend import choose_device, choose_dtype
 
     device, why = choose_device()
     dtype, why_dtype = choose_dtype("auto", device)

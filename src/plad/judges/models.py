@@ -7,8 +7,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from plad.config.judges import JudgeModel
 from plad.errors import PolicyError
-from plad.policy.device import choose_device, choose_dtype
-from plad.policy.load import no_progress_bars
+from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
 
 
 def load_config_and_tokenizer(section: JudgeModel, where: str) -> tuple[Any, Any]:

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from plad import __version__
 from plad.config.base import ROLES
 from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.root import Config
@@ -31,6 +30,7 @@ from plad.pipeline.stages.pair import pair
 from plad.pipeline.stages.report import report
 from plad.pipeline.stages.sft import sft, signature
 from plad.rundir.directory import STAGES, RunDir, sweep_staging
+from plad.version import __version__
 
 log = logging.getLogger("plad")
 

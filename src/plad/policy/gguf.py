@@ -67,7 +67,7 @@ def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from plad.policy.load import no_progress_bars
+    from plad.policy.backend import no_progress_bars
 
     try:
         with no_progress_bars():

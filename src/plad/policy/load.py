@@ -1,7 +1,5 @@
 """Load, save and adapt a policy: a language model with everything that belongs to it."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy import lora
+from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
 from plad.policy.context import context_of, fits
-from plad.policy.device import choose_device, choose_dtype
 from plad.policy.folder import first_line, load_config, load_tokenizer
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
 from plad.policy.resolve import check_folder, is_adapter, is_hub_name, resolve_model
-from plad.scoring.encoder_decoder import decoder_start
 
 UNBOUNDED = 1 << 20  # context of a model that states none (relative positions), tokens
 
@@ -124,6 +120,28 @@ def make_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sect
         notes,
         apart=apart,
     )
+
+
+def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
+    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any.
+
+    Raises:
+        PolicyError: the model names no start token.
+    """
+    start, forced = (_named(base, name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
+    if start is None:
+        raise PolicyError(
+            f"{type(base).__name__} names no decoder_start_token_id, so it is unknown what an answer follows",
+            where=base.name_or_path or None,
+            fix="set decoder_start_token_id in the model's config.json (T5: the pad token; BART: the end token)",
+        )
+    return (start,) if forced is None else (start, forced)
+
+
+def _named(base: PreTrainedModel, name: str) -> int | None:
+    """A token id that the generation config names, or else the config."""
+    found = getattr(base.generation_config, name, None)
+    return getattr(base.config, name, None) if found is None else found
 
 
 def attach(policy: Policy, section: LoraSection) -> Policy:
@@ -236,15 +254,3 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             where=str(folder),
             fix="use the tokenizer that belongs to this model",
         )
-
-
-@contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars off inside the block."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from plad import __version__
 from plad.answers.reply import Kind, Verdict, read_response
 from plad.config.engines import Endpoint
 from plad.errors import ConfigError, MissingExtraError
 from plad.remote.http_request import HttpRequest
 from plad.text import hide, redact
+from plad.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp

@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
+from plad.policy.load import decoder_start
 from plad.sampling.draw import Draft, OnFinish, Request, begin, choose
 from plad.sampling.slots import Prompt
-from plad.scoring.encoder_decoder import decoder_start, encode, reading, select
+from plad.scoring.encoder_decoder import encode, reading, select
 
 Batch = list[tuple[Prompt, list[Draft]]]
 

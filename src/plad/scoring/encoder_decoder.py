@@ -12,32 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from plad.errors import PolicyError
+from plad.policy.load import decoder_start
 from plad.scoring.attention import unwrap
 from plad.scoring.head import Wanted, read_head_at, recomputes
 from plad.scoring.layout import Group, pad
-
-
-def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
-    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any.
-
-    Raises:
-        PolicyError: the model names no start token.
-    """
-    start, forced = (_named(base, name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
-    if start is None:
-        raise PolicyError(
-            f"{type(base).__name__} names no decoder_start_token_id, so it is unknown what an answer follows",
-            where=base.name_or_path or None,
-            fix="set decoder_start_token_id in the model's config.json (T5: the pad token; BART: the end token)",
-        )
-    return (start,) if forced is None else (start, forced)
-
-
-def _named(base: PreTrainedModel, name: str) -> int | None:
-    """A token id that the generation config names, or else the config."""
-    found = getattr(base.generation_config, name, None)
-    return getattr(base.config, name, None) if found is None else found
 
 
 def encode(prompts: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from plad.distillers.divergence import LiveTeacher, Teacher
 from plad.distillers.rollouts import TextSource
 from plad.errors import TrainingError
 from plad.objectives.make import make_objective
-from plad.policy.load import Policy, no_progress_bars
+from plad.policy.backend import no_progress_bars
+from plad.policy.load import Policy
 from plad.progress import track
 from plad.rundir.directory import fingerprint, keep_metrics
 from plad.scoring.layout import Group

@@ -45,7 +45,7 @@ def check_policies(findings: Findings, config: Config, base: Path, prepared: Pre
 
 
 def _check_gpu(findings: Findings) -> None:
-    from plad.policy.device import choose_device
+    from plad.policy.backend import choose_device
 
     device, _ = choose_device()
     if device.type != "cuda":

@@ -20,8 +20,8 @@ from plad.data.preferences import Preference
 from plad.errors import DataError, DivergedError, MissingExtraError, PolicyError, TrainingError
 from plad.judges.encode import CONFIG_KEY, RewardInput, choose_input
 from plad.judges.models import longest_input
-from plad.policy.device import choose_device, choose_dtype
-from plad.policy.load import load_tokenizer, no_progress_bars
+from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
+from plad.policy.folder import load_tokenizer
 from plad.policy.prompt import choose_pad
 from plad.policy.resolve import is_adapter, resolve_model
 from plad.progress import track

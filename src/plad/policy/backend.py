@@ -1,8 +1,11 @@
-"""Where a policy runs and in which precision, each with the reason."""
+"""What the libraries under a policy are told: device and precision, each with the reason, and no bars of their own."""
 
+import contextlib
+from collections.abc import Generator
 from typing import Literal
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 
 def choose_device() -> tuple[torch.device, str]:
@@ -31,3 +34,15 @@ def choose_dtype(
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "auto: the GPU has it"
     return torch.float32, "auto: the GPU has no bfloat16"
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Generator[None]:
+    """Keep transformers' own progress bars off inside the block."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
