@@ -47,7 +47,7 @@ class Line:
 
     def to_json(self) -> dict[str, object]:
         """All of it, `new` included."""
-        return asdict(self) | {"new": self.new}
+        return {**asdict(self), "new": self.new}
 
 
 @dataclass(frozen=True, slots=True)

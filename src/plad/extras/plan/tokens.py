@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from plad.answers.reply import estimated_tokens
 from plad.config.base import Role
@@ -78,7 +79,7 @@ def _of_endpoint(config: Config, base: Path) -> Counter:
     from plad.policy.folder import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
-    encode: Callable[..., list[int]] = tokenizer.encode  # pyright: ignore[reportUnknownMemberType]  # loosely typed
+    encode = cast("Callable[..., list[int]]", tokenizer.encode)  # pyright: ignore[reportUnknownMemberType]  # half typed
     return _exact(
         lambda e: count_tokens(tokenizer, client.encode(e)),
         lambda text: len(encode(text, add_special_tokens=False)) + 1,
