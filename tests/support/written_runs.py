@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from plad.answers.ledger import Ledger
+from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl
 from plad.evaluate import evaluate_systems, judge_pairs
@@ -285,7 +286,8 @@ def write_bill(run: Path, rows: Sequence[tuple[str, str, int, int, float | None]
     with Ledger(run / "generations.sqlite") as ledger:
         for i, (system, _, into, out, usd) in enumerate(rows):
             reply = Reply(Outcome.OK, "x", prompt_tokens=into, completion_tokens=out, model="big-1", cost=usd)
-            ledger.put(f"k{i}", f"a{i}", system, f"e{i}", 0, reply, spec={"engine": "openai"})
+            question = Question(f"k{i}", f"a{i}", Example(f"e{i}", ""), 0, 0, None, {"engine": "openai"})
+            ledger.put(question, system, reply)
         for i, (_, when, *_) in enumerate(rows):
             ledger._db.execute("UPDATE generations SET created = ? WHERE key = ?", (when, f"k{i}"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plad.answers.ledger import Ledger
+from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
@@ -27,7 +28,7 @@ def answer(example: Example, text: str) -> Generation:
 def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
     g = generation
     reply = Reply(g.outcome, g.text, g.token_ids, g.prompt_tokens, len(g.token_ids), seconds=0.5)
-    ledger.put(key, key, system, g.example_id, g.sample, reply, spec={"key": key})
+    ledger.put(Question(key, key, Example(g.example_id, ""), g.sample, 0, None, {"key": key}), system, reply)
 
 
 def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:

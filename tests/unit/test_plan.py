@@ -11,9 +11,8 @@ import torch
 import yaml
 
 from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
-from plad.config.models import LoraSection, ModelSection, PruneInit
+from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.extras.plan.memory import need, read_model, trained_weights
 from plad.extras.plan.price import BatchTime, Line, PacedTime, budget_stop, wall_times

@@ -62,8 +62,8 @@ def reward(
 ) -> None:
     """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
     with guard(resume=resume_command()) as guarded:
+        from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.config.reward import RewardTraining
         from plad.extras.reward.card import summary
         from plad.extras.reward.run import train
 
@@ -105,8 +105,8 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
+        from plad.config.data import PreferenceColumns
         from plad.config.judges import VerifiableJudge
-        from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
         from plad.judges.base import load_judge

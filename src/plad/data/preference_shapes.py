@@ -9,7 +9,7 @@ with "system".
 import math
 from typing import Any
 
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 
 _PROMPTS = ("question", "instruction")
 _SCORES = ("overall_score", "fine-grained_score", "score")

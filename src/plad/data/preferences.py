@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preference_shapes import plain_preference
 from plad.data.read import SHOWN, BadRowsError, prompt_in, texts_in
 from plad.data.sources import BadRow, Row, read_rows

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config.distillation import LogitObjective
-from plad.config.models import LoraSection, ModelSection, PretrainedInit, PruneInit, StudentSection
+from plad.config.models import LoraSection, ModelSection, PretrainedInit, PruneInit, StudentSection, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import PladError
@@ -229,7 +227,7 @@ def _trainings(config: Config) -> Iterator[tuple[str, ModelSection, TrainSetting
     if config.teacher.sft:
         yield "sft/teacher", config.teacher, config.sft.settings("teacher"), 1
     yield "sft/student", config.student, config.sft.settings("student"), 1
-    best_and_latest = 2 if config.distill.rounds > 1 or config.distill.objective.type == "auto" else 0
+    best_and_latest = 2 if config.distill.rounds > 1 or len(config.distill.objective.alternatives) > 1 else 0
     yield "distill", config.student, config.distill, 1 + best_and_latest
     if config.methods:
         yield "baselines", config.student, config.distill, len(config.methods)
@@ -265,5 +263,5 @@ def _longest(config: Config, prepared: Prepared, counters: Mapping[str, Counter]
 
 
 def _not_counted(config: Config) -> Iterator[str]:
-    if any(isinstance(o, LogitObjective) for o in config.objectives):
+    if any(o.needs.logits for o in config.objectives):
         yield "not counted: the teacher beside the student, or its stored logits, for an objective on logits"

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plad.config.judges import LlmJudge
-from plad.config.objectives import AutoObjective
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
@@ -57,11 +56,9 @@ def distill_rows(config: Config, prepared: Prepared) -> list[Example]:
 
 def _validated(config: Config, prepared: Prepared) -> dict[str, tuple[Sequence[Example], int]]:
     """Rows on which the models of each stage are validated while they train, and how often."""
-    objective = config.distill.objective
-    candidates = len(objective.candidates) if isinstance(objective, AutoObjective) else 1
     models = {
         "sft": int(config.teacher.sft),
-        "distill": candidates + config.distill.rounds - 1,
+        "distill": len(config.distill.objective.alternatives) + config.distill.rounds - 1,
         "baselines": len(config.methods),
     }
     settings = {stage: config.sft.validation if stage == "sft" else config.distill.validation for stage in models}

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.answers.engine import Sampling, settled
+from plad.answers.fill import count_recorded
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.file import load_config
 from plad.config.judges import LlmJudge
@@ -229,7 +230,7 @@ def _held(a: AnswerRequests, progress: _Progress) -> Mapping[str, int]:
     if fingerprint is None or progress.ledger is None:
         return {}
     sampling, seed = Sampling(a.temperature, a.max_new_tokens, a.samples), progress.ctx.config.run.seed
-    return settled(a.rows, system=a.system, weights=fingerprint, sampling=sampling, seed=seed, ledger=progress.ledger)
+    return count_recorded(a.rows, AnswerSet(a.system, fingerprint, sampling, seed), progress.ledger)
 
 
 def _weights(system: str, progress: _Progress) -> str | None:

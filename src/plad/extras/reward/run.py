@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad.config.extras import RewardTraining
 from plad.config.judges import RewardJudge as RewardSection
-from plad.config.reward import RewardTraining
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key

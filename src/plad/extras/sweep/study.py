@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plad.config.sweep import SweepSection
+from plad.config.extras import SweepSection
 from plad.errors import MissingExtraError, PladError, RunDirError
 from plad.extras.sweep.space import Knob, Space, Suggest, Value
 from plad.rundir.directory import atomic_file

@@ -4,8 +4,10 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
 from plad.pipeline.context import Context
-from plad.pipeline.engines import answered, engine_for, fill, missing_answers
+from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
 from plad.records import Example
 
 log = logging.getLogger("plad")
@@ -19,7 +21,6 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
     it was and as it is, and their quality by every judge that scores texts.
     """
-    from plad.answers.engine import Sampling
     from plad.evaluate.calibration import METHOD, before_and_after
     from plad.evaluate.candidates import gather, judged, likelihoods
     from plad.judges.base import ScoringJudge
@@ -71,8 +72,9 @@ def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledg
     engine = engine_for(ctx, system, ledger)
     if missing_answers(engine, rows) is not None:
         return {}
-    fill(ctx, engine, rows, len(rows), system, sampling, ledger)
-    return answered(ctx, rows, system, sampling, ledger)
+    answers = answer_set(ctx, system, sampling)
+    fill(ctx, engine, rows, len(rows), answers, ledger)
+    return recorded(rows, answers, ledger)
 
 
 def _max_tokens(policy: Any) -> int | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plad.pipeline.context import Context, fine_tuned, student_card
+from plad.pipeline.context import Context, fine_tuned
 from plad.pipeline.students.auto import distilled
 from plad.pipeline.students.rounds import in_rounds
 from plad.rundir.directory import atomic_dir
@@ -12,6 +12,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     """The fine-tuned student and pairs.parquet -> student/."""
     from plad.data.formats import read_pairs_parquet
     from plad.policy.load import save_policy
+    from plad.report.page import not_fatal, write_card
 
     file = ctx.run / "pairs.parquet"
     pairs, settings = read_pairs_parquet(file), ctx.config.distill
@@ -21,5 +22,6 @@ def distill(ctx: Context) -> dict[str, Any]:
         policy, counts = distilled(ctx, "distill", settings, lambda: fine_tuned(ctx, "student"), pairs, file)
     with atomic_dir(ctx.run / "student") as staging:
         save_policy(policy, staging)
-        (staging / "README.md").write_text(student_card(ctx, staging), encoding="utf-8")
+    with not_fatal("the student's card", ctx.run.path):
+        write_card(ctx.run.path, ctx.config)
     return counts

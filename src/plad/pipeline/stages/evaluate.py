@@ -4,9 +4,11 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
 from plad.pipeline.context import Context
 from plad.pipeline.engines import (
-    answered,
+    answer_set,
     engine_for,
     fill,
     judge_options,
@@ -25,8 +27,6 @@ log = logging.getLogger("plad")
 
 def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
     """The answers of all systems on the test rows, and what a reader must know of them."""
-    from plad.answers.engine import Sampling
-
     cfg = ctx.config
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
     answers: dict[str, dict[str, Generation]] = {}
@@ -39,8 +39,9 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
                 notes.append(f"{system} is left out: {lacking}")
                 log.warning(notes[-1])
                 continue
-            fill(ctx, engine, rows, len(rows), system, sampling, ledger)
-            answers[system] = {i: given[0] for i, given in answered(ctx, rows, system, sampling, ledger).items()}
+            asked = answer_set(ctx, system, sampling)
+            fill(ctx, engine, rows, len(rows), asked, ledger)
+            answers[system] = {i: given[0] for i, given in recorded(rows, asked, ledger).items()}
             del engine
             gc.collect()
         notes += served_by_others(ctx, ledger)

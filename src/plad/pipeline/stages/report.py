@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from plad.pipeline.context import Context, student_card
-from plad.rundir.directory import write_text
+from plad.pipeline.context import Context
 
 
 def report(ctx: Context) -> dict[str, Any]:
     """Write the page, its Markdown twin, and the student's card with results."""
-    from plad.report.page import render_report
+    from plad.report.facts import read_facts
+    from plad.report.page import not_fatal, write_card, write_page
 
-    render_report(ctx.run.path)
-    write_text(ctx.run / "student/README.md", student_card(ctx, ctx.run / "student"))
+    facts = read_facts(ctx.run.path)
+    with not_fatal("the report", ctx.run.path):
+        write_page(ctx.run.path, facts)
+    with not_fatal("the student's card", ctx.run.path):
+        write_card(ctx.run.path, ctx.config)
     return {}

@@ -1,0 +1,91 @@
+"""What describes a run breaks: the student that was trained is on disk all the same, whole."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plad.config.root import Config
+from plad.pipeline.context import Context
+from plad.pipeline.stages import distill as stage
+from plad.pipeline.stages.distill import distill
+from plad.pipeline.stages.report import report
+from plad.report import card, page
+from plad.report.page import render_report
+from plad.report.plots import figures
+from plad.rundir.directory import open_run, verify_dir, write_json, write_text
+from tests.support.written_runs import BAD, EXAMPLES, GOOD, write_full_run
+
+CONFIG = {
+    "data": {"train": "train.jsonl", "test": "test.jsonl"},
+    "teacher": {"model": "owner/teacher"},
+    "student": {"model": "owner/student"},
+}
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise AttributeError("no words for this")
+
+
+def save(_: Any, folder: Path) -> None:
+    write_json(folder / "config.json", {"is_encoder_decoder": False})
+    write_text(folder / "model.safetensors", "weights")
+
+
+@pytest.fixture
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    """A run up to the pairs, whose training takes no time."""
+    monkeypatch.setattr("plad.data.formats.read_pairs_parquet", lambda _: [])
+    monkeypatch.setattr("plad.policy.load.save_policy", save)
+    monkeypatch.setattr(stage, "distilled", lambda *_: (object(), {"steps": 3}))
+    config = Config.model_validate({"run": {"dir": tmp_path / "run"}, **CONFIG})
+    path = tmp_path / "run"
+    write_full_run(path, EXAMPLES, {"teacher": GOOD, "student_sft": BAD, "student": GOOD}, config=config.model_dump())
+    with open_run(path) as run:
+        yield Context(config, run, tmp_path)
+
+
+def warned(caplog: pytest.LogCaptureFixture, ctx: Context) -> str:
+    (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
+    assert f"plad report {ctx.run.path}" in record.getMessage()
+    return record.getMessage()
+
+
+def a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "in_words", broken)
+
+
+def a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "card_text", broken)
+
+
+@pytest.mark.parametrize("breaks", [a_phrase, a_card])
+def test_a_broken_phrase_or_card_costs_the_card_and_not_the_student(
+    ctx: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    breaks: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    with monkeypatch.context() as patch:
+        breaks(patch)
+        assert distill(ctx) == {"steps": 3}
+    verify_dir(ctx.run / "student")
+    assert (ctx.run / "student/model.safetensors").read_text() == "weights"
+    assert "the student's card could not be written (AttributeError: no words for this)" in warned(caplog, ctx)
+    assert not (ctx.run / "student/README.md").exists()
+    render_report(ctx.run.path)  # the way out that the warning names
+    verify_dir(ctx.run / "student")
+    assert "ranking calibration (Eq. 4)" in (ctx.run / "student/README.md").read_text()
+
+
+def test_a_broken_plot_costs_neither_the_card_nor_the_student(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    distill(ctx)
+    monkeypatch.setattr(figures, "render_svg", broken)
+    assert report(ctx) == {}
+    verify_dir(ctx.run / "student")
+    assert "no words for this" in warned(caplog, ctx)
+    assert "| Distilled student |" in (ctx.run / "student/README.md").read_text()
