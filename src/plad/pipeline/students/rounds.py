@@ -231,8 +231,7 @@ class _Loop:
 
     def _teacher_against(self, n: int) -> dict[str, Any]:
         """The teacher's win rate against a round's student, by the first judge."""
-        from plad.evaluate.quick import RESAMPLES
-        from plad.evaluate.winrate import judge_pairs
+        from plad.evaluate.winrate import QUICK, judge_pairs
         from plad.judges.base import load_judge
 
         cfg = self.ctx.config
@@ -246,8 +245,8 @@ class _Loop:
         ]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
         judge = load_judge(self.ctx.judge_sections()[0], **judge_options(self.ctx))
-        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=RESAMPLES, seed=cfg.run.seed)
-        return rates[judge.name]
+        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=replace(QUICK, seed=cfg.run.seed))
+        return rates[judge.name].to_json()
 
     def new_pairs(self, n: int) -> tuple[list[Pair], Path]:
         """Pairs of the teacher's answers, which are known, and new ones of the student after the round before.
