@@ -13,7 +13,7 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.file import load_config
-from plad.config.judges import LlmJudge
+from plad.judges.llm import LlmJudge
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
