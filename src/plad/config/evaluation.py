@@ -6,9 +6,12 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from plad.config.base import PositiveInt, Section
-from plad.config.objectives import ObjectiveSection, named_objective, objective_of
 from plad.config.judges import JudgeSection
-from plad.config.objectives import KdObjective, SftObjective, SingleObjective, named_objective
+from plad.config.objectives import (
+    ObjectiveSection,
+    named_objective,
+    objective_of,
+)
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"
