@@ -15,7 +15,6 @@ from typing import Any
 from plad.answers.fill import are_recorded, recorded
 from plad.answers.question import Sampling
 from plad.config.models import DistillSection
-from plad.config.objectives import AutoObjective, PairObjective
 from plad.errors import NoPairsError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.pipeline.engines import answer_set, engine_for, fill, judge_resources, missing_answers, open_ledger
@@ -102,12 +101,9 @@ def _interval(rate: Mapping[str, Any]) -> str:
 
 def _next(settings: DistillSection, counts: Mapping[str, Any]) -> DistillSection:
     """The settings of the round after the first: with the chosen objective, and without what comes before its loss."""
-    objective = settings.objective
-    if isinstance(objective, AutoObjective):
-        objective = objective.candidates[labels(objective).index(counts["chosen"])]
-    if isinstance(objective, PairObjective):
-        objective = objective.model_copy(update={"sft_epochs": 0.0})
-    return settings.model_copy(update={"objective": objective})
+    candidates = settings.objective.alternatives
+    objective = candidates[labels(candidates).index(counts["chosen"]) if len(candidates) > 1 else 0]
+    return settings.model_copy(update={"objective": objective.warmed_up()})
 
 
 @dataclass(frozen=True, slots=True)
