@@ -12,6 +12,7 @@ from plad.config.objectives import (
     named_objective,
     objective_of,
 )
+from plad.config.objectives import ObjectiveSection, named_objective, objective_of
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"
