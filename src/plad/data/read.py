@@ -204,8 +204,7 @@ def _message(value: JsonValue, name: str) -> Message:
     if not isinstance(value, dict):
         raise ValueError(f'{name}: {_kind(value)}; expected {{"role": ..., "content": text}}')
     return Message(
-        role=_text(_column(value, "role"), f"{name}.role"),
-        content=_text(_column(value, "content"), f"{name}.content"),
+        role=_text(_column(value, "role"), f"{name}.role"), content=_text(_column(value, "content"), f"{name}.content")
     )
 
 

@@ -37,7 +37,7 @@ def folder_fingerprint(folder: Path) -> str:
     if resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name):
         return fingerprint({"commit": resolved.name})
     marker = folder / COMPLETE
-    known = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    known: dict[str, str] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     files = sorted({p for pattern in _SHAPING for p in folder.glob(pattern)})
     content = {p.name: known.get(p.name) or file_sha256(p) for p in files if p.name not in (ADAPTER, MADE_FROM)}
     if not is_adapter(folder):

@@ -65,15 +65,16 @@ def _refuse_encoder_decoder(path: Path) -> None:
 
 def _convert(path: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-    from plad.policy.backend import no_progress_bars
+    from plad.policy.backend import from_pretrained, no_progress_bars
+    from plad.policy.context import text_config
 
     try:
         with no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+            tokenizer: PreTrainedTokenizerBase = from_pretrained(AutoTokenizer, path.parent, gguf_file=path.name)
+            loaded: PreTrainedModel = from_pretrained(
+                AutoModelForCausalLM, path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
             )
     except Exception as e:  # a damaged file can fail anywhere in the reader
         raise PolicyError(
@@ -92,9 +93,9 @@ def _convert(path: Path, folder: Path) -> None:
     rebuilt.tie_weights()
     rebuilt.generation_config = loaded.generation_config
     with no_progress_bars():
-        rebuilt.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    _drop_tokens_from(folder, rows=config.get_text_config().vocab_size)
+        rebuilt.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+        tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+    _drop_tokens_from(folder, rows=text_config(config).vocab_size)
 
 
 def _drop_tokens_from(folder: Path, rows: int) -> None:

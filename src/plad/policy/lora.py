@@ -15,6 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from plad.config.models import LoraSection
 from plad.errors import PolicyError
+from plad.policy.backend import modules_of
+from plad.policy.context import text_config
 from plad.policy.resolve import ADAPTER, check_folder
 
 _PREFIX = "base_model.model."
@@ -79,7 +81,7 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
 
 def _linear(model: nn.Module) -> str:
     """Names of a model's linear layers."""
-    plain = (n for n, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D") and "lora_" not in n)
+    plain = (n for n, m in modules_of(model) if type(m).__name__ in ("Linear", "Conv1D") and "lora_" not in n)
     return ", ".join(sorted({n.removesuffix(".base_layer").rpartition(".")[2] for n in plain}))
 
 
@@ -155,14 +157,16 @@ def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, as is the next
             warnings.filterwarnings("ignore", _TIED)
-            model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
+            model = PeftModel.from_pretrained(  # pyright: ignore[reportUnknownMemberType]  # typed in part
+                base, str(adapter.folder), low_cpu_mem_usage=False
+            )
     except (RuntimeError, ValueError, OSError, TypeError) as e:
         raise PolicyError(
             f"the adapter doesn't fit its base {adapter.base}: {' '.join(str(e).split())[:300]}",
             where=str(adapter.folder),
         ) from None
     _refuse_tied(model.get_base_model(), str(adapter.folder), "train the adapter without them")
-    loaded = {n for n, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")}
+    loaded = {n for n, m in modules_of(model.get_base_model()) if hasattr(m, "lora_A")}
     untrained = sorted(loaded - set(_shapes(adapter)))
     if untrained:
         raise PolicyError(
@@ -176,17 +180,22 @@ def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
 
 def _shapes(adapter: Adapter) -> dict[str, dict[str, int]]:
     """{module: {"in": features, "out": features}} of the adapter's LoRA weights."""
-    found: dict[str, dict[str, int]] = {}
+    shapes: dict[str, dict[str, int]] = {}
     for file in sorted(adapter.folder.glob("adapter_model*.safetensors")):
-        with safe_open(file, "pt") as weights:
-            for key in weights.keys():  # noqa: SIM118  (not a mapping)
+        with _open(file) as weights:
+            for key in list[str](weights.keys()):
                 module, _, part = key.removeprefix(_PREFIX).partition(".lora_")
-                shape = weights.get_slice(key).get_shape()
+                shape: list[int] = weights.get_slice(key).get_shape()
                 if part == "A.weight":
-                    found.setdefault(module, {})["in"] = shape[1]
+                    shapes.setdefault(module, {})["in"] = shape[1]
                 elif part == "B.weight":
-                    found.setdefault(module, {})["out"] = shape[0]
-    return found
+                    shapes.setdefault(module, {})["out"] = shape[0]
+    return shapes
+
+
+def _open(file: Path) -> Any:
+    """A file of safetensors, which has no types."""
+    return safe_open(file, "pt")
 
 
 def _features(module: nn.Module) -> dict[str, int] | None:
@@ -202,13 +211,13 @@ def _check_fit(base: PreTrainedModel, adapter: Adapter) -> None:
     shapes = _shapes(adapter)
     if not shapes:
         raise PolicyError("the adapter holds no LoRA weights", where=str(adapter.folder), fix="save the adapter again")
-    modules = dict(base.named_modules())
+    modules: dict[str, nn.Module] = dict(modules_of(base))
     fix = f"correct base_model_name_or_path in {ADAPTER} (now {adapter.base})"
     for name, shape in shapes.items():
         if name not in modules:
             raise PolicyError(
                 f"the adapter has weights for {name}, which its base {adapter.base} ({type(base).__name__}, "
-                f"{base.config.get_text_config().num_hidden_layers} layers) doesn't have",
+                f"{text_config(base.config).num_hidden_layers} layers) doesn't have",
                 where=str(adapter.folder),
                 fix=fix,
             )

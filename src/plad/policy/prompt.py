@@ -10,7 +10,7 @@ as the letters it consists of.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -78,7 +78,9 @@ class PromptFormat:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens and outer white space."""
         kept = [i for i in token_ids if i not in self.eos_ids]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         assert isinstance(text, str)
         return text.strip()
 
@@ -86,7 +88,8 @@ class PromptFormat:
         """Everything that shapes token ids beside the tokenizer, for fingerprints."""
         template = self.template if self.kind == "template" else None
         if self.kind == "chat":
-            template = "sha256:" + hashlib.sha256(self.tokenizer.get_chat_template().encode()).hexdigest()[:16]
+            text = self.tokenizer.get_chat_template()  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            template = "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
         described = {
             "kind": self.kind,
             "template": template,
@@ -113,7 +116,7 @@ class PromptFormat:
 
     def _render(self, messages: list[dict[str, str]], template: str | None) -> list[int]:
         try:
-            ids: Any = self.tokenizer.apply_chat_template(
+            ids = self.tokenizer.apply_chat_template(  # pyright: ignore[reportUnknownMemberType]  # typed in part
                 messages,
                 chat_template=template,
                 add_generation_prompt=True,
@@ -124,14 +127,14 @@ class PromptFormat:
             roles = ", ".join(m["role"] for m in messages)
             raise PolicyError(
                 f"the chat template refused a prompt (roles: {roles}): {e}",
-                where=self.tokenizer.name_or_path or None,
+                where=_place(self.tokenizer),
                 fix="drop `prompt.system` or the system message\n"
                 "or set `prompt.template` to plain text that holds {prompt}",
             ) from None
-        return ids
+        return cast(list[int], ids)
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return _encode(self.tokenizer, text, add_special_tokens=False, split_special_tokens=True, verbose=False)
 
 
 def make_prompt_format(
@@ -196,8 +199,8 @@ def find_eos_ids(
     """
     own = token_id(tokenizer, "eos")
     ids = [] if own is None else [own]
-    notes = []
-    named: int | list[int] | None = generation_config.eos_token_id if generation_config else None
+    notes: list[str] = []
+    named: int | list[int] | None = getattr(generation_config, "eos_token_id", None)
     for i in [named] if isinstance(named, int) else (named or []):
         if i in ids:
             continue
@@ -208,7 +211,7 @@ def find_eos_ids(
     if not ids:
         raise PolicyError(
             "the tokenizer has no end-of-sequence token, so an answer could never end",
-            where=tokenizer.name_or_path or None,
+            where=_place(tokenizer),
             fix="set eos_token in the model's tokenizer_config.json to an existing special token\n"
             "or eos_token_id in its generation_config.json",
         )
@@ -243,11 +246,11 @@ def _choose_kind(
 ) -> tuple[Literal["chat", "template", "plain"], str]:
     if section.template is not None:
         return "template", "set by prompt.template"
-    has_template = bool(tokenizer.chat_template)
+    has_template = bool(getattr(tokenizer, "chat_template", None))
     if section.format == "chat" and not has_template:
         raise PolicyError(
             "prompt.format is chat, but the tokenizer has no chat template",
-            where=tokenizer.name_or_path or None,
+            where=_place(tokenizer),
             fix="set `prompt.template` to text that holds {prompt}\nor `prompt.format: plain`",
         )
     if section.format != "auto":
@@ -271,27 +274,32 @@ def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The control token that follows an assistant's message in the chat template, or -1."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = tokenizer.apply_chat_template(turns, tokenize=False)  # pyright: ignore[reportUnknownMemberType]  # typed in part
     except (TemplateError, TypeError, ValueError, KeyError):
         return -1
     assert isinstance(text, str)
     after = text.rpartition(_MARK)[2]
-    found = [(after.index(t.content), -len(t.content), i) for i, t in _control(tokenizer) if t.content in after]
-    return min(found)[2] if found else -1
-
-
-def _control(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, Any]]:
-    return [(i, t) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
+    control = [(i, t.content) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
+    first = min(((after.index(token), -len(token), i) for i, token in control if token in after), default=None)
+    return -1 if first is None else first[2]
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer puts before and after every text."""
-    bare = tokenizer.encode("a", add_special_tokens=False)
-    full = tokenizer.encode("a")
+    bare = _encode(tokenizer, "a", add_special_tokens=False)
+    full = _encode(tokenizer, "a")
     for i in range(len(full) - len(bare) + 1):
         if full[i : i + len(bare)] == bare:
             return tuple(full[:i]), tuple(full[i + len(bare) :])
     return (), ()
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, **how: bool) -> list[int]:
+    return tokenizer.encode(text, **how)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # typed in part
+
+
+def _place(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    return getattr(tokenizer, "name_or_path", None) or None
 
 
 def _plain_text(prompt: Prompt, kind: str) -> str:

@@ -10,14 +10,16 @@ Source: Men et al. 2024, "ShortGPT: Layers in Large Language Models are More Red
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plad.errors import PolicyError
+from plad.policy.backend import modules_of
+from plad.policy.context import text_config
 from plad.policy.load import Policy
 from plad.policy.lora import has_adapter
 from plad.records import Prompt
@@ -72,7 +74,7 @@ def layer_influence(policy: Policy, prompts: Sequence[Prompt], completions: Sequ
         policy.model.train(training)
         for hook in hooks:
             hook.remove()
-    return (1 - cosines / positions).tolist()
+    return [1 - float(cosine) / positions for cosine in cosines]
 
 
 def prune_layers(
@@ -111,7 +113,7 @@ def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     Raises:
         PolicyError: the layers can't be found, or depend on their number or on each other.
     """
-    config = model.config.get_text_config()
+    config = text_config(model.config)
     for name in _ENTANGLED:
         if getattr(config, name, None):
             raise PolicyError(
@@ -130,7 +132,7 @@ def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
             for name in ("layer_idx", "layer_id"):
                 if hasattr(module, name):
                     setattr(module, name, number)
-    _shrink_config(pruned.config.get_text_config(), len(layers), kept)
+    _shrink_config(text_config(pruned.config), len(layers), kept)
     return pruned
 
 
@@ -146,18 +148,18 @@ def find_layers(model: PreTrainedModel, count: int | None = None) -> tuple[nn.Mo
     Raises:
         PolicyError: there is no such list.
     """
-    wanted = count or model.config.get_text_config().num_hidden_layers
-    found = [
+    wanted = count or text_config(model.config).num_hidden_layers
+    matches = [
         (name.count("."), name)
-        for name, module in model.named_modules()
+        for name, module in modules_of(model)
         if isinstance(module, nn.ModuleList) and len(module) == wanted and len({type(m) for m in module}) == 1
     ]
-    if not found:
+    if not matches:
         raise PolicyError(
             f"the decoder layers of {type(model).__name__} can't be found, so it can't be pruned",
             fix="use `student.init.type: pretrained` with a smaller model",
         )
-    owner, _, attribute = min(found)[1].rpartition(".")
+    owner, _, attribute = min(matches)[1].rpartition(".")
     parent = model.get_submodule(owner)
     layers = getattr(parent, attribute)
     assert isinstance(layers, nn.ModuleList)
@@ -175,10 +177,11 @@ def _bare(policy: Policy) -> PreTrainedModel:
     return policy.model
 
 
-def _shrink_config(config: Any, total: int, kept: Sequence[int]) -> None:
+def _shrink_config(config: PreTrainedConfig, total: int, kept: Sequence[int]) -> None:
     """Make a config describe the kept layers: their number, and every list with one entry a layer."""
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == total and "layer" in name:
+    settings: dict[str, object] = vars(config)
+    for name, value in list(settings.items()):
+        if isinstance(value, list | tuple) and len(cast(Sequence[object], value)) == total and "layer" in name:
             setattr(config, name, [value[i] for i in kept])
     if hasattr(config, "attention_types"):  # GPT-Neo, whose attention_layers are expanded from it
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]

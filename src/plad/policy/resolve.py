@@ -104,7 +104,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_FILES) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]  # typed in part
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -177,7 +177,7 @@ def cached(name: str, revision: str | None) -> Path | None:
     Raises:
         PolicyError: it isn't here, and the hub is switched off.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, snapshot_download  # pyright: ignore[reportUnknownVariableType]  # typed in part
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
