@@ -105,6 +105,7 @@ def judge_check(
         from plad.config.data import PreferenceColumns
         from plad.config.judges import VerifiableJudge
         from plad.data.preferences import read_preferences
+        from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
         from plad.judges.base import load_judge
 
@@ -114,7 +115,7 @@ def judge_check(
         source = data_source(data)
         rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
         loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
-        print_result(check(loaded, rows, resamples=10_000, seed=seed), as_json, check_view)
+        print_result(check(loaded, rows, Bootstrap(seed=seed)), as_json, check_view)
 
 
 @commands.command()

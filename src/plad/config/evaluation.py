@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from plad.config.base import PositiveInt, Section
 from plad.config.judges import Judge, ReferenceJudge
-from plad.config.objectives import KdObjective, SftObjective, SingleObjective, named_objective
+from plad.config.objectives import ObjectiveSection, named_objective, objective_of
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"
@@ -19,7 +19,7 @@ class Baseline(Section):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,40}$", description="Names its folder and its row: small letters, digits, - _ ."
     )
-    objective: SingleObjective = KdObjective()
+    objective: ObjectiveSection = Field(default_factory=objective_of("kd"))
 
     @model_validator(mode="after")
     def _is_no_system(self) -> "Baseline":
@@ -31,8 +31,7 @@ class Baseline(Section):
 def _named_objective(entry: JsonValue | Baseline) -> object:
     """`kd`, `f_distill-js`, `{f_distill: {divergence: js}}` or `{type: kd, name: ...}` as a named objective."""
     if isinstance(entry, str):
-        objective = SftObjective() if entry == SEQKD else named_objective(entry)
-        return {"name": entry, "objective": objective.model_dump()}
+        return {"name": entry, "objective": named_objective("sft" if entry == SEQKD else entry)}
     if not isinstance(entry, dict) or "objective" in entry:
         return _tuples(entry)
     settings = dict(entry)

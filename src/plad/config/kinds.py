@@ -48,7 +48,7 @@ class Kind(Section):
                 import_module(f"{home}.{module.name}")
         for entry in entry_points(group=cls.group):
             entry.load()
-        return cls._known()
+        return dict(sorted(cls._known().items()))
 
     @classmethod
     def named(cls, tag: str) -> "type[Self] | None":

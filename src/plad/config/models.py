@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Role, Section
 from plad.config.engines import Engine, TransformersEngine, VllmEngine
-from plad.config.objectives import Objective, RankObjective
+from plad.config.objectives import AnyObjective, objective_of
 
 
 class PromptSection(Section):
@@ -173,7 +173,7 @@ class SftSection(TrainSettings):
 
 
 class DistillSection(TrainSettings):
-    objective: Objective = RankObjective()
+    objective: AnyObjective = Field(default_factory=objective_of("rank"))
     validation: ValidationSection = ValidationSection()
     rounds: PositiveInt = Field(
         default=1,

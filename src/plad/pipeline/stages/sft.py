@@ -6,7 +6,7 @@ from typing import Any
 
 from plad.config.base import ROLES, Role
 from plad.config.models import PruneInit, ValidationSection
-from plad.config.objectives import SftObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher
 from plad.pipeline.made import made_before, sign
