@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section, Share
-from plad.config.data import PreferenceColumns
 from plad.config.models import LoraSection
+from plad.config.pairs import PreferenceColumns
 
 YARDSTICK = ("run.dir", "sweep", "evaluate", "data.validation", "distill.validation")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.data.read import prompt_in, texts_in
 from plad.data.shapes import plain_preference
-from plad.data.sources import Row, RowReader
+from plad.data.sources import DataRow, RowReader
 from plad.errors import DataError
 from plad.records import Prompt
 
@@ -83,7 +83,7 @@ def read_preferences(
     return Preferences(rows, identical, reader.refused)
 
 
-def _preference(row: Row, columns: PreferenceColumns) -> Preference:
+def _preference(row: DataRow, columns: PreferenceColumns) -> Preference:
     if not isinstance(row.value, dict):
         raise ValueError('expected an object {"prompt", "chosen", "rejected"}')
     value = plain_preference(row.value, columns)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from plad.config.data import Columns
+from plad.config.root import Columns
 from plad.data.shapes import split_dialogue
-from plad.data.sources import Row, RowReader
+from plad.data.sources import DataRow, RowReader
 from plad.data.split import prompt_key
 from plad.errors import DataError
 from plad.records import Example, Message, Prompt
@@ -90,7 +90,7 @@ class _ExampleParser:
         self._derived: Counter[str] = Counter()
         self._first: Example | None = None
 
-    def parse(self, row: Row) -> Example:
+    def parse(self, row: DataRow) -> Example:
         """The example in a row.
 
         Raises:

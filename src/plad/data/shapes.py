@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.records import Message, Prompt
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")

@@ -234,9 +234,8 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             where=str(folder),
             fix="use the complete language model, head included",
         )
-    if config.is_encoder_decoder and cast(nn.Module, model.get_output_embeddings()).weight is not embedding_weight(
-        model
-    ):
+    head = cast(nn.Module, model.get_output_embeddings())
+    if config.is_encoder_decoder and head.weight is not embedding_weight(model):
         # T5 v1.1, FLAN and mT5 have a head of their own, but transformers' config says that it is tied; saved like
         # that, other versions would tie it again
         model.config.tie_word_embeddings = False

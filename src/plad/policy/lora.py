@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -30,13 +30,11 @@ class Adapter:
     Attributes:
         base: folder or hub name of the model it was trained on.
         revision: of a hub base.
-        config: adapter_config.json.
     """
 
     folder: Path
     base: str
     revision: str | None
-    config: dict[str, Any]
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -44,7 +42,7 @@ def has_adapter(model: nn.Module) -> bool:
     return isinstance(model, PeftModel)
 
 
-def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
+def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedModel, str]:
     """Wrap a model with a fresh adapter; only the adapter's weights are trained.
 
     Returns:
@@ -76,7 +74,8 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
     wrapped.eval()
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     where = "every linear layer but the head" if targets is None else ", ".join(targets)
-    return wrapped, f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+    note = f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+    return cast(PreTrainedModel, wrapped), note
 
 
 def _linear(model: nn.Module) -> str:
@@ -100,7 +99,7 @@ def _refuse_tied(model: Any, where: str, fix: str) -> None:
             )
 
 
-def _matrix(module: nn.Module) -> Any:
+def _matrix(module: nn.Module) -> object:
     return getattr(module, "base_layer", module).weight
 
 
@@ -143,7 +142,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise PolicyError(
             "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
         )
-    return Adapter(folder, base, config.get("revision"), config)
+    return Adapter(folder, base, config.get("revision"))
 
 
 def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:

@@ -10,7 +10,7 @@ as the letters it consists of.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -84,13 +84,13 @@ class PromptFormat:
         assert isinstance(text, str)
         return text.strip()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Everything that shapes token ids beside the tokenizer, for fingerprints."""
         template = self.template if self.kind == "template" else None
         if self.kind == "chat":
             text = self.tokenizer.get_chat_template()  # pyright: ignore[reportUnknownMemberType]  # typed in part
             template = "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
-        described = {
+        described: dict[str, object] = {
             "kind": self.kind,
             "template": template,
             "separator": self.separator,

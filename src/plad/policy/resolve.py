@@ -1,10 +1,11 @@
 """From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
-from plad.errors import MissingExtraError, PolicyError
+from plad.errors import PolicyError
+from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
+from plad.rundir.directory import is_complete
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -34,8 +35,6 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
         check_folder(path)
         return path
     if path.is_file() and path.suffix == ".gguf":
-        from plad.policy.gguf import convert_gguf
-
         return convert_gguf(path, cache_dir)
     if path.exists():
         raise PolicyError("a single file is no model", where=model, fix="name its folder, or a .gguf file")
@@ -155,20 +154,12 @@ def local_folder(model: str, revision: str | None) -> Path | None:
     """
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
-        if find_spec("gguf") is None:
-            raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
-        return _converted(path)
+        require_gguf(path)
+        folder = converted_folder(path)
+        return folder if is_complete(folder) else None
     if not path.exists() and is_hub_name(model):
         return cached(model, revision)
     return resolve_model(model, revision)
-
-
-def _converted(path: Path) -> Path | None:
-    from plad.policy.gguf import convert_gguf, default_cache_dir
-    from plad.rundir.directory import file_sha256, is_complete
-
-    folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
-    return convert_gguf(path) if is_complete(folder) else None
 
 
 def cached(name: str, revision: str | None) -> Path | None:

@@ -1,7 +1,6 @@
 """Whether two policies speak of the same tokens, so that their predictions can be compared."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,7 +38,7 @@ def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     return f"{sizes}; the teacher's token {theirs[token]}, {token!r}, {found}"
 
 
-def require_same_format(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> None:
+def require_same_format(student: Mapping[str, object], teacher: Mapping[str, object]) -> None:
     """Refuse two prompt formats that put different tokens before and after a text.
 
     Args:
