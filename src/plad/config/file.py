@@ -76,9 +76,6 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         schema: what it may hold.
         path: a YAML file.
         overrides: `a.b=value`, the value in YAML; they come after the file.
-
-    Raises:
-        PladError: everything that is wrong with it, all of it at once.
     """
     draft = Draft(str(path))
     problems = _read_yaml(read_text(path), draft)
@@ -97,11 +94,7 @@ def parse_as(schema: type[S], text: str, name: str) -> S:
 
 
 def read_mapping(text: str, name: str) -> dict[str, JsonValue]:
-    """The mapping of a YAML text, unchecked.
-
-    Raises:
-        ConfigError: not YAML, or not a mapping.
-    """
+    """The mapping of a YAML text, unchecked."""
     draft = Draft(name)
     _read_yaml(text, draft)
     return draft.raw
@@ -121,11 +114,7 @@ def _check(schema: type[S], draft: Draft, problems: list[ConfigError]) -> S:
 
 
 def read_text(path: Path) -> str:
-    """The text of a config file.
-
-    Raises:
-        ConfigError: it isn't there, or can't be one.
-    """
+    """The text of a config file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError("is too large for a config", where=str(path), fix="name the YAML file of the run")
@@ -139,11 +128,7 @@ def read_text(path: Path) -> str:
 
 
 def _read_yaml(text: str, draft: Draft) -> list[ConfigError]:
-    """Fill the draft; returns the keys that stand twice.
-
-    Raises:
-        ConfigError: not YAML, or not a mapping.
-    """
+    """Fill the draft; returns the keys that stand twice."""
     try:
         value, twice = _parse(text, draft)
     except yaml.MarkedYAMLError as e:

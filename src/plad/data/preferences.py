@@ -60,10 +60,6 @@ def read_preferences(
         limit: most rows kept.
         skip_invalid: drop and count the rows that can't be used, instead of raising.
         base: folder in which a relative `source` is looked for first.
-
-    Raises:
-        DataError: the source can't be read or holds no usable row.
-        BadRowsError: some rows can't be used.
     """
     reader = RowReader(source, base)
     rows: list[Preference] = []

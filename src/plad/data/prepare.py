@@ -37,9 +37,6 @@ def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = Fa
     Args:
         base: where relative paths start.
         skip_invalid: drop and count the rows that can't be used.
-
-    Raises:
-        PladError: anything that `check` finds, all of it in one.
     """
     prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
     if prepared is None:
@@ -48,11 +45,7 @@ def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = Fa
 
 
 def data_fingerprint(config: Config, base: Path | None = None) -> dict[str, str]:
-    """What each data file of a run holds.
-
-    Raises:
-        PladError: the files that are missing, all at once.
-    """
+    """What each data file of a run holds."""
     fingerprints: dict[str, str] = {}
     problems: list[PladError] = []
     for name, source in _sources(config).items():

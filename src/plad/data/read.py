@@ -55,10 +55,6 @@ def read_examples(
         skip_invalid: drop and count the rows that can't be used, instead of raising.
         need_references: a row without a reference can't be used.
         base: folder in which a relative `source` is looked for first.
-
-    Raises:
-        DataError: the source can't be read or holds no usable row.
-        BadRowsError: some rows can't be used.
     """
     rows = RowReader(source, base)
     parser = _ExampleParser(columns, need_references)
@@ -91,11 +87,7 @@ class _ExampleParser:
         self._first: Example | None = None
 
     def parse(self, row: DataRow) -> Example:
-        """The example in a row.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The example in a row."""
         example = self._example(row.value)
         if example.id in self.places:
             raise ValueError(f"id {example.id!r} is used before, at {self.places[example.id]}")
@@ -184,11 +176,7 @@ def _text(value: JsonValue, name: str) -> str:
 
 
 def parse_prompt(value: JsonValue, name: str) -> Prompt:
-    """A prompt as data has it: text, or messages that end with the user.
-
-    Raises:
-        ValueError: it is neither; starts with `name`.
-    """
+    """A prompt as data has it: text, or messages that end with the user."""
     if isinstance(value, str):
         return _text(value, name)
     if not isinstance(value, list):
@@ -233,18 +221,10 @@ def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
 
 
 def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
-    """The prompt in a row's column.
-
-    Raises:
-        ValueError: it holds none; says what was expected.
-    """
+    """The prompt in a row's column."""
     return parse_prompt(_column(row, name), name)
 
 
 def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
-    """The texts in a row's column: a text, a list of texts, or one assistant's message.
-
-    Raises:
-        ValueError: it holds none; says what was expected.
-    """
+    """The texts in a row's column: a text, a list of texts, or one assistant's message."""
     return _texts(_column(row, name), name)

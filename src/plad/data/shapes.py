@@ -33,9 +33,6 @@ def split_dialogue(text: str, prompt: Literal["text", "messages"]) -> tuple[Prom
 
     Returns:
         (prompt, answer without outer white space).
-
-    Raises:
-        ValueError: it is no such dialogue.
     """
     pieces = _TURN.split(f"\n\n{text.lstrip()}")
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))  # (speaker, words)
@@ -65,11 +62,7 @@ def _messages(turns: list[tuple[str, str]]) -> tuple[Message, ...]:
 
 
 def plain_preference(row: dict[str, JsonValue], columns: PreferenceColumns) -> dict[str, JsonValue]:
-    """A row with a prompt and two answers; a row that has this shape already comes back as it is.
-
-    Raises:
-        ValueError: it is of none of the shapes; says what was expected.
-    """
+    """A row with a prompt and two answers; a row that has this shape already comes back as it is."""
     completions = row.get("completions")
     if columns.chosen not in row and isinstance(completions, list):
         row = {**row, **_best_and_worst(completions, columns)}

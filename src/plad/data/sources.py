@@ -103,9 +103,6 @@ def read_rows(source: str, base: Path | None = None) -> Iterator[DataRow | BadRo
 
     Yields:
         Each row, or what is wrong with it.
-
-    Raises:
-        DataError: the source is missing, of another kind, damaged, or out of reach.
     """
     given, source = source, locate(source, base)
     path = Path(source)
@@ -126,11 +123,7 @@ def read_rows(source: str, base: Path | None = None) -> Iterator[DataRow | BadRo
 
 
 def source_fingerprint(source: str, base: Path | None) -> str:
-    """What a source holds: a file's SHA-256, or the commit that the files of a hub data set come from.
-
-    Raises:
-        DataError: it is missing or out of reach.
-    """
+    """What a source holds: a file's SHA-256, or the commit that the files of a hub data set come from."""
     place = Path(locate(source, base))
     if place.is_file():
         return file_sha256(place)

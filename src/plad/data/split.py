@@ -41,9 +41,6 @@ def split_train(examples: Sequence[Example], sft_share: float, seed: int) -> tup
     Returns:
         D0 (fine-tuning) and D (distillation), each in the order of `examples`.
 
-    Raises:
-        DataError: a half would be empty.
-
     Source: PLaD, Section 3 (D0 and D).
     """
     keys = [prompt_key(e.prompt) for e in examples]
@@ -86,9 +83,6 @@ def refuse_leakage(splits: Mapping[str, Iterable[tuple[str, Example]]]) -> None:
 
     Args:
         splits: by name, the examples with the place of each.
-
-    Raises:
-        DataError: some do; names the rows on both sides.
     """
     first: dict[str, tuple[str, str]] = {}  # key -> split, place
     leaks: list[str] = []

@@ -30,11 +30,7 @@ _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def check_policy(section: ModelSection, role: str) -> PromptFormat:
-    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked.
-
-    Raises:
-        PolicyError: it isn't or can't; the key is named.
-    """
+    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked."""
     folder = resolve_model(section.model, section.revision)
     try:
         prompt, _, config = read_format(folder, _weights_folder(folder), section.prompt)
@@ -56,9 +52,6 @@ def read_format(
 
     Returns:
         (format, notes, the model's config).
-
-    Raises:
-        PolicyError: it can't be made, or the model is of a kind that is not supported.
     """
     config = load_config(weights)
     generation: GenerationConfig | None = None
@@ -69,11 +62,7 @@ def read_format(
 
 
 def check_init(init: PretrainedInit | PruneInit | None, config: PreTrainedConfig, role: str) -> None:
-    """Refuse a pruned student that can't be made of a model.
-
-    Raises:
-        PolicyError: it is an encoder-decoder, or has too few layers.
-    """
+    """Refuse a pruned student that can't be made of a model."""
     if not isinstance(init, PruneInit):
         return
     layers: int = text_config(config).num_hidden_layers
@@ -100,11 +89,7 @@ def _weights_folder(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder; an adapter folder without one falls back to its base's.
-
-    Raises:
-        PolicyError: there is none, or it needs foreign code.
-    """
+    """The tokenizer of a model folder; an adapter folder without one falls back to its base's."""
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
     if is_adapter(folder) and not any((folder / name).is_file() for name in files):
         folder = Path(lora.read_adapter(folder).base)

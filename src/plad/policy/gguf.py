@@ -31,9 +31,6 @@ def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
     Values are exactly those of the file: float32 holds every quantised value, bfloat16 wouldn't.
 
     The folder is written whole or not at all.
-
-    Raises:
-        PladError: the `gguf` package is missing, or the file is damaged or of an architecture that can't be used.
     """
     if not path.is_file():
         raise PolicyError("no such file", where=str(path), fix="check the path")

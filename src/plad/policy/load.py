@@ -70,10 +70,6 @@ def load_policy(
         folder: takes the place of `section.model`: a fine-tuned model or adapter.
         attach_lora: a fresh adapter to train.
         cache_dir: where converted GGUF models are kept.
-
-    Raises:
-        PolicyError: the model can't be found, isn't a language model in safetensors, needs foreign code, or doesn't
-            fit its tokenizer or adapter.
     """
     with no_progress_bars():
         source = folder or resolve_model(section.model, section.revision, cache_dir)
@@ -119,11 +115,7 @@ def make_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sect
 
 
 def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
-    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any.
-
-    Raises:
-        PolicyError: the model names no start token.
-    """
+    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any."""
     start, forced = (_named(base, name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
     if start is None:
         raise PolicyError(
@@ -166,11 +158,7 @@ def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights.
-
-    Raises:
-        PolicyError: an adapter whose base was never saved.
-    """
+    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights."""
     folder.mkdir(parents=True, exist_ok=True)
     with no_progress_bars():
         if not lora.has_adapter(policy.model):

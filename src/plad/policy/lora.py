@@ -47,9 +47,6 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedMode
 
     Returns:
         (peft model, one-line note).
-
-    Raises:
-        PolicyError: no module has one of the names in `target_modules`, or one has its weights tied to another's.
     """
     targets = section.target_modules
     config = LoraConfig(
@@ -119,11 +116,7 @@ def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter folder's config.
-
-    Raises:
-        PolicyError: it is damaged, not LoRA, names no base, or its weights are not safetensors.
-    """
+    """Read an adapter folder's config."""
     check_folder(folder)
     try:
         config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
@@ -146,11 +139,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The base with a saved adapter merged in.
-
-    Raises:
-        PolicyError: the adapter was made for another base; names the module and both sizes.
-    """
+    """The base with a saved adapter merged in."""
     _check_fit(base, adapter)
     try:
         with warnings.catch_warnings():

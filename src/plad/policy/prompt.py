@@ -51,9 +51,6 @@ class PromptFormat:
         """Token ids up to where the completion begins, with BOS exactly once if the model uses one.
 
         Of an encoder-decoder they are the encoder's whole input, closed as its tokenizer closes a text.
-
-        Raises:
-            PolicyError: the format can't express the prompt.
         """
         ids = self._open_prompt(prompt)
         closed = not self.close or tuple(ids[-len(self.close) :]) == self.close
@@ -153,9 +150,6 @@ def make_prompt_format(
 
     Returns:
         (format, one-line notes on what was decided and why).
-
-    Raises:
-        PolicyError: the tokenizer has no end-of-sequence token, or can't do what the config asks.
     """
     kind, why = _choose_kind(tokenizer, section)
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
@@ -193,9 +187,6 @@ def find_eos_ids(
 
     Returns:
         (ids, the tokenizer's first; notes).
-
-    Raises:
-        PolicyError: there is none.
     """
     own = token_id(tokenizer, "eos")
     ids = [] if own is None else [own]

@@ -40,9 +40,6 @@ def layer_influence(policy: Policy, prompts: Sequence[Prompt], completions: Sequ
 
     Returns:
         One value a layer in [0, 2]: 1 - mean cosine over all token positions.
-
-    Raises:
-        PolicyError: no prompts, or the decoder layers can't be found.
     """
     if not prompts:
         raise PolicyError("influence needs at least one prompt", fix="raise `student.init.prompts`")
@@ -87,9 +84,6 @@ def prune_layers(
     Args:
         keep: number of layers to keep.
         prompts, completions: the sample on which influence is measured, as in `layer_influence`.
-
-    Raises:
-        PolicyError: `keep` isn't below the number of layers, or the layers can't be found or taken apart.
     """
     model = _bare(policy)
     total = len(find_layers(model)[2])
@@ -108,11 +102,7 @@ def prune_layers(
 
 
 def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A copy of a model with only the layers `kept`, renumbered, and a config that says so.
-
-    Raises:
-        PolicyError: the layers can't be found, or depend on their number or on each other.
-    """
+    """A copy of a model with only the layers `kept`, renumbered, and a config that says so."""
     config = text_config(model.config)
     for name in _ENTANGLED:
         if getattr(config, name, None):
@@ -144,9 +134,6 @@ def find_layers(model: PreTrainedModel, count: int | None = None) -> tuple[nn.Mo
 
     Returns:
         (module that owns the list, attribute name, list).
-
-    Raises:
-        PolicyError: there is no such list.
     """
     wanted = count or text_config(model.config).num_hidden_layers
     matches = [

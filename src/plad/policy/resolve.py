@@ -21,9 +21,6 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
         model: folder, hub name, or .gguf file.
         revision: commit, tag or branch of a hub model.
         cache_dir: where converted GGUF models are kept.
-
-    Raises:
-        PolicyError: it can't be found, reached or read safely.
     """
     path = Path(model).expanduser()
     local = path.exists() or not is_hub_name(model)
@@ -49,11 +46,7 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
 
 
 def resolve_tokenizer(name: str) -> Path:
-    """The local folder of a tokenizer, which may hold no weights; of the hub nothing else is downloaded.
-
-    Raises:
-        PolicyError: it can't be found or reached.
-    """
+    """The local folder of a tokenizer, which may hold no weights; of the hub nothing else is downloaded."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -73,11 +66,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder holds a model or adapter in safetensors.
-
-    Raises:
-        PolicyError: it doesn't; pickle files are never read.
-    """
+    """Check that a folder holds a model or adapter in safetensors."""
     if not (folder / "config.json").is_file() and not is_adapter(folder):
         raise PolicyError(
             "no model in this folder (neither config.json nor adapter_config.json)",
@@ -147,11 +136,7 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_
 
 
 def local_folder(model: str, revision: str | None) -> Path | None:
-    """The folder of a model that is on this machine; None where it would be downloaded or converted first.
-
-    Raises:
-        PladError: it can't be used.
-    """
+    """The folder of a model that is on this machine; None where it would be downloaded or converted first."""
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
         require_gguf(path)
@@ -163,11 +148,7 @@ def local_folder(model: str, revision: str | None) -> Path | None:
 
 
 def cached(name: str, revision: str | None) -> Path | None:
-    """The folder of a hub model that was downloaded before; None where it would be downloaded first.
-
-    Raises:
-        PolicyError: it isn't here, and the hub is switched off.
-    """
+    """The folder of a hub model that was downloaded before; None where it would be downloaded first."""
     from huggingface_hub import constants, snapshot_download  # pyright: ignore[reportUnknownVariableType]  # typed in part
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

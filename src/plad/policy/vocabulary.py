@@ -13,11 +13,7 @@ _WAY_OUT = (
 
 
 def require_same_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """Refuse two tokenizers that don't give every token the same id.
-
-    Raises:
-        PolicyError: they differ; names their sizes and a token that differs.
-    """
+    """Refuse two tokenizers that don't give every token the same id."""
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours == theirs:
         return
@@ -43,9 +39,6 @@ def require_same_format(student: Mapping[str, object], teacher: Mapping[str, obj
 
     Args:
         student, teacher: `PromptFormat.describe()`.
-
-    Raises:
-        PolicyError: they differ; names what differs.
     """
     differ = [key for key in sorted({*student, *teacher}) if student.get(key) != teacher.get(key)]
     if differ:
