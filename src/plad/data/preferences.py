@@ -56,10 +56,8 @@ def read_preferences(
     or as `shapes` lists them.
 
     Args:
-        source: see `read_rows`.
-        limit: most rows kept.
+        source, base: see `read_rows`.
         skip_invalid: drop and count the rows that can't be used, instead of raising.
-        base: folder in which a relative `source` is looked for first.
     """
     reader = RowReader(source, base)
     rows: list[Preference] = []

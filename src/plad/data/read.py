@@ -36,6 +36,10 @@ class ReadResult:
     skipped: int
     duplicates: int
 
+    def placed(self) -> Iterator[tuple[str, Example]]:
+        """Each example with its place."""
+        return zip(self.places, self.examples, strict=True)
+
 
 def read_examples(
     source: str,
@@ -49,12 +53,9 @@ def read_examples(
     """Read and check the examples of a file or a hub data set.
 
     Args:
-        source: see `read_rows`.
-        columns: names of the columns.
-        limit: most examples kept.
+        source, base: see `read_rows`.
         skip_invalid: drop and count the rows that can't be used, instead of raising.
         need_references: a row without a reference can't be used.
-        base: folder in which a relative `source` is looked for first.
     """
     rows = RowReader(source, base)
     parser = _ExampleParser(columns, need_references)
@@ -100,7 +101,7 @@ class _ExampleParser:
             raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
         if self.columns.dialogue is not None:
             return self._dialogue(value, self.columns.dialogue)
-        prompt = parse_prompt(_column(value, self.columns.prompt), self.columns.prompt)
+        prompt = prompt_in(value, self.columns.prompt)
         if self._first is not None and isinstance(prompt, str) != isinstance(self._first.prompt, str):
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
@@ -142,7 +143,7 @@ class _ExampleParser:
             name = given[0]
         elif value.get(name) is None and not self.need_references:
             return ()
-        return _texts(_column(value, name), name)
+        return texts_in(value, name)
 
 
 def _column(value: dict[str, JsonValue], name: str) -> JsonValue:
@@ -196,8 +197,14 @@ def _message(value: JsonValue, name: str) -> Message:
     )
 
 
-def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
-    """Targets, without outer white space, as answers are."""
+def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
+    """The prompt in a row's column."""
+    return parse_prompt(_column(row, name), name)
+
+
+def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
+    """The texts in a row's column, without outer white space: a text, a list of them, or one assistant's message."""
+    value = _column(row, name)
     if isinstance(value, str):
         return (_text(value, name).strip(),)
     if not isinstance(value, list) or not value:
@@ -213,18 +220,3 @@ def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
 
 def _derived_id(prompt: Prompt) -> str:
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
-    """Each example with its place."""
-    return zip(result.places, result.examples, strict=True)
-
-
-def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
-    """The prompt in a row's column."""
-    return parse_prompt(_column(row, name), name)
-
-
-def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
-    """The texts in a row's column: a text, a list of texts, or one assistant's message."""
-    return _texts(_column(row, name), name)

@@ -25,14 +25,11 @@ _SCORES = ("overall_score", "fine-grained_score", "score")
 
 
 def split_dialogue(text: str, prompt: Literal["text", "messages"]) -> tuple[Prompt, str]:
-    """The prompt of a dialogue and its last answer.
+    """The prompt of a dialogue and its last answer, without outer white space.
 
     Args:
         text: begins with the human's turn and ends with the assistant's; blank lines in front don't matter.
         prompt: text: as it stands, up to and with the last ``Assistant:``; messages: one for each turn.
-
-    Returns:
-        (prompt, answer without outer white space).
     """
     pieces = _TURN.split(f"\n\n{text.lstrip()}")
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))  # (speaker, words)

@@ -94,15 +94,12 @@ class _HubName(NamedTuple):
 
 
 def read_rows(source: str, base: Path | None = None) -> Iterator[DataRow | BadRow]:
-    """Stream the rows of a file or a hub data set.
+    """Each row of a file or a hub data set, or what is wrong with it.
 
     Args:
         source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`, where
             config may also be a folder of the data set, and split a slice such as `train[:95%]`).
         base: folder in which a relative path is looked for first.
-
-    Yields:
-        Each row, or what is wrong with it.
     """
     given, source = source, locate(source, base)
     path = Path(source)

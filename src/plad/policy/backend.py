@@ -11,11 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 
 def choose_device() -> tuple[torch.device, str]:
-    """The device to run on.
-
-    Returns:
-        (device, reason).
-    """
+    """The device to run on, and why."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device()), f"auto: {torch.cuda.get_device_name()}"
     return torch.device("cpu"), "auto: no GPU"
@@ -24,11 +20,7 @@ def choose_device() -> tuple[torch.device, str]:
 def choose_dtype(
     asked: Literal["auto", "float32", "bfloat16", "float16"], device: torch.device
 ) -> tuple[torch.dtype, str]:
-    """The dtype of the weights on `device`.
-
-    Returns:
-        (dtype, reason).
-    """
+    """The dtype of the weights on `device`, and why."""
     if asked != "auto":
         return getattr(torch, asked), "set by dtype"
     if device.type != "cuda":

@@ -44,15 +44,7 @@ def check_policy(section: ModelSection, role: str) -> PromptFormat:
 def read_format(
     folder: Path, weights: Path, section: PromptSection
 ) -> tuple[PromptFormat, list[str], PreTrainedConfig]:
-    """The prompt format of a model that isn't loaded.
-
-    Args:
-        folder: holds the tokenizer.
-        weights: holds config and weights: the same folder, or an adapter's base.
-
-    Returns:
-        (format, notes, the model's config).
-    """
+    """Prompt format, notes and config of a model that isn't loaded; an adapter's `weights` are its base's folder."""
     config = load_config(weights)
     generation: GenerationConfig | None = None
     if (weights / "generation_config.json").is_file():

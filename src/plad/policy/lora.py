@@ -43,11 +43,7 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedModel, str]:
-    """Wrap a model with a fresh adapter; only the adapter's weights are trained.
-
-    Returns:
-        (peft model, one-line note).
-    """
+    """The model in a fresh adapter, whose weights alone are trained, and a one-line note."""
     targets = section.target_modules
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",

@@ -141,15 +141,11 @@ def make_prompt_format(
     *,
     encoder: bool = False,
 ) -> tuple[PromptFormat, list[str]]:
-    """The prompt format of a policy.
+    """The prompt format of a policy, and one-line notes on what was decided and why.
 
     Args:
-        section: what the config asks for.
         generation_config: the model's, which may name further end-of-sequence tokens.
         encoder: whether prompts are read by an encoder: a text of its own, with its own end.
-
-    Returns:
-        (format, one-line notes on what was decided and why).
     """
     kind, why = _choose_kind(tokenizer, section)
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
@@ -183,10 +179,8 @@ def find_eos_ids(
 ) -> tuple[tuple[int, ...], list[str]]:
     """Every token that ends an answer: the tokenizer's, and those of the generation config.
 
-    An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out.
-
-    Returns:
-        (ids, the tokenizer's first; notes).
+    An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out. The
+    tokenizer's comes first; beside them, notes.
     """
     own = token_id(tokenizer, "eos")
     ids = [] if own is None else [own]
@@ -216,11 +210,7 @@ def token_id(tokenizer: PreTrainedTokenizerBase, role: Literal["eos", "pad", "un
 
 
 def choose_pad(tokenizer: PreTrainedTokenizerBase, eos_ids: Sequence[int]) -> tuple[int, str]:
-    """A token id to fill batches with; what is padding is known from lengths, so its value is never looked at.
-
-    Returns:
-        (id, one-line note).
-    """
+    """A token id to fill batches with, and a note; padding is known from lengths, so its value is never looked at."""
     pad = token_id(tokenizer, "pad")
     if pad is not None and pad not in eos_ids:
         return pad, f"pad token {_name(tokenizer, pad)} (the tokenizer's)"

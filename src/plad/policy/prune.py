@@ -30,16 +30,10 @@ _ENTANGLED = ("scale_attn_by_inverse_layer_idx", "num_kv_shared_layers")
 
 @torch.no_grad()
 def layer_influence(policy: Policy, prompts: Sequence[Prompt], completions: Sequence[str] | None = None) -> list[float]:
-    """How much each decoder layer turns the hidden state on a sample of the task.
+    """How much each decoder layer turns the hidden state on a sample of the task, in [0, 2]: 1 - mean cosine over all
+    token positions.
 
-    Every text is its own forward pass: nothing is computed on padding.
-
-    Args:
-        prompts: the sample; longer than the context, they are cut.
-        completions: one target a prompt, measured with it.
-
-    Returns:
-        One value a layer in [0, 2]: 1 - mean cosine over all token positions.
+    Every text, a prompt and its completion if given, is its own forward pass, cut where it is longer than the context.
     """
     if not prompts:
         raise PolicyError("influence needs at least one prompt", fix="raise `student.init.prompts`")
@@ -79,11 +73,7 @@ def prune_layers(
 ) -> Policy:
     """A new policy with the `keep` layers of greatest influence, in their order.
 
-    The given policy stays as it is; only the kept weights are copied.
-
-    Args:
-        keep: number of layers to keep.
-        prompts, completions: the sample on which influence is measured, as in `layer_influence`.
+    The given policy stays as it is; only the kept weights are copied. Influence is measured as in `layer_influence`.
     """
     model = _bare(policy)
     total = len(find_layers(model)[2])
@@ -127,13 +117,9 @@ def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 
 def find_layers(model: PreTrainedModel, count: int | None = None) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The decoder layers of a model: the outermost list of as many modules as its config has layers.
+    """The decoder layers of a model: the module that holds them, under which name, and the list.
 
-    Args:
-        count: number of layers, where it isn't the config's.
-
-    Returns:
-        (module that owns the list, attribute name, list).
+    It is the outermost list of as many modules as the config has layers, or `count`.
     """
     wanted = count or text_config(model.config).num_hidden_layers
     matches = [

@@ -18,8 +18,6 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
     """The local folder of a model: downloaded or converted once, then found in the cache.
 
     Args:
-        model: folder, hub name, or .gguf file.
-        revision: commit, tag or branch of a hub model.
         cache_dir: where converted GGUF models are kept.
     """
     path = Path(model).expanduser()

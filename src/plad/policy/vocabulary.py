@@ -35,11 +35,7 @@ def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
 
 
 def require_same_format(student: Mapping[str, object], teacher: Mapping[str, object]) -> None:
-    """Refuse two prompt formats that put different tokens before and after a text.
-
-    Args:
-        student, teacher: `PromptFormat.describe()`.
-    """
+    """Refuse two formats (`PromptFormat.describe()`) that put different tokens before and after a text."""
     differ = [key for key in sorted({*student, *teacher}) if student.get(key) != teacher.get(key)]
     if differ:
         what = ", ".join(f"{key} {teacher.get(key)!r} and {student.get(key)!r}" for key in differ)
