@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
 from plad.config.judges import JudgeSection
-from plad.config.judges import Judge
 
 
 class GenerateSection(Section):
