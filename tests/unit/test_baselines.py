@@ -14,12 +14,10 @@ from plad.config.file import load_config
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.kd import KdObjective
 from plad.errors import ConfigError
-from plad.evaluate.comparison import add_comparison, frame, holm
+from plad.evaluate.comparison import frame, holm, with_comparison
+from plad.evaluate.metrics import Cost, Metrics
 from plad.objectives.plad import MarginObjective
 from plad.objectives.sft import SftObjective
-from plad.evaluate.comparison import frame, with_comparison
-from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.stats import holm
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
 from plad.report.wording import system_name
