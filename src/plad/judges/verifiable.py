@@ -14,7 +14,7 @@ import regex
 from plad.config.judges import VerifiableJudge as VerifiableSection
 from plad.errors import ConfigError, DataError
 from plad.records import Example, Prompt
-from plad.rundir.directory import file_sha256
+from plad.rundir.fingerprint import file_sha256
 
 Verify = Callable[[Prompt, str, Sequence[str]], Any]
 """A user's function: (prompt, answer, references) -> True or 1, False or 0, or None where it can't say."""

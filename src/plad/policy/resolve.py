@@ -165,7 +165,8 @@ def local_folder(model: str, revision: str | None) -> Path | None:
 
 def _converted(path: Path) -> Path | None:
     from plad.policy.gguf import convert_gguf, default_cache_dir
-    from plad.rundir.directory import file_sha256, is_complete
+    from plad.rundir.atomic import is_complete
+    from plad.rundir.fingerprint import file_sha256
 
     folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
     return convert_gguf(path) if is_complete(folder) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.errors import RunDirError, TrainingError
-from plad.rundir.directory import atomic_dir, is_complete, verify_dir
+from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
 
 PROGRESS = "progress.json"  # in a checkpoint: seconds spent, and what the texts of its steps go on from
 KEPT = 2  # the newest, and the one before it in case the newest is damaged on disk

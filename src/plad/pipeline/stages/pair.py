@@ -4,8 +4,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plad.data.formats import write_pairs_parquet
+from plad.data.preferences import read_preferences
+from plad.data.sources import source_fingerprint
+from plad.data.split import prompt_key
 from plad.errors import DataError, NoPairsError
-from plad.pipeline.context import Context
+from plad.judges.base import load_judge
+from plad.pairs.build import build_pairs
+from plad.pipeline.engines import judge_options
+from plad.pipeline.inputs import judge_inputs
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Generation, Pair
 
@@ -14,7 +23,7 @@ log = logging.getLogger("plad")
 Answers = Mapping[str, Sequence[Generation]]
 
 
-def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+def all_pairs(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     """Pairs of answers to the distillation prompts by the config's rules, then those of `pairs.file`; and counts.
 
     Raises:
@@ -36,11 +45,7 @@ def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pa
     return pairs, counts
 
 
-def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
-    from plad.judges.base import load_judge
-    from plad.pairs.build import build_pairs
-    from plad.pipeline.engines import judge_options
-
+def _paired(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     cfg = ctx.config
     section = ctx.scorer_section()
     scorer = None if section is None else load_judge(section, **judge_options(ctx))
@@ -48,11 +53,11 @@ def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
-        _say(counts, scorer.name if scorer is not None else "")
+        _log_scored(counts, scorer.name if scorer is not None else "")
     return pairs, counts
 
 
-def _say(counts: Mapping[str, Any], scorer: str) -> None:
+def _log_scored(counts: Mapping[str, Any], scorer: str) -> None:
     wrong, scored = counts["wrong"], counts["scored"]
     if wrong["n"]:
         log.info(
@@ -70,10 +75,19 @@ def _say(counts: Mapping[str, Any], scorer: str) -> None:
         )
 
 
-def pair(ctx: Context) -> dict[str, Any]:
-    """Recorded answers -> pairs.parquet (Eq. 3)."""
-    from plad.data.formats import write_pairs_parquet
+def inputs(resources: Resources) -> Inputs:
+    """Rules, the scorer, and the pairs of a file."""
+    section, pairs = resources.scorer_section(), resources.config.pairs
+    unused = set[str]() if section is not None else {"real_share", "ties", "confidence"}
+    return {
+        "pairs": pairs.shaping(apart=("scorer", *unused)),
+        "file": None if pairs.file is None else source_fingerprint(pairs.file.path, resources.base),
+        "scorer": None if section is None else {**judge_inputs(section), "stemmer": resources.config.evaluate.stemmer},
+    }
 
+
+def run(ctx: Resources, inputs: Inputs) -> Counts:
+    """Recorded answers -> pairs.parquet (Eq. 3)."""
     cfg = ctx.config
     pairs, counts = all_pairs(
         ctx,
@@ -84,15 +98,12 @@ def pair(ctx: Context) -> dict[str, Any]:
     return counts
 
 
-def imported(ctx: Context) -> tuple[list[Pair], dict[str, int]]:
+def imported(ctx: Resources) -> tuple[list[Pair], dict[str, int]]:
     """Pairs of a file that somebody else made, and counts; ties and pairs of equal texts are left out.
 
     Raises:
         DataError: the file can't be read, or asks what validation or test rows ask.
     """
-    from plad.data.preferences import read_preferences
-    from plad.data.split import prompt_key
-
     file = ctx.config.pairs.file
     assert file is not None
     found = read_preferences(file.path, file.columns, limit=file.limit, skip_invalid=ctx.skip_invalid, base=ctx.base)
