@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from plad.config.root import Config
+from plad.objectives.plad import RankObjective
 from plad.pipeline.resources import Resources
 from plad.pipeline.stages import distill, report
-from plad.report import card, page
+from plad.report import page
 from plad.report.page import render_report
 from plad.report.plots import figures
 from plad.rundir.atomic import verify_dir, write_json, write_text
@@ -53,7 +54,7 @@ def warned(caplog: pytest.LogCaptureFixture, ctx: Resources) -> str:
 
 
 def a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "in_words", broken)
+    monkeypatch.setattr(RankObjective, "describe", broken)
 
 
 def a_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,8 @@
 """What the outcomes of several stages depend on, as it is recorded with them."""
 
-from typing import Any
-
 from plad.config.base import Role
-from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.models import TrainSettings, ValidationSection
-from plad.judges.verifiable import function_fingerprint
 from plad.pipeline.resources import Resources, teacher_source
-from plad.pipeline.stage import Inputs
 from plad.policy.fingerprint import model_fingerprint
 
 
@@ -29,17 +24,6 @@ def ready_teacher_inputs(resources: Resources) -> dict[str, object]:
     return {"teacher": policy_inputs(resources, "teacher") if teacher.local else teacher_source(resources)}
 
 
-def judge_inputs(section: Any) -> Inputs:
-    """A judge, its model path resolved."""
-    if isinstance(section, LlmJudge):
-        return section.shaping()
-    settings = section.shaping(apart=("model",))
-    if isinstance(section, VerifiableJudge):
-        return settings if section.function is None else {**settings, **function_fingerprint(section.function)}
-    model = getattr(section, "model", None)
-    return settings if model is None else {**settings, "weights": model_fingerprint(model, section.revision)}
-
-
 def lora_inputs(resources: Resources, settings: TrainSettings, role: Role) -> dict[str, object] | None:
     """The adapter that is trained."""
     lora = resources.config.lora_for(settings, resources.policy_section(role))
@@ -53,7 +37,7 @@ def validation_inputs(resources: Resources, validation: ValidationSection) -> di
         return None
     return {
         **validation.model_dump(mode="json"),
-        "judge": [judge_inputs(j) for j in resources.judge_sections()[:1]],
+        "judge": [j.inputs() for j in resources.judge_sections()[:1]],
         "temperature": config.evaluate.temperature,
         "max_new_tokens": config.evaluation_max_new_tokens,
         "stemmer": config.evaluate.stemmer,

@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from plad.config.base import Role
 from plad.config.engines import FileEngine, OpenAIEngine
-from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.judges import JudgeSection
 from plad.config.models import ModelSection, StudentSection, TeacherSection
 from plad.config.objectives import AnyObjective
 from plad.config.root import Config
 from plad.data.formats import iter_examples_jsonl, read_examples_jsonl
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share
+from plad.judges.base import JudgeKind, kind_of
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 from plad.records import Example
 from plad.rundir.atomic import verify_dir
@@ -58,20 +59,17 @@ class Resources:
     def _located(self, section: M) -> M:
         return section.model_copy(update={"model": locate(section.model, self.base)})
 
-    def judge_sections(self) -> list[Any]:
+    def judge_sections(self) -> list[JudgeKind]:
         """The config's judges, relative model paths resolved against the config's folder."""
         return [self._judge(j) for j in self.config.evaluate.judges]
 
-    def scorer_section(self) -> Any | None:
+    def scorer_section(self) -> JudgeKind | None:
         """The scorer of pairs in the same way; None where it has nothing to do."""
         pairs = self.config.pairs
         return self._judge(pairs.scorer) if pairs.scorer is not None and pairs.scores else None
 
-    def _judge(self, section: Any) -> Any:
-        if isinstance(section, VerifiableJudge):
-            return section.verified_by(self.verify)
-        model = None if isinstance(section, LlmJudge) else getattr(section, "model", None)
-        return section if model is None else section.model_copy(update={"model": locate(model, self.base)})
+    def _judge(self, section: JudgeSection) -> JudgeKind:
+        return kind_of(section.placed(self.base, self.verify))
 
     def examples(self, split: str) -> list[Example]:
         """The rows of a split, as the data stage wrote them; of the distillation half the share in use."""

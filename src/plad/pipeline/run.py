@@ -13,10 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plad.config.base import ROLES
-from plad.config.judges import VerifiableJudge
 from plad.config.root import Config
 from plad.errors import ConfigError, RunDirError
-from plad.judges.verifiable import needs_function
 from plad.pipeline.resources import Resources
 from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned
 from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, up_to
@@ -75,12 +73,13 @@ def _adopted(resources: Resources, stage: Stage, depends: Inputs, donors: Sequen
 
 def _check_functions(resources: Resources, last: Stage) -> None:
     """Check --verify before anything is trained; judges work from the pairs on."""
-    sections = [s for s in (*resources.judge_sections(), resources.scorer_section()) if isinstance(s, VerifiableJudge)]
-    if resources.verify is not None and all(s.match != "function" for s in sections):
+    scorer = resources.scorer_section()
+    sections = [*resources.judge_sections(), *([] if scorer is None else [scorer])]
+    if resources.verify is not None and not any(s.takes_function for s in sections):
         raise ConfigError("no judge has match: function", where=f"--verify {resources.verify}", fix="leave it out")
     if last.name not in ("data", "sft", "generate"):
         for section in sections:
-            needs_function(section)
+            section.require()
 
 
 def _clean(resources: Resources, name: str) -> None:

@@ -12,17 +12,16 @@ from plad.evaluate.metrics import WinRate
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
-from plad.judges.base import Judge, load_judges
+from plad.judges.base import Judge, open_judges
 from plad.pipeline.engines import (
     answer_set,
     engine_for,
     fill,
-    judge_options,
+    judge_resources,
     missing_answers,
     open_ledger,
     served_by_others,
 )
-from plad.pipeline.inputs import judge_inputs
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.baselines import costs
@@ -38,7 +37,7 @@ def inputs(resources: Resources) -> Inputs:
     config = resources.config
     return {
         "evaluate": config.evaluate.shaping(apart=("judges", "baselines")),
-        "judges": [judge_inputs(j) for j in resources.judge_sections()],
+        "judges": [j.inputs() for j in resources.judge_sections()],
         "max_new_tokens": config.evaluation_max_new_tokens,
     }
 
@@ -48,7 +47,7 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     config, run_dir, section = resources.config, resources.run, resources.config.evaluate
     rows = resources.examples("test")[: section.limit]
     answers, notes = _test_answers(resources, rows)
-    judges = load_judges(resources.judge_sections(), **judge_options(resources))
+    judges = open_judges(resources.judge_sections(), judge_resources(resources))
     bootstrap = Bootstrap(section.bootstrap, config.run.seed)
     metrics, judgements = evaluate_systems(
         rows, answers, judges, bootstrap=bootstrap, stemmer=section.stemmer, rouge=section.rouge

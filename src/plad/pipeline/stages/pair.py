@@ -9,10 +9,8 @@ from plad.data.preferences import read_preferences
 from plad.data.sources import source_fingerprint
 from plad.data.split import prompt_key
 from plad.errors import DataError, NoPairsError
-from plad.judges.base import load_judge
 from plad.pairs.build import build_pairs
-from plad.pipeline.engines import judge_options
-from plad.pipeline.inputs import judge_inputs
+from plad.pipeline.engines import judge_resources
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.generate import recorded_on_distill
@@ -48,7 +46,7 @@ def all_pairs(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[
 def _paired(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     cfg = ctx.config
     section = ctx.scorer_section()
-    scorer = None if section is None else load_judge(section, **judge_options(ctx))
+    scorer = None if section is None else section.open(judge_resources(ctx))
     pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
@@ -82,7 +80,7 @@ def inputs(resources: Resources) -> Inputs:
     return {
         "pairs": pairs.shaping(apart=("scorer", *unused)),
         "file": None if pairs.file is None else source_fingerprint(pairs.file.path, resources.base),
-        "scorer": None if section is None else {**judge_inputs(section), "stemmer": resources.config.evaluate.stemmer},
+        "scorer": None if section is None else {**section.inputs(), "stemmer": resources.config.evaluate.stemmer},
     }
 
 

@@ -20,8 +20,7 @@ from plad.config.models import DistillSection
 from plad.data.formats import read_pairs_parquet, write_pairs_parquet
 from plad.errors import NoPairsError
 from plad.evaluate.winrate import QUICK, judge_pairs
-from plad.judges.base import load_judge
-from plad.pipeline.engines import answer_set, engine_for, fill, judge_options, missing_answers, open_ledger
+from plad.pipeline.engines import answer_set, engine_for, fill, judge_resources, missing_answers, open_ledger
 from plad.pipeline.finished import finished_before, save_finished
 from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.pipeline.stages.generate import recorded_on_distill
@@ -273,7 +272,7 @@ class _Loop:
         both = [(row, teacher[row.id][0], student[row.id][0]) for row in self.rows]
         met = [(row, a.text, b.text) for row, a, b in both if {a.outcome, b.outcome} <= ANSWERED]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
-        judge = load_judge(self.resources.judge_sections()[0], **judge_options(self.resources))
+        judge = self.resources.judge_sections()[0].open(judge_resources(self.resources))
         rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=replace(QUICK, seed=config.run.seed))
         return cast(Rate, rates[judge.name].to_json())
 

@@ -9,9 +9,8 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.models import DistillSection, ValidationSection
 from plad.evaluate.winrate import quick_figures
-from plad.judges.base import load_judge
 from plad.pairs.build import pair_groups
-from plad.pipeline.engines import judge_options, open_ledger
+from plad.pipeline.engines import judge_resources, open_ledger
 from plad.pipeline.resources import Resources
 from plad.policy.load import Policy
 from plad.records import Example, Pair
@@ -90,7 +89,7 @@ def figures_of(resources: Resources, policy: Policy, rows: Sequence[Example]) ->
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
     config = resources.config
     judges = resources.judge_sections()
-    judge = load_judge(judges[0], **judge_options(resources)) if judges else None
+    judge = judges[0].open(judge_resources(resources)) if judges else None
     measure = quick_figures(rows, judge, stemmer=config.evaluate.stemmer, seed=config.run.seed)
     sampling = Sampling(config.evaluate.temperature, config.evaluation_max_new_tokens)
     asked = AnswerSet("validation", "current", sampling, config.run.seed)
