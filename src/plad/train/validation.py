@@ -43,7 +43,7 @@ def probe_logps(model: nn.Module, groups: Sequence[Group], route: Route) -> dict
     chosen: list[float] = []
     rejected: list[float] = []
     for group in groups:
-        means: list[float] = score(model, [group], route=route).means().tolist()  # pyright: ignore[reportUnknownMemberType]  # torch
+        means = [float(mean) for mean in score(model, [group], route=route).means()]
         chosen += [means[better] for better, _ in group.preferences]
         rejected += [means[worse] for _, worse in group.preferences]
     if not chosen:

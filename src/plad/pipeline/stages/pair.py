@@ -21,15 +21,15 @@ log = logging.getLogger("plad")
 Answers = Mapping[str, Sequence[Generation]]
 
 
-def all_pairs(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+def all_pairs(resources: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     """Pairs of answers to the distillation prompts by the config's rules, then those of `pairs.file`; and counts.
 
     Raises:
         NoPairsError: no pair is left.
     """
-    pairs, counts = _paired(ctx, teacher, student)
-    if ctx.config.pairs.file is not None:
-        added, more = imported(ctx)
+    pairs, counts = _paired(resources, teacher, student)
+    if resources.config.pairs.file is not None:
+        added, more = imported(resources)
         pairs, counts = [*pairs, *added], {**counts, **more}
     if not pairs:
         reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
@@ -43,11 +43,13 @@ def all_pairs(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[
     return pairs, counts
 
 
-def _paired(ctx: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
-    cfg = ctx.config
-    section = ctx.scorer_section()
-    scorer = None if section is None else section.open(judge_resources(ctx))
-    pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
+def _paired(resources: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+    config = resources.config
+    section = resources.scorer_section()
+    scorer = None if section is None else section.open(judge_resources(resources))
+    pairs, counts = build_pairs(
+        resources.examples("distill"), teacher, student, config.pairs, scorer=scorer, seed=config.run.seed
+    )
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
@@ -84,29 +86,31 @@ def inputs(resources: Resources) -> Inputs:
     }
 
 
-def run(ctx: Resources, inputs: Inputs) -> Counts:
+def run(resources: Resources, inputs: Inputs) -> Counts:
     """Recorded answers -> pairs.parquet (Eq. 3)."""
-    cfg = ctx.config
+    config = resources.config
     pairs, counts = all_pairs(
-        ctx,
-        recorded_on_distill(ctx, "teacher", cfg.generate.samples),
-        recorded_on_distill(ctx, "student_sft", cfg.student_samples),
+        resources,
+        recorded_on_distill(resources, "teacher", config.generate.samples),
+        recorded_on_distill(resources, "student_sft", config.student_samples),
     )
-    write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
+    write_pairs_parquet(resources.run / "pairs.parquet", pairs)
     return counts
 
 
-def imported(ctx: Resources) -> tuple[list[Pair], dict[str, int]]:
+def imported(resources: Resources) -> tuple[list[Pair], dict[str, int]]:
     """Pairs of a file that somebody else made, and counts; ties and pairs of equal texts are left out.
 
     Raises:
         DataError: the file can't be read, or asks what validation or test rows ask.
     """
-    file = ctx.config.pairs.file
+    file = resources.config.pairs.file
     assert file is not None
-    found = read_preferences(file.path, file.columns, limit=file.limit, skip_invalid=ctx.skip_invalid, base=ctx.base)
-    held_out = {prompt_key(e.prompt) for split in ("validation", "test") for e in ctx.examples(split)}
-    leaking = [p.id for p in found.rows if prompt_key(p.prompt) in held_out]
+    preferences = read_preferences(
+        file.path, file.columns, limit=file.limit, skip_invalid=resources.skip_invalid, base=resources.base
+    )
+    held_out = {prompt_key(e.prompt) for split in ("validation", "test") for e in resources.examples(split)}
+    leaking = [p.id for p in preferences.rows if prompt_key(p.prompt) in held_out]
     if leaking:
         raise DataError(
             f"{len(leaking)} pairs ask what validation or test rows ask, so results would be flattered: "
@@ -114,7 +118,7 @@ def imported(ctx: Resources) -> tuple[list[Pair], dict[str, int]]:
             where=file.path,
             fix="remove these rows from the file",
         )
-    kept = [p for p in found.rows if not p.tie]
+    kept = [p for p in preferences.rows if not p.tie]
     pairs = [Pair(f"file {i}#0-0", p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
-    counts = {"from_file": len(pairs), "file_ties": len(found.rows) - len(kept)}
-    return pairs, {**counts, "file_identical": found.identical, "file_skipped": found.skipped}
+    counts = {"from_file": len(pairs), "file_ties": len(preferences.rows) - len(kept)}
+    return pairs, {**counts, "file_identical": preferences.identical, "file_skipped": preferences.skipped}
