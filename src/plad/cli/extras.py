@@ -19,6 +19,7 @@ from plad.cli.app import (
 from plad.cli.guard import guard, resume_command
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
+from plad.extras.export.targets import export as hand_over
 from plad.rundir.directory import read_manifest
 
 commands = typer.Typer()
@@ -146,4 +147,4 @@ def export(
     """Hand over the pairs or the student."""
     with guard():
         read_manifest(run)
-        typer.echo(TARGETS[to].export(Handover(run, out, repo, public)))
+        typer.echo(hand_over(to, Handover(run, out, repo, public)))
