@@ -65,7 +65,7 @@ def reward(
     with guard(resume=resume_command()) as guarded:
         from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.extras.reward.card import summary
+        from plad.extras.reward.facts import summary
         from plad.extras.reward.run import train
 
         section = load_as(RewardTraining, config, limited(overrides, limit))
