@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from plad.config.extras import RewardTraining
-from plad.config.judges import RewardJudge as RewardSection
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
 from plad.errors import DataError, RunDirError
 from plad.evaluate.likelihood_calibration import RankedTexts, reliability
+from plad.evaluate.metrics import JudgeFacts
 from plad.evaluate.stats import Bootstrap, estimate
 from plad.extras.reward.facts import FILE, HeldOut, Input, Preferences, RewardFacts
 from plad.extras.reward.train import Backbone, train_reward
-from plad.judges.base import ScoringJudge
+from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.reward import RewardJudge
 from plad.policy.fingerprint import model_fingerprint
 from plad.records import Example
@@ -66,8 +66,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
         training = train_reward(backbone, rows, section, checkpoints, key)
         with atomic_dir(section.out) as staging:
             backbone.save(staging)
-            judge = RewardJudge.load(RewardSection(model=str(staging), dtype=section.dtype))  # as it will be used
-            described = judge.describe()
+            judge = RewardJudge(model=str(staging), dtype=section.dtype).open(JudgeResources())  # as it will be used
             facts = RewardFacts(
                 key=key,
                 model=section.model,
@@ -75,7 +74,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
                 data=counts,
                 training=training,
                 held_out=measure(judge, held_out, seed=section.seed),
-                judge=Input(input=described["input"], max_length=described["max_length"]),
+                judge=Input.model_validate({k: v for k, v in judge.describe().items() if k in Input.model_fields}),
             )
             facts.write(staging, section.out.name)
         shutil.rmtree(checkpoints)
@@ -149,7 +148,7 @@ def measure(judge: ScoringJudge, rows: Sequence[Preference], *, seed: int) -> He
         accuracy=estimate(values, bootstrap),
         pairs=len(rows),
         ties=int((gaps == 0).sum()),
-        truncated=judge.describe()["truncated"],
+        truncated=JudgeFacts.model_validate(judge.describe()).truncated,
         margin=float(gaps.mean()),
         reliability=curve,
         ece=ece,
