@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from plad.cli.app import json_text
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
 from plad.evaluate.stats import Bootstrap
