@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
+from plad.config.engines import BatchSection, BudgetSection, Endpoint, PriceSection
 from plad.config.models import LoraSection, ModelSection, PruneInit
 from plad.config.root import Config
 from plad.config.training import TrainSettings
@@ -20,6 +20,7 @@ from plad.extras.plan.lines import Line, budget_stop, wall_times
 from plad.extras.plan.memory import need, read_model, trained_weights
 from plad.policy.load import attach, load_policy
 from plad.records import Example
+from plad.remote.openai import OpenAIEngine
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import score

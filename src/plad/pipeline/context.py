@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plad.answers.engine import kind_of
 from plad.config.distillation import MiniLlmObjective
-from plad.config.engines import FileEngine, OpenAIEngine
 from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.models import ModelSection
 from plad.config.objectives import AutoObjective, Objective
@@ -84,7 +84,7 @@ def weights(ctx: Context, system: str) -> str:
     from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 
     if system == "teacher" and not ctx.config.teacher.local:
-        return fingerprint(teacher_source(ctx))
+        return fingerprint(kind_of(ctx.config.teacher.engine).source(ctx.config.teacher, ctx.base))
     if system == "teacher" and not ctx.config.teacher.sft:
         section = ctx.policy_section("teacher")
         return model_fingerprint(section.model, section.revision)
@@ -101,16 +101,3 @@ def text_files(ctx: Context, objective: Objective) -> dict[str, Any]:
     each = objective.candidates if isinstance(objective, AutoObjective) else (objective,)
     files = [o.pretraining for o in each if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
     return {"texts": {file: source_fingerprint(file, ctx.base) for file in files}} if files else {}
-
-
-def teacher_source(ctx: Context) -> dict[str, Any]:
-    """What a teacher is whose weights are not here: a model behind an endpoint, or a file of answers."""
-    from plad.data.sources import source_fingerprint
-
-    teacher = ctx.config.teacher
-    if isinstance(teacher.engine, FileEngine):
-        columns = teacher.engine.columns.model_dump()
-        return {"type": "file", "file": source_fingerprint(teacher.engine.path, ctx.base), "columns": columns}
-    assert isinstance(teacher.engine, OpenAIEngine)
-    prompt = teacher.prompt.model_dump(include={"template", "system"})
-    return {**teacher.engine.shaping(), "model": teacher.model, "revision": teacher.revision, "prompt": prompt}

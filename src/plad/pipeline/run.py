@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from plad.answers.engine import kind_of
 from plad.config.base import ROLES
 from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.root import Config
 from plad.config.training import ValidationSection
 from plad.errors import ConfigError, RunDirError
-from plad.pipeline.context import Context, teacher_source, text_files
+from plad.pipeline.context import Context, text_files
 from plad.pipeline.stages.baselines import baselines, reopen_for_methods
 from plad.pipeline.stages.data import data
 from plad.pipeline.stages.distill import distill
@@ -102,7 +103,7 @@ def _ready_teacher(ctx: Context) -> dict[str, Any]:
     teacher = ctx.config.teacher
     if teacher.sft:
         return {}
-    return {"teacher": _source(ctx, "teacher") if teacher.local else teacher_source(ctx)}
+    return {"teacher": _source(ctx, "teacher") if teacher.local else kind_of(teacher.engine).source(teacher, ctx.base)}
 
 
 def _judge(section: Any) -> dict[str, Any]:

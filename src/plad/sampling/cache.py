@@ -79,7 +79,7 @@ class StepPlan:
     spans: tuple[Span, ...]
     ends: frozenset[int] = frozenset()
     last: int | None = None
-    _visible: dict[int | None, Tensor] = field(default_factory=dict)
+    _visible: dict[int | None, Tensor] = field(default_factory=dict[int | None, Tensor])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
         """Store the row's keys and values and attend over the cache: [1, heads, T, dim] in and out."""

@@ -54,7 +54,7 @@ class Slot:
     prompt: Prompt = ()
     filled: int = 0
     current: Draft | None = None
-    waiting: deque[Draft] = field(default_factory=deque)
+    waiting: deque[Draft] = field(default_factory=deque[Draft])
 
     @property
     def free(self) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from plad.config.engines import BudgetSection, Endpoint, OpenAIEngine
+from plad.config.engines import BudgetSection, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ def wall_times(
         requests = sum(line.new for line in own)
         if not requests:
             continue
-        if isinstance(endpoint, OpenAIEngine) and endpoint.mode == "batch":
-            batches = math.ceil(requests / endpoint.batch.max_requests)
-            yield {"place": place, "requests": requests, "batches": batches, "window": endpoint.batch.window}
+        if endpoint.batches is not None:
+            batches = math.ceil(requests / endpoint.batches.max_requests)
+            yield {"place": place, "requests": requests, "batches": batches, "window": endpoint.batches.window}
             continue
         # as the client paces them: a prompt's tokens, and the most its answer may have
         tokens = sum(line.prompt_tokens + line.most_completion_tokens for line in own)

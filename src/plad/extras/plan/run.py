@@ -10,6 +10,7 @@ from typing import Any
 
 from plad.answers.fill import count_recorded
 from plad.answers.ledger import Ledger
+from plad.answers.paid import is_paid, spent
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import Endpoint
 from plad.config.file import load_config
@@ -50,7 +51,7 @@ class _Known:
 
     def latency(self, system: str) -> float | None:
         """Mean seconds of an answer that a system got over the network."""
-        rows = [r for r in self.rows if r["system"] == system and r["engine"] == "openai" and r["attempts"]]
+        rows = [r for r in self.rows if r["system"] == system and is_paid(r["engine"]) and r["attempts"]]
         answers = sum(r["answers"] for r in rows)
         return sum(r["seconds"] * r["answers"] for r in rows) / answers if answers else None
 
@@ -107,7 +108,7 @@ def _known(config: Config, base: Path) -> Iterator[_Known]:
             known.done, known.changed = _done(known.ctx)
         if file.is_file():
             known.ledger = stack.enter_context(Ledger(file, readonly=True))
-            known.spent = known.ledger.spent(manifest["id"])
+            known.spent = spent(known.ledger, manifest["id"])
             known.rows = known.ledger.summary()
         yield known
 
@@ -151,8 +152,9 @@ def _answers(a: Asking, config: Config, known: _Known, counters: dict[str, Count
     held = _held(a, config, known)
     new = {e.id: a.samples - held.get(e.id, 0) for e in a.rows}
     n = sum(new.values())
-    paid = a.system == "teacher" and isinstance(config.teacher.engine, Endpoint)
-    free = a.system == "teacher" and config.teacher.engine.type == "file"
+    engine = config.teacher.engine
+    paid = a.system == "teacher" and engine.paid
+    free = a.system == "teacher" and not (engine.paid or engine.local)
     each, basis = _expected(a, known, counter)
     prompt = sum(new[e.id] * counter.prompt(e) for e in a.rows if new[e.id])
     most = prompt if counter.exact else sum(new[e.id] * counter.most(e) for e in a.rows if new[e.id])
@@ -167,7 +169,7 @@ def _answers(a: Asking, config: Config, known: _Known, counters: dict[str, Count
         0 if free else round(n * each),
         0 if free else most,
         0 if free else n * a.max_new_tokens,
-        "a file" if free else basis,
+        engine.behind if free else basis,
     )
 
 

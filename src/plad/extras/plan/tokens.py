@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.answers.reply import estimated_tokens
-from plad.config.engines import OpenAIEngine
+from plad.answers.engine import kind_of
+from plad.answers.reply import TEMPLATE_TOKENS, count_tokens, estimated_tokens
 from plad.config.root import Config
 from plad.data.sources import locate
 from plad.errors import PladError
 from plad.records import Example, Prompt
-from plad.remote.budget import TEMPLATE_TOKENS
 
 CHARACTERS = "4 bytes a token"
 
@@ -46,7 +45,7 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
     """The counter of the system's own tokenizer; of the bytes where it isn't on this machine."""
     role = "teacher" if system == "teacher" else "student"
     if role == "teacher" and not config.teacher.local:
-        return _of_endpoint(config, base)
+        return _of_engine(config, base)
     section = getattr(config, role)
     try:
         from plad.policy.resolve import local_folder
@@ -68,36 +67,16 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
     )
 
 
-def _of_endpoint(config: Config, base: Path) -> Counter:
-    engine = config.teacher.engine
-    if not isinstance(engine, OpenAIEngine):
-        return by_bytes(CHARACTERS)
-    from plad.remote.engine import OpenAI, count_tokens
-
-    asked = OpenAI(engine, config.teacher.model, config.teacher.prompt)
-    if engine.tokenizer is not None:
-        folder = _tokenizer_folder(locate(engine.tokenizer, base))
-        if folder is not None:
-            from plad.policy.folder import load_tokenizer
-
-            tokenizer = load_tokenizer(folder)
-            return _exact(
-                lambda e: count_tokens(tokenizer, asked.encode(e)),
-                lambda text: len(tokenizer.encode(text, add_special_tokens=False)) + 1,
-                "counted by engine.tokenizer",
-            )
-    return by_bytes(CHARACTERS, asked.encode)
-
-
-def _tokenizer_folder(name: str) -> Path | None:
-    from plad.policy.resolve import cached
-
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return cached(name, None)
-    except PladError:
-        return None
+def _of_engine(config: Config, base: Path) -> Counter:
+    sending = kind_of(config.teacher.engine).sending(config.teacher, base)
+    tokenizer = sending.tokenizer
+    if tokenizer is None:
+        return by_bytes(CHARACTERS, sending.put)
+    return _exact(
+        lambda e: count_tokens(tokenizer, sending.put(e)),
+        lambda text: len(tokenizer.encode(text, add_special_tokens=False)) + 1,
+        "counted by engine.tokenizer",
+    )
 
 
 def _exact(prompt: Callable[[Example], int], completion: Callable[[str], int], how: str) -> Counter:

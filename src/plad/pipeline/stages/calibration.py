@@ -7,7 +7,7 @@ from typing import Any
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
 from plad.pipeline.context import Context
-from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
+from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers, policy_of
 from plad.records import Example
 
 log = logging.getLogger("plad")
@@ -41,7 +41,7 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
     likelihood: dict[str, Any] = {}
     for model in (BEFORE, AFTER):
-        policy = engine_for(ctx, model, ledger).policy
+        policy = policy_of(ctx, model)
         likelihood[model] = likelihoods(policy, rows, texts, max_tokens=_max_tokens(policy))
         del policy
         gc.collect()

@@ -223,7 +223,7 @@ class _Loop:
             return recorded(rows, answers, ledger)
 
     def _of_student(self, n: int, rows: list[Example], samples: int) -> dict[str, Any]:
-        from plad.sampling.local import Transformers
+        from plad.sampling.transformers import Transformers
 
         system = f"student_round_{n}" if n else "student_sft"
         slots = self.ctx.config.generate.slots

@@ -63,7 +63,7 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
     """
     from plad.pairs.build import pair_groups
     from plad.pipeline.engines import open_ledger
-    from plad.sampling.local import Transformers
+    from plad.sampling.transformers import Transformers
     from plad.train.groups import keep_fitting
     from plad.train.measure import weights_digest
 
@@ -93,7 +93,7 @@ def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], d
     from plad.evaluate.quick import quick_figures
     from plad.judges.base import load_judge
     from plad.pipeline.engines import judge_options
-    from plad.sampling.local import Transformers
+    from plad.sampling.transformers import Transformers
 
     cfg = ctx.config
     judges = ctx.judge_sections()
