@@ -7,11 +7,11 @@ import pytest
 from pydantic import BaseModel
 
 from plad.config.base import PACES
+from plad.config.extras import RewardTraining
 from plad.config.messages import sections_of
+from plad.config.models import DistillSection, SftSection
 from plad.config.pairs import GenerateSection
-from plad.config.reward import RewardTraining
 from plad.config.root import Config
-from plad.config.training import DistillSection, SftSection
 from plad.remote.openai import OpenAIEngine
 
 TRAINING = {"max_tokens", "gradient_checkpointing", "checkpoint_steps"}

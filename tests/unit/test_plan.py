@@ -11,9 +11,8 @@ import torch
 import yaml
 
 from plad.config.engines import BatchSection, BudgetSection, Endpoint, PriceSection
-from plad.config.models import LoraSection, ModelSection, PruneInit
+from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.extras.plan.answers import askings, judgings
 from plad.extras.plan.lines import Line, budget_stop, wall_times

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
-from plad.data.read import BadRowsError
+from plad.data.sources import BadRowsError
 from plad.extras.export.pairs import pair_to_axolotl, pair_to_llamafactory, registration
 from plad.records import Pair
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plad.config.sweep import SweepSection
+from plad.config.extras import SweepSection
 from plad.errors import ConfigError, MissingExtraError, RunDirError
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.report import settings_of, sweep_view, write_report

@@ -13,8 +13,8 @@ from plad.answers.question import Question, Sampling, Spec, canonical_json
 from plad.answers.reply import Reply
 from plad.config.base import Section
 from plad.config.models import TeacherSection
-from plad.data.read import BadRowsError, parse_prompt
-from plad.data.sources import BadRow, read_rows, source_fingerprint
+from plad.data.read import parse_prompt
+from plad.data.sources import BadRow, BadRowsError, read_rows, source_fingerprint
 from plad.errors import DataError, Findings
 from plad.records import Example, Outcome, Prompt
 

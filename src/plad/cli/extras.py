@@ -59,8 +59,8 @@ def reward(
 ) -> None:
     """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
     with guard(resume=resume_command()) as guarded:
+        from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.config.reward import RewardTraining
         from plad.extras.reward.card import summary
         from plad.extras.reward.run import train
 
@@ -102,9 +102,10 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
+        from plad.config.data import PreferenceColumns
         from plad.config.judges import VerifiableJudge
-        from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
+        from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
         from plad.judges.base import load_judge
 
@@ -114,7 +115,7 @@ def judge_check(
         source = data_source(data)
         rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
         loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
-        print_result(check(loaded, rows, resamples=10_000, seed=seed), as_json, check_view)
+        print_result(check(loaded, rows, Bootstrap(seed=seed)), as_json, check_view)
 
 
 @commands.command()

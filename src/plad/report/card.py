@@ -8,7 +8,6 @@ from plad.config.root import Config
 from plad.report.card_metadata import front_matter, shown_name
 from plad.report.markdown import escape, table_text
 from plad.report.sections.calibration import calibration_said, calibration_table
-from plad.report.sections.objectives import in_words
 from plad.report.sections.tables import differences_table, results_table
 from plad.report.sections.verdict import verdict
 from plad.text import redact
@@ -27,7 +26,7 @@ def _method(config: Config) -> str:
             "Pairs: the teacher's answer is preferred to the fine-tuned student's, both sampled at temperature "
             f"{config.generate.temperature:g} with at most {config.generate.max_new_tokens} tokens (PLaD, "
             "arXiv 2406.02886).",
-            f"Objective: {in_words(config.distill.objective)}.",
+            f"Objective: {config.distill.objective.describe()}.",
             f"Training: {trained}; {config.distill.epochs:g} epoch(s), learning rate "
             f"{config.distill.learning_rate:g}, batch {config.distill.batch_size}, seed {config.run.seed}.",
         )

@@ -10,7 +10,7 @@ import numpy as np
 from plad.errors import RunDirError
 from plad.evaluate.run import STUDENT, TARGET
 from plad.evaluate.seeds import prompt_values
-from plad.evaluate.stats import SMALL, paired_difference
+from plad.evaluate.stats import SMALL, Bootstrap, paired_difference
 from plad.records import Example
 from plad.report.facts import Facts, read_facts
 from plad.report.html import render
@@ -117,8 +117,8 @@ def _gaps(values: Mapping[str, Mapping[str, Mapping[str, float]]], shared: Mappi
                 continue
             ours, theirs = (np.array([v[measure][i] for i in ids]) for v in (own, base))
             bounds = None if measure == "words" else (-1.0, 1.0)
-            difference = paired_difference(ours, theirs, resamples=RESAMPLES, seed=0, bounds=bounds)
-            found.setdefault(name, {})[measure] = {"p": None, **difference.to_json()}
+            difference = paired_difference(ours, theirs, Bootstrap(RESAMPLES), bounds=bounds)
+            found.setdefault(name, {})[measure] = difference.to_json()
     return found
 
 

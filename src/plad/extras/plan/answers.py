@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plad.config.judges import LlmJudge
-from plad.config.objectives import AutoObjective
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
@@ -69,9 +68,7 @@ def askings(config: Config, prepared: Prepared) -> Iterator[Asking]:
 
 def students(config: Config) -> int:
     """How many students the stage distill trains: candidates in the first round, one in each further one."""
-    objective = config.distill.objective
-    first = len(objective.candidates) if isinstance(objective, AutoObjective) else 1
-    return first + config.distill.rounds - 1
+    return len(config.distill.objective.alternatives) + config.distill.rounds - 1
 
 
 def _validating(config: Config, prepared: Prepared, stage: str, policies: int, settings: object) -> Iterator[Asking]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config.models import LoraSection, PruneInit
-from plad.config.training import TrainSettings
+from plad.config.models import LoraSection, PruneInit, TrainSettings
 
 GPU_MAX_TOKENS = 16_384  # tokens of one forward pass on a GPU, where the config names none
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block|blocks)\.(\d+)\.")

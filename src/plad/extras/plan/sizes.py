@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad.config.distillation import LogitObjective
-from plad.config.models import LoraSection
+from plad.config.models import LoraSection, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
 from plad.errors import PladError
@@ -87,7 +85,7 @@ def _stages(config: Config) -> Iterator[tuple[str, str, TrainSettings, int]]:
     if config.teacher.sft:
         yield "sft/teacher", "teacher", config.sft.settings("teacher"), 1
     yield "sft/student", "student", config.sft.settings("student"), 1
-    best_and_latest = 2 if config.distill.rounds > 1 or config.distill.objective.type == "auto" else 0
+    best_and_latest = 2 if config.distill.rounds > 1 or len(config.distill.objective.alternatives) > 1 else 0
     yield "distill", "student", config.distill, 1 + best_and_latest
     if config.methods:
         yield "baselines", "student", config.distill, len(config.methods)
@@ -128,5 +126,5 @@ def _longest(config: Config, prepared: Prepared, counters: Mapping[str, Counter]
 
 
 def _not_counted(config: Config) -> Iterator[str]:
-    if any(isinstance(o, LogitObjective) for o in config.objectives):
+    if any(o.needs.logits for o in config.objectives):
         yield "not counted: the teacher beside the student, or its stored logits, for an objective on logits"

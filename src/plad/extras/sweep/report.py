@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad.config.sweep import SweepRange
+from plad.config.extras import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
 from plad.report.console import table

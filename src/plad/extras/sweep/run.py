@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plad.config.extras import SweepSection
 from plad.config.judges import ReferenceJudge
 from plad.config.root import Config
-from plad.config.sweep import SweepSection
 from plad.data.prepare import check
 from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError, join
 from plad.extras.sweep import study as studies

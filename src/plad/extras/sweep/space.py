@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
+from plad.config.extras import SweepRange, SweepSection
 from plad.config.file import load_config
 from plad.config.root import Config
-from plad.config.sweep import SweepRange, SweepSection
 from plad.errors import ConfigError, PladError
 
 _ABSENT = "check its name\nor give the section above it in the config: null has no settings"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from plad.config.sweep import SweepSection
+from plad.config.extras import SweepSection
 from plad.errors import MissingExtraError, RunDirError
 from plad.extras.sweep.space import Knob, Space
 from plad.rundir.directory import atomic_file

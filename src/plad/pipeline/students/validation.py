@@ -9,7 +9,7 @@ from typing import Any
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.training import DistillSection, ValidationSection
+from plad.config.models import DistillSection, ValidationSection
 from plad.pipeline.context import Context
 from plad.records import Pair
 
@@ -90,7 +90,7 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
 
 def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
-    from plad.evaluate.quick import quick_figures
+    from plad.evaluate.winrate import quick_figures
     from plad.judges.base import load_judge
     from plad.pipeline.engines import judge_options
     from plad.sampling.transformers import Transformers

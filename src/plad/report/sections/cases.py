@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plad.evaluate.run import SFT, STUDENT, TARGET
-from plad.evaluate.text import count_words
+from plad.evaluate.texts import count_words
 from plad.records import Example, Judgement, Outcome, Prompt
 from plad.report.facts import Facts
 from plad.report.sections.keypoints import GROUNDED, Marked, counts, mark_answer, mark_shared, share_in

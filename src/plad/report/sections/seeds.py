@@ -20,7 +20,7 @@ Means = Sequence[tuple[Sequence[str], Mapping[str, Any]]]
 
 def seed_means(runs: Mapping[str, Path]) -> Means:
     """The means of every group of runs that differ in their seed only."""
-    return [(group, mean_metrics({name: runs[name] for name in group})) for group in seed_groups(runs)]
+    return [(group, mean_metrics({name: runs[name] for name in group}).to_json()) for group in seed_groups(runs)]
 
 
 def seeds_table(means: Means) -> Table | None:

@@ -2,16 +2,40 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from plad.distillers.distillation import reverse_kl
-from plad.distillers.divergence import Teacher, compared, token_log_probs
-from plad.distillers.policy_gradient import clipped_policy_loss
-from plad.objectives.objective import ObjectiveOut
+from plad.distillers.logits.compare import Teacher, compared, token_log_probs
+from plad.distillers.logits.divergences import reverse_kl
+from plad.distillers.logits.policy_gradient import clipped_policy_loss
+from plad.objectives.base import ObjectiveOut
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
+
+
+class GroupLoss(Protocol):
+    """Maps what was measured of groups to one loss a group."""
+
+    @property
+    def states(self) -> bool:
+        """Whether it needs the states behind every token."""
+        ...
+
+    @property
+    def logits(self) -> bool:
+        """Whether it needs log-probabilities."""
+        ...
+
+    def weight(self, group: Group) -> float:
+        """The group's share of the batch loss's denominator."""
+        ...
+
+    def __call__(self, scores: Scores) -> ObjectiveOut:
+        """Losses of the groups behind `scores`."""
+        ...
+
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Of the teacher's and the student's log-probabilities, [C, V] twice -> [C]."""
@@ -57,13 +81,13 @@ class DivergenceLoss:
     logits: bool = field(default=False, init=False)  # log-probabilities come out beside the divergence
 
     def _kinds(self, group: Group) -> list[tuple[Share, range]]:
-        """The kinds of text that count, with the indices of their completions."""
+        """What is taken on each kind of text that counts, with the indices of its completions, which may be none."""
         kinds = (self.of_teacher, range(group.chosen)), (self.of_student, range(group.chosen, group.candidates))
-        return [(share, texts) for share, texts in kinds if share is not None and texts]
+        return [(share, texts) for share, texts in kinds if share is not None]
 
     def weight(self, group: Group) -> float:
         """Tokens of an average text: the mean over kinds of the mean over the kind's texts."""
-        kinds = [sum(len(group.completions[i]) for i in texts) / len(texts) for _, texts in self._kinds(group)]
+        kinds = [sum(len(group.completions[i]) for i in texts) / len(texts) for _, texts in self._kinds(group) if texts]
         return sum(kinds) / len(kinds) if kinds else 0.0
 
     def __call__(self, scores: Scores) -> ObjectiveOut:
@@ -99,15 +123,14 @@ class DivergenceLoss:
 
     def _factors(self, scores: Scores, dtype: torch.dtype) -> list[tuple[Share, Tensor]]:
         """For each kind, [N] by what its tokens are multiplied; 0 for those of the other kind."""
-        found: list[tuple[Share, Tensor]] = []
-        for share in filter(None, (self.of_teacher, self.of_student)):
+        factors: list[tuple[Share, Tensor]] = []
+        for kinds in zip(*map(self._kinds, scores.groups), strict=True):
             of_text: list[float] = []
-            for group in scores.groups:
-                texts = next((texts for kind, texts in self._kinds(group) if kind is share), range(0))
+            for group, (share, texts) in zip(scores.groups, kinds, strict=True):
                 of_text += [share.weight / len(texts) if i in texts else 0.0 for i in range(len(group.completions))]
             factor = torch.tensor(of_text, dtype=dtype, device=scores.lengths.device)
-            found.append((share, torch.repeat_interleave(factor, scores.lengths)))
-        return found
+            factors.append((kinds[0][0], torch.repeat_interleave(factor, scores.lengths)))
+        return factors
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from plad.distillers.distillation import log_softmax
+from plad.distillers.logits.divergences import log_softmax
 from plad.scoring.attention import unwrap
 from plad.scoring.head import head_logits, head_width
 from plad.scoring.layout import Group

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plad.distillers.distillation import log_softmax, mixture
+from plad.distillers.logits.divergences import log_softmax, mixture
 from plad.errors import PolicyError
 from plad.sampling.cache import StepPlan
 from plad.sampling.draw import OnFinish, Request

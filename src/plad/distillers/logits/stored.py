@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from plad.distillers.distillation import FLOOR, log_softmax
-from plad.distillers.divergence import LiveTeacher
+from plad.distillers.logits.compare import LiveTeacher
+from plad.distillers.logits.divergences import FLOOR, log_softmax
 from plad.errors import PolicyError
 from plad.rundir.directory import atomic_dir
 from plad.scoring.head import head_logits, head_width

@@ -1,20 +1,21 @@
-"""What answers are made of: variety, repetition, what is copied from the prompt, what is new, how long they are."""
+"""What answers are made of: words, variety, repetition, what is copied from the prompt, and how they ended."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from plad.evaluate.lengths import length_edges
-from plad.evaluate.stats import estimate
-from plad.evaluate.text import count_words
-from plad.judges.rouge import UnicodeTokenizer
-from plad.records import Prompt
+from plad.evaluate.metrics import Estimate, Histogram, Length
+from plad.evaluate.stats import Bootstrap, estimate
+from plad.judges.rouge import UnicodeTokenizer, is_unspaced
+from plad.records import Generation, Outcome, Prompt
 
 COPIED = 4  # words in a row that make a copy
 REPEATED = 4
 NEW = 2
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+WORDS = "runs between white space that hold a letter or digit; in scripts written without spaces one character a word"
 METHOD = {
     "distinct": "distinct-n: different n-grams of all answers together / their n-grams; longer texts have lower values",
     "repetition": f"mean share of an answer's {REPEATED}-grams that stood in it before; 0 in shorter answers",
@@ -25,6 +26,21 @@ METHOD = {
 }
 
 NGram = tuple[str, ...]
+
+
+def count_words(text: str) -> int:
+    """Number of words; see `WORDS` for the rule."""
+    words = 0
+    for run in text.split():
+        spaced = False
+        for char in run:
+            if char.isalnum():
+                if is_unspaced(char):
+                    words += 1
+                else:
+                    spaced = True
+        words += spaced
+    return words
 
 
 def ngrams(words: Sequence[str], n: int) -> list[NGram]:
@@ -69,23 +85,32 @@ def novel(words: Sequence[str], prompt: Sequence[str], n: int = NEW) -> float | 
     return sum(g not in known for g in grams) / len(grams) if grams else None
 
 
+class TextFigures(TypedDict):
+    """The fields of `SystemFigures` that tell what texts are made of."""
+
+    distinct: dict[str, float | None]
+    repetition: Estimate
+    copied: Estimate
+    novel: Estimate
+    length: Length
+
+
 class TextStatistics:
     """Statistics of texts of one test set.
 
     Args:
         prompts: id -> prompt.
         texts: all texts that will be compared; they decide the bins of the histograms.
-        resamples, seed: of the bootstrap.
     """
 
-    def __init__(self, prompts: Mapping[str, Prompt], texts: Iterable[str], *, resamples: int, seed: int) -> None:
+    def __init__(self, prompts: Mapping[str, Prompt], texts: Iterable[str], bootstrap: Bootstrap) -> None:
         self._tokenize = UnicodeTokenizer().tokenize
         self._prompts = {i: self._tokenize(_text(p)) for i, p in prompts.items()}
         self._edges = length_edges([count_words(t) for t in texts])
-        self._resamples, self._seed = resamples, seed
+        self._bootstrap = bootstrap
 
-    def of(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """The statistics of one system's texts, id -> text, as in metrics.json."""
+    def of(self, texts: Mapping[str, str]) -> TextFigures:
+        """The statistics of one system's texts, id -> text."""
         words = {i: self._tokenize(t) for i, t in texts.items()}
         new = [novel(w, self._prompts[i]) for i, w in words.items()]
         return {
@@ -96,17 +121,40 @@ class TextStatistics:
             "length": self._length([count_words(t) for t in texts.values()]),
         }
 
-    def _mean(self, values: Sequence[float]) -> dict[str, Any]:
-        return estimate(np.array(values, dtype=np.float64), resamples=self._resamples, seed=self._seed).to_json()
+    def _mean(self, values: Sequence[float]) -> Estimate:
+        return estimate(np.array(values, dtype=np.float64), self._bootstrap)
 
-    def _length(self, words: Sequence[int]) -> dict[str, Any]:
+    def _length(self, words: Sequence[int]) -> Length:
         bins = np.bincount(np.searchsorted(self._edges, words, side="left"), minlength=len(self._edges) + 1)
         points = np.quantile(words, list(QUANTILES.values())) if words else [None] * len(QUANTILES)
-        return {
-            "quantiles": {k: None if q is None else float(q) for k, q in zip(QUANTILES, points, strict=True)},
-            "histogram": {"edges": self._edges, "counts": bins.tolist()},
-        }
+        return Length(
+            quantiles={k: None if q is None else float(q) for k, q in zip(QUANTILES, points, strict=True)},
+            histogram=Histogram(edges=tuple(self._edges), counts=tuple(bins.tolist())),
+        )
 
 
 def _text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+
+
+def share(flags: Sequence[bool]) -> float | None:
+    """Share of flags that are set; None without any."""
+    return sum(flags) / len(flags) if flags else None
+
+
+def outcome_shares(generations: Sequence[Generation], sft: Sequence[Generation] | None) -> dict[str, float | None]:
+    """How one system's answers ended: the shares of `SystemFigures` by name.
+
+    Args:
+        generations: N answers.
+        sft: the fine-tuned student's N answers to the same prompts, to see how many stayed the same; or None.
+    """
+    shares = {
+        "truncated": share([g.outcome is Outcome.TRUNCATED for g in generations]),
+        "too_long": share([g.outcome is Outcome.TOO_LONG for g in generations]),
+        "ended": share([g.outcome in (Outcome.OK, Outcome.EMPTY) for g in generations]),
+        "empty": share([not g.text.strip() for g in generations]),
+    }
+    if sft is not None:
+        shares["same_as_sft"] = share([a.text == b.text for a, b in zip(generations, sft, strict=True)])
+    return shares

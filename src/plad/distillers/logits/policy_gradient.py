@@ -3,6 +3,9 @@
 L = length of the text. None of the numbers but the log-probabilities of `clipped_policy_loss` carry a gradient.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -100,3 +103,39 @@ def clipped_policy_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, we
     """
     ratio = weights * (logps - old_logps).exp()
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarding:
+    """From log-probabilities of sampled texts to the advantages of their tokens.
+
+    Attributes:
+        scaling, clip: of `rewards`.
+        mix: the teacher's share of the distribution that was sampled.
+        discount, own, normalize: of `returns`.
+        whiten: bring the returns of a step's tokens to mean 0, variance 1.
+    """
+
+    scaling: float
+    clip: float | None
+    mix: float
+    discount: float
+    own: bool
+    normalize: bool
+    whiten: bool
+
+    def of_text(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        """[L] rewards and [L] importance weights of a text's tokens, from their log-probabilities."""
+        reward = rewards(teacher, student, scaling=self.scaling, clip=self.clip)
+        return reward, importance(teacher, student, self.mix)
+
+    def advantages(self, texts: Sequence[Sequence[float]]) -> list[Tensor]:
+        """[L] of each text of a step, from the rewards of its tokens."""
+        parts = [
+            returns(
+                torch.tensor(text, dtype=torch.float64), discount=self.discount, own=self.own, normalize=self.normalize
+            )
+            for text in texts
+        ]
+        values = torch.cat(parts)
+        return list((whiten(values) if self.whiten else values).split([len(part) for part in parts]))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plad.evaluate.calibration import Candidates
+from plad.evaluate.likelihood_calibration import RankedTexts
 from plad.judges.base import ScoringJudge
 from plad.records import Example, Generation, Outcome
 
@@ -107,7 +107,7 @@ def judged(
     examples: Sequence[Example],
     texts: Mapping[str, Sequence[Text]],
     likelihood: Mapping[str, Mapping[str, NDArray[np.float64]]],
-) -> dict[str, list[Candidates]]:
+) -> dict[str, list[RankedTexts]]:
     """Likelihood and quality of every text, by model; texts that the judge can't judge are left out.
 
     Args:
@@ -120,7 +120,7 @@ def judged(
     flat = [(e, t.text) for e in rows for t in texts[e.id]]
     scores = judge.score([e for e, _ in flat], [t for _, t in flat], [e.references for e, _ in flat]) if flat else []
     quality = np.array([np.nan if s is None else s for s in scores], dtype=np.float64)
-    out: dict[str, list[Candidates]] = {model: [] for model in likelihood}
+    out: dict[str, list[RankedTexts]] = {model: [] for model in likelihood}
     start = 0
     for e in rows:
         own = quality[start : start + len(texts[e.id])]
@@ -128,5 +128,5 @@ def judged(
         known = np.isfinite(own)
         mine = np.array([t.token_ids is not None for t in texts[e.id]])[known]
         for model, by_id in likelihood.items():
-            out[model].append(Candidates(by_id[e.id][known], own[known], None if mine.all() else mine))
+            out[model].append(RankedTexts(by_id[e.id][known], own[known], None if mine.all() else mine))
     return out

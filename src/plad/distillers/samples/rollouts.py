@@ -4,6 +4,7 @@ What is sampled depends on the weights, the run's seed, the step and the prompt;
 that is resumed therefore samples what an undisturbed one would; samples that outlive a step go into the checkpoint.
 """
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,17 @@ from typing import Any, Protocol
 import torch
 
 from plad.answers.question import request_seed
-from plad.config.distillation import MiniLlmObjective
-from plad.distillers.divergence import LiveTeacher
-from plad.distillers.logits import Document, Rollout
-from plad.distillers.mixed import sample_mixed
-from plad.distillers.policy_gradient import importance, returns, rewards, whiten
+from plad.distillers.logits.compare import LiveTeacher, Teacher
+from plad.distillers.logits.losses import Document, Rollout
+from plad.distillers.logits.policy_gradient import Rewarding
+from plad.distillers.samples.mixed import sample_mixed
 from plad.policy.load import Policy
 from plad.sampling.draw import Request
 from plad.sampling.sample import evaluating, sample
 from plad.scoring.layout import Group, pack
-from plad.scoring.score import Route, score
+from plad.scoring.score import Route, checked_route, score
+
+log = logging.getLogger("plad")
 
 
 class TextSource(Protocol):
@@ -185,14 +187,17 @@ class PolicyRollouts:
     """Rollouts of MiniLLM: sampled for several steps at a time, passed over several times.
 
     A *set* holds the rollouts of `batches` steps. It is sampled when its first step comes, with the policy of that
-    moment, and passed over `ppo_epochs` times, each time in another order. Prompts come in an order of their own.
+    moment, and passed over `passes` times, each time in another order. Prompts come in an order of their own.
 
     Attributes:
         sampler: draws the texts, from the mixture.
         teacher: rewards them.
         prompts: all there are.
+        rewarding: how it does.
+        passes: over every set.
         batch_size: prompts a step.
         batches: steps that one pass over a set takes.
+        document_weight: of the documents' cross-entropy.
         documents: groups of plain text, of which as many as a step has prompts are trained on beside them.
 
     Source: MiniLLM (arXiv 2306.08543), algorithm 1; sets and passes as in its published settings.
@@ -202,10 +207,12 @@ class PolicyRollouts:
     teacher: LiveTeacher
     route: Route
     prompts: Sequence[Group]
-    objective: MiniLlmObjective
+    rewarding: Rewarding
+    passes: int
     batch_size: int
     batches: int
     seed: int
+    document_weight: float = 1.0
     documents: Sequence[Document] = ()
     max_tokens: int | None = None
     _set: int | None = None
@@ -214,7 +221,7 @@ class PolicyRollouts:
 
     def texts(self, step: int, batch: Sequence[Group]) -> list[Group]:
         """The rollouts of a step, and its documents."""
-        number, within = divmod(step, self.batches * self.objective.ppo_epochs)
+        number, within = divmod(step, self.batches * self.passes)
         before = self.sampler.sampled
         if number != self._set:
             self._collect(number, step)
@@ -228,19 +235,7 @@ class PolicyRollouts:
         return [*self._with_advantages(rollouts), *self._documents(step, tokens=count)]
 
     def _with_advantages(self, rollouts: Sequence[_Sampled]) -> Iterator[Rollout]:
-        o = self.objective
-        found = [
-            returns(
-                torch.tensor(r.rewards, dtype=torch.float64),
-                discount=o.discount,
-                own=o.own_reward,
-                normalize=o.length_normalization,
-            )
-            for r in rollouts
-        ]
-        lengths = [len(f) for f in found]
-        values = torch.cat(found)
-        parts = (whiten(values) if o.whiten else values).split(lengths)
+        parts = self.rewarding.advantages([r.rewards for r in rollouts])
         for r, advantages in zip(rollouts, parts, strict=True):
             yield Rollout(
                 r.id,
@@ -260,27 +255,20 @@ class PolicyRollouts:
         chosen = [self.documents[i % len(self.documents)] for i in range(first, first + self.batch_size)]
         total = sum(len(d.completions[0]) for d in chosen)
         for number, d in enumerate(chosen):
-            scale = self.objective.pretraining_weight * tokens / total
+            scale = self.document_weight * tokens / total
             yield replace(d, id=f"{d.id}#{number}", scale=scale)
 
     def _collect(self, number: int, step: int) -> None:
         """Sample a set and measure it."""
-        o, size = self.objective, self.batches * self.batch_size
+        size = self.batches * self.batch_size
         prompts = [self._prompt(i) for i in range(number * size, (number + 1) * size)]
         texts = self.sampler.draw(step, prompts)
         groups = [Group(g.id, g.prompt, (text,), 0) for g, text in zip(prompts, texts, strict=True)]
         self._set, self._rollouts = number, []
         for group, student, teacher in self._measured(groups):
-            self._rollouts.append(
-                _Sampled(
-                    group.id,
-                    group.prompt,
-                    group.completions[0],
-                    logps=tuple(student.tolist()),
-                    rewards=tuple(rewards(teacher, student, scaling=o.reward_scaling, clip=o.reward_clip).tolist()),
-                    weights=tuple(importance(teacher, student, o.teacher_mix).tolist()),
-                )
-            )
+            numbers = (student, *self.rewarding.of_text(teacher, student))
+            logps, rewards, weights = (tuple[float, ...](values.tolist()) for values in numbers)
+            self._rollouts.append(_Sampled(group.id, group.prompt, group.completions[0], logps, rewards, weights))
 
     def _prompt(self, i: int) -> Group:
         """The i-th prompt of an endless sequence of passes, each in another order."""
@@ -327,3 +315,64 @@ class PolicyRollouts:
 def batches_of_a_set(rollouts: int, batch_size: int, epochs: int, steps: int) -> int:
     """Steps that one pass over a set takes: enough for `rollouts` prompts, but at least one set within `steps`."""
     return max(1, min(-(-rollouts // batch_size), steps // epochs))
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSampling:
+    """A student that is about to be trained, and what its own texts are sampled with meanwhile.
+
+    Attributes:
+        name: of the method.
+        policy: as it is trained: with its adapter.
+        teacher: predicts the same tokens.
+        prompts: all there are.
+        probe: the longest of them.
+        steps: that will be taken.
+        batch: prompts a step.
+        max_new_tokens, slots: of a sampled text; texts in progress at once.
+        seed: the run's.
+        documents: plain text that is trained on beside.
+        max_tokens: most tokens in one forward pass; None for one group a pass.
+    """
+
+    name: str
+    policy: Policy
+    teacher: Teacher
+    prompts: Sequence[Group]
+    probe: Group
+    steps: int
+    batch: int
+    max_new_tokens: int
+    slots: int
+    seed: int
+    documents: Sequence[Document] = ()
+    max_tokens: int | None = None
+
+    def sampler(self, temperature: float, teacher: LiveTeacher | None = None, mix: float = 0.0) -> Sampler:
+        """Samples the student, with a share of the teacher mixed in."""
+        return Sampler(self.policy, self.name, temperature, self.max_new_tokens, self.slots, self.seed, teacher, mix)
+
+
+def rollouts_of(
+    student: StudentSampling, rewarding: Rewarding, wanted: int, passes: int, document_weight: float
+) -> PolicyRollouts:
+    """Rollouts of a student, `wanted` prompts at a time where its steps suffice for that many."""
+    batches = batches_of_a_set(wanted, student.batch, passes, student.steps)
+    if batches * student.batch < wanted:
+        several = batches * student.batch
+        log.info("%s: %d rollouts at a time, as %d steps don't suffice for more", student.name, several, student.steps)
+    assert isinstance(student.teacher, LiveTeacher)
+    return PolicyRollouts(
+        student.sampler(1.0, student.teacher, rewarding.mix),
+        student.teacher,
+        checked_route(student.policy.model, student.probe, log.warning),
+        student.prompts,
+        rewarding,
+        passes,
+        student.batch,
+        batches,
+        student.seed,
+        document_weight,
+        student.documents,
+        student.max_tokens,
+    )
