@@ -114,7 +114,7 @@ def of(n: int, split: str) -> list[Example]:
     return [Example(f"{split}{i}", f"{split} {i}", ("target", "other")) for i in range(n)]
 
 
-DATA = Prepared(of(5, "sft"), of(10, "distill"), of(4, "validation"), of(6, "test"))
+DATA = Prepared(of(5, "sft"), of(10, "distill"), of(4, "validation"), of(6, "test"), {})
 
 
 def config(**changes: Any) -> Config:
