@@ -1,7 +1,7 @@
 """Commands around a run: plan it, search its settings, train and check judges, hand over what it made."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from plad.cli.app import (
     print_result,
 )
 from plad.cli.guard import guard, resume_command
+from plad.extras.export.handover import Handover
+from plad.extras.export.targets import TARGETS, targets_help
+from plad.rundir.directory import read_manifest
 
 commands = typer.Typer()
 
@@ -118,17 +121,19 @@ def judge_check(
         print_result(check(loaded, rows, Bootstrap(seed=seed)), as_json, check_view)
 
 
+def _known_target(name: str) -> str:
+    if name not in TARGETS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, TARGETS))}.")
+    return name
+
+
 @commands.command()
 def export(
     run: RunPath,
     to: Annotated[
-        Literal["trl", "llamafactory", "axolotl", "merged", "gguf", "hub"],
+        str,
         typer.Option(
-            "--to",
-            metavar="trl|llamafactory|axolotl|merged|gguf|hub",
-            help="trl, llamafactory, axolotl: the pairs as each takes preferences. merged: the student as one model "
-            "folder. gguf: the student as one file. hub: the student with its card, uploaded with HF_TOKEN.",
-            show_default=False,
+            "--to", callback=_known_target, metavar="|".join(TARGETS), help=targets_help(), show_default=False
         ),
     ],
     out: Annotated[
@@ -140,15 +145,5 @@ def export(
 ) -> None:
     """Hand over the pairs or the student."""
     with guard():
-        if to == "hub":
-            from plad.extras.export.hub import push
-
-            typer.echo(f"uploaded: {push(run, repo, public=public)}")
-            return
-        from plad.extras.export.pairs import registration
-        from plad.extras.export.run import export as write
-
-        written = write(run, to, out)
-        typer.echo(f"wrote {written}")
-        if how := registration(to, written):
-            typer.echo(how)
+        read_manifest(run)
+        typer.echo(TARGETS[to].export(Handover(run, out, repo, public)))
