@@ -5,23 +5,20 @@ An engine is one file: its section, which is what a config says of it, and what 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import JsonValue
 
 from plad.answers.ledger import Ledger
 from plad.answers.question import Question, Sampling, Spec
-from plad.answers.reply import Reply
+from plad.answers.reply import Reply, Tokenizer
 from plad.config.engines import BudgetSection, EngineSection
 from plad.config.models import TeacherSection
 from plad.errors import Findings
-from plad.records import Example, Prompt
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from plad.records import Example, Outcome, Prompt
 
 Encoded = TypeVar("Encoded")
 
@@ -112,7 +109,7 @@ class Sending:
     """
 
     put: Callable[[Example], Prompt]
-    tokenizer: "PreTrainedTokenizerBase | None" = None
+    tokenizer: Tokenizer | None = None
 
 
 class EngineKind(EngineSection):
@@ -152,8 +149,23 @@ class EngineKind(EngineSection):
         return Sending(lambda example: example.prompt)
 
 
-def kind_of(section: EngineSection) -> EngineKind:
+def engine_kind(section: EngineSection) -> EngineKind:
     """The section as what a run does with it."""
     if not isinstance(section, EngineKind):
         raise TypeError(f"engine {section.tag()}: {type(section).__name__} must derive from {EngineKind.__qualname__}")
     return section
+
+
+def fitting(
+    questions: Iterable[Question[Encoded]],
+    record: Record,
+    tokens: Callable[[Encoded], int],
+    fits: Callable[[int], bool],
+) -> Iterator[Question[Encoded]]:
+    """The questions whose prompts leave room for an answer; the others are settled here, and never sent."""
+    for question in questions:
+        n = tokens(question.prompt)
+        if fits(n):
+            yield question
+        else:
+            record(question, Reply(Outcome.TOO_LONG, prompt_tokens=n, attempts=0))

@@ -2,12 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from plad.records import Outcome, Prompt
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
 
@@ -52,11 +49,26 @@ def estimated_tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "replace")) / 4)
 
 
-def count_tokens(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> int:
+class Tokenizer(Protocol):
+    """What counting needs of a tokenizer of transformers."""
+
+    chat_template: object
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The tokens of a text."""
+        ...
+
+    def apply_chat_template(
+        self, conversation: Prompt, *, add_generation_prompt: bool, tokenize: bool, return_dict: bool
+    ) -> list[int]:
+        """The tokens of messages."""
+        ...
+
+
+def count_tokens(tokenizer: Tokenizer, prompt: Prompt) -> int:
     """Tokens of messages or of a text, as a tokenizer with the server's chat template counts them."""
     if isinstance(prompt, str):
         return len(tokenizer.encode(prompt))
     if tokenizer.chat_template is None:
         return sum(len(tokenizer.encode(m["content"], add_special_tokens=False)) for m in prompt)
-    messages = [{"role": message["role"], "content": message["content"]} for message in prompt]
-    return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from plad.answers.engine import Engine, LimitedEngine, Resources, kind_of
+from plad.answers.engine import Engine, LimitedEngine, Resources, engine_kind
 from plad.answers.fill import fill as fill_ledger
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.answers.reply import is_other_model
 from plad.errors import PartialResultError
+from plad.judges.base import JudgeResources
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.progress import track
 from plad.records import Example, Outcome
@@ -24,14 +25,9 @@ def open_ledger(ctx: Context) -> Ledger:
     return Ledger(ctx.run.ledger, run=ctx.run.id)
 
 
-def judge_options(ctx: Context) -> dict[str, Any]:
-    """What `load_judge` needs beside a section: an LLM judge goes through the run's ledger, within its budget."""
-    return {
-        "stemmer": ctx.config.evaluate.stemmer,
-        "open_ledger": lambda: open_ledger(ctx),
-        "seed": ctx.config.run.seed,
-        "budget": ctx.config.budget,
-    }
+def judge_resources(ctx: Context) -> JudgeResources:
+    """What the run lends its judges: questions go through its ledger, within its budget."""
+    return JudgeResources(ctx.config.evaluate.stemmer, ctx.config.run.seed, ctx.config.budget, lambda: open_ledger(ctx))
 
 
 def check_teacher(ctx: Context) -> None:
@@ -40,7 +36,7 @@ def check_teacher(ctx: Context) -> None:
     Raises:
         PladError: it can't.
     """
-    engine = kind_of(ctx.config.teacher.engine)
+    engine = engine_kind(ctx.config.teacher.engine)
     engine.require()
     if not engine.local:
         engine.open(_resources(ctx, None))
@@ -56,7 +52,7 @@ def engine_for(ctx: Context, system: str, ledger: Ledger) -> Engine[Any]:
         PladError: its model, tokenizer or file can't be used.
     """
     if system == "teacher":
-        return kind_of(ctx.config.teacher.engine).open(_resources(ctx, ledger))
+        return engine_kind(ctx.config.teacher.engine).open(_resources(ctx, ledger))
     return sampler(ctx, system, policy_of(ctx, system))
 
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field, JsonValue, model_validator
 
-from plad.answers.engine import EngineKind, Inspection, Record, Resources, Sending
+from plad.answers.engine import EngineKind, Inspection, Record, Resources, Sending, fitting
 from plad.answers.jobs import Jobs
 from plad.answers.question import Question, Sampling, Spec
-from plad.answers.reply import Reply, count_tokens
+from plad.answers.reply import Reply, Tokenizer, count_tokens
 from plad.config.base import PACES, PositiveInt
 from plad.config.engines import BatchSection, Endpoint
 from plad.config.models import PromptSection, TeacherSection
@@ -27,9 +27,6 @@ from plad.remote.client import complete
 from plad.remote.limits import Clock, RealClock
 from plad.remote.request import HttpRequest, completion_request
 from plad.remote.transport import HttpResponse, api_key, connect, require_client, send
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("plad")
 
@@ -135,7 +132,7 @@ class OpenAIEngine(EngineKind, Endpoint):
         """Messages or text, counted by the tokenizer where it is on this machine."""
         return Sending(OpenAI(self, teacher.model, teacher.prompt).encode, self._tokenizer(base, only_here=True))
 
-    def _tokenizer(self, base: Path, *, only_here: bool = False) -> "PreTrainedTokenizerBase | None":
+    def _tokenizer(self, base: Path, *, only_here: bool = False) -> Tokenizer | None:
         if self.tokenizer is None:
             return None
         name = locate(self.tokenizer, base)
@@ -144,7 +141,7 @@ class OpenAIEngine(EngineKind, Endpoint):
             return None
         from plad.policy.folder import load_tokenizer
 
-        return load_tokenizer(folder)
+        return cast("Tokenizer", load_tokenizer(folder))
 
 
 def _cached(name: str) -> Path | None:
@@ -171,7 +168,7 @@ class OpenAI:
     model: str
     prompt: PromptSection
     revision: str | None = None
-    tokenizer: "PreTrainedTokenizerBase | None" = None
+    tokenizer: Tokenizer | None = None
     budget: Budget = field(default_factory=Budget)
     clock: Clock = field(default_factory=RealClock)
     jobs: Jobs | None = None
@@ -216,7 +213,10 @@ class OpenAI:
 
     def answer(self, questions: Iterable[Question[Prompt]], sampling: Sampling, record: Record) -> None:
         """Ask the server, one by one or in batches; see `complete` and `answer_in_batches` for what they raise."""
-        fitting = self._fitting(questions, sampling, record)
+        tokenizer, context = self.tokenizer, self.section.context
+        if tokenizer is not None and context is not None:
+            room = context - sampling.max_new_tokens
+            questions = fitting(questions, record, lambda prompt: count_tokens(tokenizer, prompt), room.__ge__)
         if self.section.batches is not None:
             assert self.jobs is not None
 
@@ -225,7 +225,7 @@ class OpenAI:
 
             section = self.section
             how = Batching(section, self.section.batches, section.path, request, self.jobs, self.budget, self.clock)
-            answer_in_batches(how, fitting, record)
+            answer_in_batches(how, questions, record)
             return
         if going := self.jobs.open() if self.jobs is not None else []:
             log.warning(
@@ -236,7 +236,7 @@ class OpenAI:
         pending: dict[str, Question[Prompt]] = {}
 
         def requests() -> Iterator[HttpRequest]:
-            for question in fitting:
+            for question in questions:
                 pending[question.key] = question
                 yield self.request(question, sampling)
 
@@ -244,18 +244,6 @@ class OpenAI:
             record(pending.pop(request.key), reply)
 
         complete(self.section, requests(), on_reply, budget=self.budget, clock=self.clock)
-
-    def _fitting(
-        self, questions: Iterable[Question[Prompt]], sampling: Sampling, record: Record
-    ) -> Iterator[Question[Prompt]]:
-        """The questions that fit the context; the others are settled here."""
-        limit = self.section.context
-        for question in questions:
-            tokens = 0 if self.tokenizer is None else count_tokens(self.tokenizer, question.prompt)
-            if limit is None or self.tokenizer is None or tokens + sampling.max_new_tokens <= limit:
-                yield question
-            else:
-                record(question, Reply(Outcome.TOO_LONG, prompt_tokens=tokens, attempts=0))
 
 
 def probe(engine: OpenAI, example: Example) -> tuple[Reply, int | None]:

@@ -46,7 +46,8 @@ def completion_request(
         path, asked["prompt"] = "/completions", prompt
         size = _bytes(prompt)
     else:
-        path, asked["messages"] = "/chat/completions", [{"role": m["role"], "content": m["content"]} for m in prompt]
+        messages: list[JsonValue] = [{"role": m["role"], "content": m["content"]} for m in prompt]
+        path, asked["messages"] = "/chat/completions", messages
         size = sum(_bytes(message["content"]) + 16 for message in prompt)
     asked |= {endpoint.max_tokens_field: sampling.max_new_tokens, "temperature": sampling.temperature}
     if seed is not None and endpoint.seed_field is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from plad.answers.engine import EngineKind, Inspection, Record, Resources
+from plad.answers.engine import EngineKind, Inspection, Record, Resources, fitting
 from plad.answers.question import Question, Sampling, Spec
 from plad.answers.reply import Reply
 from plad.errors import Findings, PolicyError
@@ -90,10 +90,10 @@ class Transformers:
         from plad.sampling.sample import sample
 
         pending: dict[str, Question[TokenIds]] = {}
-        fitting = self._fitting(questions, sampling, record)
+        asked = fitting(questions, record, len, lambda n: self.policy.fits(n, sampling.max_new_tokens))
 
         def requests(first: Iterable[Question[TokenIds]]) -> Iterator[Request]:
-            for q in chain(first, fitting):
+            for q in chain(first, asked):
                 pending[q.key] = q
                 yield Request(q.key, q.prompt, sampling.max_new_tokens, sampling.temperature, q.seed)
 
@@ -121,15 +121,6 @@ class Transformers:
                 fix="lower generate.slots or generate.max_new_tokens, or use a smaller dtype\n"
                 "then run the same command again: every recorded answer is kept",
             ) from e
-
-    def _fitting(
-        self, questions: Iterable[Question[TokenIds]], sampling: Sampling, record: Record
-    ) -> Iterator[Question[TokenIds]]:
-        for q in questions:
-            if self.policy.fits(len(q.prompt), sampling.max_new_tokens):
-                yield q
-            else:
-                record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
 
     def _reply(self, request: "Request", tokens: TokenIds, seconds: float) -> Reply:
         """Empty without text, truncated without an end of sequence."""

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from plad.answers.engine import EngineKind, Inspection, Record, Resources
+from plad.answers.engine import EngineKind, Inspection, Record, Resources, fitting
 from plad.answers.question import Question, Sampling, Spec
 from plad.answers.reply import Reply
 from plad.config.base import PACES, PositiveInt
@@ -162,9 +162,9 @@ class Vllm:
         """
         llm: Any = None
         size, restarted = self.chunk, False
-        fitting = self._fitting(questions, sampling, record)
+        asked = fitting(questions, record, len, (self.context - sampling.max_new_tokens).__ge__)
         left: list[Question[TokenIds]] = []
-        while left := left or list(islice(fitting, size)):
+        while left := left or list(islice(asked, size)):
             llm = llm or self.start()
             part, rest = left[:size], left[size:]
             try:
@@ -198,15 +198,6 @@ class Vllm:
             use_tqdm=False,
             **self._request(),
         )
-
-    def _fitting(
-        self, questions: Iterable[Question[TokenIds]], sampling: Sampling, record: Record
-    ) -> Iterator[Question[TokenIds]]:
-        for q in questions:
-            if len(q.prompt) + sampling.max_new_tokens > self.context:
-                record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
-            else:
-                yield q
 
     def _parameters(self, question: Question[TokenIds], sampling: Sampling) -> Any:
         return import_module("vllm").SamplingParams(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad.answers.engine import Inspection, kind_of
+from plad.answers.engine import Inspection, engine_kind
 from plad.config.models import ModelSection
 from plad.config.root import Config
 from plad.data.prepare import Prepared
@@ -28,7 +28,7 @@ def check_policies(findings: Findings, config: Config, base: Path, prepared: Pre
         section = section.model_copy(update={"model": locate(section.model, base)})
         try:
             if role == "teacher":
-                kind_of(config.teacher.engine).check(findings, Inspection(config.teacher, base))
+                engine_kind(config.teacher.engine).check(findings, Inspection(config.teacher, base))
             folder = local_folder(section.model, section.revision)
             if folder is None:
                 findings.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
@@ -43,7 +43,7 @@ def check_policies(findings: Findings, config: Config, base: Path, prepared: Pre
 
 def _check_engine(findings: Findings, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
     """Let the engine of a teacher whose weights are not here look at what it needs."""
-    engine, task = kind_of(config.teacher.engine), Inspection(config.teacher, base, online=online)
+    engine, task = engine_kind(config.teacher.engine), Inspection(config.teacher, base, online=online)
     if prepared is not None:
         distill = nested_share(prepared.distill, config.generate.share, config.run.seed, "distill")
         task = replace(task, distill=distill, test=prepared.test, max_failed=config.generate.max_failed)

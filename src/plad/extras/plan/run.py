@@ -12,9 +12,9 @@ from plad.answers.fill import count_recorded
 from plad.answers.ledger import Ledger
 from plad.answers.paid import is_paid, spent
 from plad.answers.question import AnswerSet, Sampling
+from plad.answers.schema import AnswerSums
 from plad.config.engines import BudgetSection
 from plad.config.file import load_config
-from plad.config.judges import LlmJudge
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
@@ -22,6 +22,7 @@ from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
+from plad.judges.llm import LlmJudge
 from plad.pipeline.context import Context, weights
 from plad.records import Outcome
 from plad.rundir.directory import STAGES, RunDir, check_place, ledger_of, read_manifest
@@ -94,7 +95,7 @@ class _Progress:
     done: set[str] = field(default_factory=set[str])
     changed: str | None = None
     spent: tuple[float, int] = (0.0, 0)
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    rows: list[AnswerSums] = field(default_factory=list[AnswerSums])
 
     def mean_completion(self, system: str) -> float | None:
         """Mean tokens of a system's recorded answers."""

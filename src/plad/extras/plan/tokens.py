@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from plad.answers.engine import kind_of
+from plad.answers.engine import engine_kind
 from plad.answers.reply import TEMPLATE_TOKENS, count_tokens, estimated_tokens
 from plad.config.base import Role
 from plad.config.root import Config
@@ -67,14 +66,13 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
 
 
 def _of_engine(config: Config, base: Path) -> Counter:
-    sending = kind_of(config.teacher.engine).sending(config.teacher, base)
+    sending = engine_kind(config.teacher.engine).sending(config.teacher, base)
     tokenizer = sending.tokenizer
     if tokenizer is None:
         return by_bytes(CHARACTERS, sending.put)
-    encode = cast("Callable[..., list[int]]", tokenizer.encode)  # pyright: ignore[reportUnknownMemberType]  # half typed
     return _exact(
         lambda e: count_tokens(tokenizer, sending.put(e)),
-        lambda text: len(encode(text, add_special_tokens=False)) + 1,
+        lambda text: len(tokenizer.encode(text, add_special_tokens=False)) + 1,
         "counted by engine.tokenizer",
     )
 
