@@ -24,7 +24,7 @@ from plad.config.engines import BatchSection, Endpoint
 from plad.errors import ProviderError
 from plad.records import Outcome, Prompt
 from plad.remote.budget import Budget
-from plad.remote.client import HOPELESS, run_async, signals, way_out
+from plad.remote.client import HOPELESS, HeldBack, run_async, signals, way_out
 from plad.remote.limits import Clock
 from plad.remote.provider import Provider
 from plad.remote.request import HttpRequest
@@ -118,8 +118,7 @@ class _BatchSession:
         self.attempts: Counter[str] = Counter()
         self.room = how.limits.max_requests  # less after a provider had no room for a batch
         self.refusals = 0  # in a row
-        self.answered = False
-        self.held: list[tuple[Record, Question[object], Reply]] = []  # bad requests before the first answer
+        self.bad = HeldBack()
 
     async def run(self) -> None:
         how = self.how
@@ -137,8 +136,7 @@ class _BatchSession:
                 if not active:
                     break
                 active = await self._wait(active)
-        for record, question, reply in self.held:
-            record(question, reply)
+        self.bad.release()
 
     # -- into a batch ---------------------------------------------------------------------------------
 
@@ -273,15 +271,7 @@ class _BatchSession:
         priced = replace(reply, prompt_tokens=prompt, cost=cost, attempts=self.attempts[key] + 1)
         self.budget.release(key)
         self.budget.count(priced)
-        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
-            self.held.append((one.record, question, priced))
-            return
-        if not self.answered:
-            self.answered = True
-            held, self.held = self.held, []
-            for record, asked, bad in held:
-                record(asked, bad)
-        one.record(question, priced)
+        self.bad.record(priced, lambda: one.record(question, priced))
 
     def _failed(self, one: _Active, batch: JsonObject) -> tuple[bool, ProviderError | None]:
         """What a batch that failed as a whole says: lines that are bad, no room for it now, or a reason to stop."""
@@ -301,11 +291,10 @@ class _BatchSession:
 
     def _hopeless(self) -> ProviderError | None:
         """The reason to stop where nothing but bad requests came back: the settings are wrong, nothing is recorded."""
-        if self.answered or len(self.held) < HOPELESS:
+        if self.bad.answered or len(self.bad.records) < HOPELESS:
             return None
-        message = self.held[-1][2].message
         return self._refused(
-            f"all {len(self.held)} requests of the batch are bad; the latest: {message}",
+            f"all {len(self.bad.records)} requests of the batch are bad; the latest: {self.bad.message}",
             "look at the message, and correct the settings",
         )
 

@@ -99,6 +99,33 @@ def run_async(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
             pool.submit(run).result()
 
 
+class HeldBack:
+    """Bad requests before the first answer, which shows that they were bad themselves, and not the settings."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.records: list[Callable[[], None]] = []
+        self.message: str | None = None  # of the latest
+
+    def record(self, reply: Reply, record: Callable[[], None]) -> bool:
+        """Record a reply, or hold it back; returns whether it is recorded."""
+        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
+            self.records.append(record)
+            self.message = reply.message
+            return False
+        if reply.outcome is not Outcome.FAILED:
+            self.answered = True
+            self.release()
+        record()
+        return True
+
+    def release(self) -> None:
+        """Record what was held back."""
+        records, self.records = self.records, []
+        for record in records:
+            record()
+
+
 class _Stopped(Exception):  # noqa: N818
     """Somebody stopped the session while this request waited."""
 
@@ -120,9 +147,8 @@ class _Session:
         self.gate = Gate(endpoint.concurrency, clock, endpoint.rpm, endpoint.tpm)
         api_key(endpoint)  # a missing one is found before anything is sent
         self.error: BaseException | None = None
-        self.answered = False
+        self.bad = HeldBack()
         self.unanswered = 0  # in a row
-        self.held: list[tuple[HttpRequest, Reply]] = []  # bad requests before the first answer
         self.limited_s = 0.0  # since the last answer
         self.limited_at: float | None = None
         self.limited_most = 0.0
@@ -140,8 +166,7 @@ class _Session:
                 self._settle_all()
         if self.error is not None:
             raise self.error
-        for request, reply in self.held:
-            self.on_reply(request, reply)
+        self.bad.release()
 
     def _interrupt(self) -> None:
         if self.error is None:
@@ -208,27 +233,16 @@ class _Session:
             self._halt(e)
 
     def _settle(self, request: HttpRequest, reply: Reply) -> None:
-        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
-            self.held.append((request, reply))
-        else:
-            self._release(reply)
-            self.on_reply(request, reply)
+        recorded = self.bad.record(reply, lambda: self.on_reply(request, reply))
+        if recorded and reply.outcome is not Outcome.FAILED:
+            self.unanswered = 0
         if reply.outcome in (Outcome.BAD_REQUEST, Outcome.FAILED):
             self.unanswered += 1
-            if self.unanswered >= HOPELESS and (reply.outcome is Outcome.FAILED or not self.answered):
+            if self.unanswered >= HOPELESS and (reply.outcome is Outcome.FAILED or not self.bad.answered):
                 raise self._refused(
                     f"the last {self.unanswered} requests brought no answer; the latest: {reply.message}",
                     "look at the message, correct the settings or wait for the server",
                 )
-
-    def _release(self, reply: Reply) -> None:
-        """The first answer shows that earlier bad requests were bad themselves, and not the settings."""
-        if reply.outcome is Outcome.FAILED:
-            return
-        self.answered, self.unanswered = True, 0
-        held, self.held = self.held, []
-        for request, bad in held:
-            self.on_reply(request, bad)
 
     def _refused(self, what: str, fix: str) -> ProviderError:
         return ProviderError(

@@ -174,9 +174,8 @@ def _success(value: JsonValue, body: bytes) -> Attempt:
     finish = choice.get("finish_reason")
     if finish == "error":
         return unreadable(f"the answer ended in an error: {json.dumps(choice.get('error'))}")
-    said = message if isinstance(message, dict) else {"content": choice.get("text")}
-    said = message if isinstance(message, dict) else {"content": choice.get("text")}
-    return Attempt(Meaning.FINAL, _reply(as_object(value), said, finish))
+    content = message if isinstance(message, dict) else {"content": choice.get("text")}
+    return Attempt(Meaning.FINAL, _reply(as_object(value), content, finish))
 
 
 def _reply(value: JsonObject, message: JsonObject, finish: JsonValue) -> Reply:
