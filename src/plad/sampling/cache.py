@@ -33,6 +33,7 @@ class SlotCache:
         """Make room for `capacity` positions a slot."""
         if capacity <= self.capacity:
             return
+        # Grown by copying, not in place: a layer's tensor is one block, which attention reads as [slots, :, :longest].
         for layer, stored in self._layers.items():
             grown = tuple(t.new_zeros((*t.shape[:2], capacity, t.shape[3])) for t in stored)
             for new, old in zip(grown, stored, strict=True):
