@@ -98,7 +98,7 @@ class VllmEngine(EngineKind):
             raise PolicyError("vLLM samples decoder-only models", where="teacher.engine", fix="use engine transformers")
 
         def start() -> Any:
-            lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": _rank(adapter.config["r"])} if adapter else {}
+            lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": _rank(adapter.rank)} if adapter else {}
             return import_module("vllm").LLM(
                 model=str(base),
                 dtype=section.dtype,
