@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from plad.evaluate import evaluate_systems, judge_pairs
+from plad.evaluate.metrics import Difference
 from plad.records import Example, Generation, Outcome
-from plad.report.sections.verdict import BETTER, SAME, tone_of
+from plad.report.parts.blocks import BETTER, SAME
+from plad.report.parts.estimates import tone_of
 
 
 class Oracle:
@@ -67,7 +69,7 @@ def test_two_copies_of_a_student_do_not_differ() -> None:
     for seed in range(100):
         metrics, rate = evaluated(seed, 100, 0.0)
         difference = metrics["differences"]["student - student_sft"]["win_rate"]["oracle"]
-        same += tone_of(difference) == SAME
+        same += tone_of(Difference.model_validate(difference)) == SAME
         within += difference["sign_test_p"] >= 0.05
         straight += not excludes(rate, 0.5)
         alike += not excludes(difference["length_controlled"], 0.0)
@@ -83,7 +85,7 @@ def test_a_planted_winner_of_60_percent_is_found() -> None:
         metrics, rate = evaluated(seed, 800, gain)
         difference = metrics["differences"]["student - student_sft"]["win_rate"]["oracle"]
         own = metrics["systems"]["student"]["win_rate"]["oracle"]
-        found += tone_of(difference) == BETTER
+        found += tone_of(Difference.model_validate(difference)) == BETTER
         head_to_head += rate["low"] > 0.5
         against_target += own["low"] > 0.5 and own["length_controlled"]["low"] > 0.5
         by_sign += rate["sign_test_p"] < 0.05

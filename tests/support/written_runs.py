@@ -16,9 +16,11 @@ from plad.evaluate.calibration import METHOD, Candidates, before_and_after, cali
 from plad.evaluate.candidates import Text, judged
 from plad.evaluate.comparison import add_comparison
 from plad.evaluate.files import write_answers, write_judgements
+from plad.evaluate.metrics import Metrics
 from plad.judges.base import Comparison
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Verdict
+from plad.report.parts.run_facts import LogRow, StageRecord
 from plad.rundir.directory import write_json, write_text
 
 MANIFEST: dict[str, Any] = {
@@ -65,6 +67,21 @@ CONFIG: dict[str, Any] = {
     "teacher": {"model": "big", "lora": {"r": 8}},
     "evaluate": {"judges": [{"type": "reference"}]},
 }
+
+
+def typed(figures: Mapping[str, Any]) -> Metrics:
+    """Some of the contents of metrics.json as they are read."""
+    return Metrics.model_validate({"systems": {}, **figures})
+
+
+def stages(manifest: Mapping[str, Any]) -> dict[str, StageRecord]:
+    """The stages of a manifest as they are read."""
+    return {name: StageRecord.model_validate(stage) for name, stage in manifest["stages"].items()}
+
+
+def log_rows(rows: Sequence[Mapping[str, Any]]) -> list[LogRow]:
+    """Rows of metrics.jsonl as they are read."""
+    return [LogRow.of(row) for row in rows]
 
 
 def generations(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Generation]:

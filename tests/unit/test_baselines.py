@@ -17,11 +17,12 @@ from plad.config.objectives import MarginObjective, SftObjective
 from plad.errors import ConfigError
 from plad.evaluate.comparison import add_comparison, frame, holm
 from plad.pipeline.stages.baselines import cost_of
+from plad.report.parts.formatting import system_name
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
-from plad.report.wording import system_name
 from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
+from tests.support.written_runs import typed
 
 
 def read(folder: Path, listed: str) -> tuple[Baseline, ...]:
@@ -196,7 +197,7 @@ def test_equal_updates_are_claimed_only_where_they_are() -> None:
 def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     pairs = dict.fromkeys(("student - student_sft", "kd - student_sft", "student - kd"), (0.01, 0.02))
     found = metrics(("target", "teacher", "student_sft", "student", "kd"), pairs)
-    assert methods_table(found) is method_costs_table(found) is None
+    assert methods_table(typed(found)) is method_costs_table(typed(found)) is None
     cost = {
         "updates": 45,
         "prompts": 30,
@@ -206,7 +207,7 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
         "tokens_fresh": 0,
     }
     add_comparison(found, ["kd"], {"kd": cost, "student": {}})
-    table = methods_table(found)
+    table = methods_table(typed(found))
     assert table is not None
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert list(rows) == ["Teacher", "SFT student", "Standard KD", "Distilled student"]
@@ -214,16 +215,16 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     assert kd["Win rate, j"].text == "50.0"
     assert "p = 0.020" in kd["Minus SFT student, j"].detail, "two methods in the family: 0.01 x 2"
     assert rows["SFT student"]["Minus SFT student, j"].text == "–"
-    costs = method_costs_table(found)
+    costs = method_costs_table(typed(found))
     assert costs is not None
     rows = {row[0].text: dict(zip(costs.columns, row, strict=True)) for row in costs.rows}
     kd = rows["Standard KD"]
     assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
     assert [kd[c].text for c in costs.columns[-6:]] == ["45", "30", "1 min 30 s", "2.34", "1,200", "0"]
     assert rows["Teacher"]["Time"].text == "–"
-    (lead,) = lead_plots(found)
+    (lead,) = lead_plots(typed(found))
     assert lead.alt.startswith("minus Standard KD +10.0 points")
-    assert lead_plots(metrics(("student",), {})) == []
+    assert lead_plots(typed(metrics(("student",), {}))) == []
 
 
 def test_methods_have_a_readers_name() -> None:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,15 @@ from plad.config.sweep import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
 from plad.report.console import table
-from plad.report.sections.tables import Cell, Table
-from plad.report.wording import DASH, duration, interval, number
+from plad.report.html import render
+from plad.report.markdown import escape, table_text
+from plad.report.parts.blocks import Cell, Code, Plot, Report, Section, Table, Text, Verdict, plots
+from plad.report.parts.formatting import DASH, duration, number, span
 from plad.rundir.directory import write_text
 from plad.text import clean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from rich.console import RenderableType
 
 METRICS = {"win_rate": "Win rate", "rougeL": "ROUGE-L"}
@@ -113,7 +116,7 @@ def _row(trial: Any, metric: str, keys: Sequence[str]) -> tuple[Cell, ...]:
     note = f"same as trial {same}" if same is not None else error or _STATES[trial.state.name]
     value = Cell(
         number(trial.value, scale=100) if figures else DASH,
-        interval(figures, scale=100) if metric == "win_rate" else "",
+        span(figures.get("low"), figures.get("high"), scale=100) if metric == "win_rate" else "",
     )
     time = Cell(duration(figures["seconds"]) if figures and same is None else DASH)
     cells = (Cell(_value(settings[k])) if k in settings else Cell(DASH) for k in keys)
@@ -127,21 +130,18 @@ def _command(best: Any, space: Space, place: Callable[[int], list[str]]) -> str:
 
 def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Write report/index.html and report/report.md; returns what they say."""
-    from plad.report.html import render
-    from plad.report.markdown import escape, table_text
-
     summary = summarize(study, space, place)
-    page = render(
-        "sweep.html",
-        None,
-        name=folder.name,
-        headline=summary.headline,
-        notes=summary.notes,
-        trials=summary.trials,
-        best=summary.best or "",
-        command=summary.command,
-        plots=_plots(study, space),
+    drawn, next_step = (
+        plots(_plots(study, space)),
+        "Evaluates the best trial on the test rows; nothing that is done is done again.",
     )
+    sections = [
+        Section("plots", "Trials", "", (drawn,)) if drawn else None,
+        Section("trials", "All trials", "", (replace(summary.trials, mine=summary.best or ""),)),
+        Section("next", "Next", "", (Text(next_step, tone=""), Code(summary.command))) if summary.command else None,
+    ]
+    verdict = Verdict("", summary.headline.removesuffix("."), notes=summary.notes)
+    page = render(Report("sweep", folder.name, verdict, tuple(filter(None, sections))))
     text = [
         f"# {escape(folder.name)}",
         escape(summary.headline),
@@ -154,12 +154,8 @@ def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], 
     return summary
 
 
-def _plots(study: Any, space: Space) -> list[Any]:
+def _plots(study: Any, space: Space) -> list[Plot]:
     """The figure over trials with the best so far, and the figure over each setting's values."""
-    from matplotlib.axes import Axes
-
-    from plad.report.plots.plots import Plot, render_svg
-
     done = studies.finished(study)
     if not done:
         return []
@@ -167,20 +163,20 @@ def _plots(study: Any, space: Space) -> list[Any]:
     numbers, values = [t.number for t in done], [100 * t.value for t in done]
     so_far = [max(values[: i + 1]) for i in range(len(values))]
 
-    def history(axes: Axes) -> None:
+    def history(axes: "Axes") -> None:
         axes.plot(numbers, so_far, drawstyle="steps-post", label="best so far")
         axes.plot(numbers, values, "o", label="trial")
         axes.set_xlabel("trial")
         axes.set_ylabel(axis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
-    plots = [Plot("Trials in order", render_svg("history", 2.5, history), f"best so far: {so_far[-1]:.1f} %")]
+    drawn = [Plot("history", "Trials in order", f"best so far: {so_far[-1]:.1f} %", 2.5, history)]
     for i, (key, spread) in enumerate(space.section.space.items()):
         own = [(settings_of(t)[key], 100 * t.value) for t in done if key in settings_of(t)]
         if not own:
             continue
 
-        def scatter(axes: Axes, own: Any = own, key: str = key, spread: Any = spread) -> None:
+        def scatter(axes: "Axes", own: Any = own, key: str = key, spread: Any = spread) -> None:
             if isinstance(spread, SweepRange):
                 axes.plot([float(x) for x, _ in own], [y for _, y in own], "o")
                 if spread.log:
@@ -195,8 +191,8 @@ def _plots(study: Any, space: Space) -> list[Any]:
 
         best = max(own, key=lambda pair: pair[1])
         alt = f"best at {_value(best[0])}: {best[1]:.1f} %"
-        plots.append(Plot(key, render_svg(f"setting-{i}", 2.3, scatter), alt))
-    return plots
+        drawn.append(Plot(f"setting-{i}", key, alt, 2.3, scatter))
+    return drawn
 
 
 def _order(text: str) -> tuple[bool, float, str]:

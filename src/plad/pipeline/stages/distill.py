@@ -13,6 +13,7 @@ def distill(ctx: Context) -> dict[str, Any]:
     from plad.data.formats import read_pairs_parquet
     from plad.policy.load import save_policy
     from plad.report.page import not_fatal, write_card
+    from plad.report.parts.run_facts import read_facts
 
     file = ctx.run / "pairs.parquet"
     pairs, settings = read_pairs_parquet(file), ctx.config.distill
@@ -23,5 +24,5 @@ def distill(ctx: Context) -> dict[str, Any]:
     with atomic_dir(ctx.run / "student") as staging:
         save_policy(policy, staging)
     with not_fatal("the student's card", ctx.run.path):
-        write_card(ctx.run.path, ctx.config)
+        write_card(ctx.run.path, read_facts(ctx.run.path), ctx.config)
     return counts

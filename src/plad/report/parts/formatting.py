@@ -1,8 +1,10 @@
-"""How the report words names, numbers and texts that a model or a file wrote."""
+"""Names, numbers, and texts that a model or a file wrote, as a reader sees them."""
 
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol
+
+from plad.evaluate.metrics import LengthBin
 
 NAMES = {
     "target": "Human target",
@@ -38,10 +40,10 @@ def system_name(system: str) -> str:
     return NAMES.get(system) or harmless(system)
 
 
-def order_systems(systems: Mapping[str, Any]) -> list[str]:
+def order_systems(systems: Iterable[str]) -> list[str]:
     """Target and teacher first, then the student before and after, then further systems."""
-    known = [s for s in NAMES if s in systems]
-    return known + [s for s in systems if s not in NAMES]
+    order = list(NAMES)
+    return sorted(systems, key=lambda s: order.index(s) if s in order else len(order))
 
 
 def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
@@ -54,12 +56,30 @@ def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bo
     return text.replace("-", "−")
 
 
-def interval(e: Mapping[str, Any], *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+class HasInterval(Protocol):
+    """A figure with its interval; None where there is none."""
+
+    @property
+    def low(self) -> float | None:
+        """Its lower end."""
+        ...
+
+    @property
+    def high(self) -> float | None:
+        """Its upper end."""
+        ...
+
+
+def interval(e: HasInterval, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
     """`low to high`, or an empty string where there is no interval."""
-    if e.get("low") is None or e.get("high") is None:
+    return span(e.low, e.high, scale=scale, digits=digits, sign=sign)
+
+
+def span(low: float | None, high: float | None, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+    """`low to high`, or an empty string where one of them is missing."""
+    if low is None or high is None:
         return ""
-    low, high = (number(e[k], scale=scale, digits=digits, sign=sign) for k in ("low", "high"))
-    return f"{low} to {high}"
+    return " to ".join(number(x, scale=scale, digits=digits, sign=sign) for x in (low, high))
 
 
 def p_value(p: float | None) -> str:
@@ -69,9 +89,9 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def bin_name(found: Mapping[str, Any]) -> str:
-    """`up to 20 words`, `21 to 30 words`, `over 40 words`: a bin of metrics.json's `by_length`."""
-    above, to = found["words_above"], found["words_to"]
+def bin_name(given: LengthBin) -> str:
+    """`up to 20 words`, `21 to 30 words`, `over 40 words`."""
+    above, to = given.words_above, given.words_to
     if above is None:
         return "any length" if to is None else f"up to {to:,} words"
     return f"over {above:,} words" if to is None else f"{above + 1:,} to {to:,} words"
