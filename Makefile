@@ -1,4 +1,5 @@
-# make demo: the whole of PLaD on real text with a real model.   make test: every check.
+# make demo: the whole of PLaD on real text with a real model.   make check: what a change should pass, in a minute.
+# make test: every check.
 # Both build the environment (.venv) first; nothing outside this folder is touched, but that the tests of the page install
 # Chromium through apt where there is none and they may (root on Debian).
 
@@ -11,14 +12,17 @@ MODEL := models/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup browser model demo compare-demo scitldr test lint bench clean
+.PHONY: help setup hooks browser model demo compare-demo scitldr lint types fast check test coverage bench clean
 
 help:
 	@echo "make setup    build .venv with pinned dependencies"
 	@echo "make demo     fine-tune, sample, pair, distil, evaluate, report (runs/demo/report/index.html)"
 	@echo "make compare-demo  PLaD beside SeqKD, KD, f-distill, MiniLLM and GKD on the demo's task (about an hour)"
 	@echo "make scitldr  the same on the whole SciTLDR set (an hour or two)"
+	@echo "make check    format, lint, types and the fast tests: a minute on two cores"
 	@echo "make test     format, lint, types and all tests"
+	@echo "make coverage all tests, with the branch coverage of src and the lines that none of them reaches"
+	@echo "make hooks    git runs make check's steps before every commit"
 	@echo "make bench    speed and memory side by side with TRL and transformers"
 	@echo "make clean    remove .venv and caches; runs and models stay"
 
@@ -46,13 +50,34 @@ scitldr: model
 browser: $(READY)
 	@$(PY) -m tests.support.browser --install
 
+hooks: $(READY)
+	$(VENV)/bin/pre-commit install
+
 lint: $(READY)
 	$(PY) -m ruff format --check src tests benchmarks
 	$(PY) -m ruff check src tests benchmarks
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+types: $(READY)
 	$(PY) -m pyright --pythonpath $(PY)
 
-test: model browser lint
+fast: $(READY)
+	$(PY) -m pytest -m fast
+
+# One core checks types (45 s: nearly all of it torch's and transformers' sources, so that fewer of ours would not be
+# quicker, and more threads would read them twice), the other one runs the rest.
+check: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint-then-fast
+
+.PHONY: lint-then-fast
+lint-then-fast: lint
+	@$(MAKE) --no-print-directory fast
+
+test: model browser lint types
 	$(PY) -m pytest
+
+coverage: model browser
+	$(PY) -m pytest --cov
 
 bench: model
 	$(PY) -m benchmarks

@@ -13,14 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.measure import Child, Meter
-from plad.config.distillation import KdObjective
 from plad.config.models import LoraSection
-from plad.distillers.divergence import LiveTeacher
-from plad.distillers.logits import completion_tokens
-from plad.objectives.make import make_objective
+from plad.distillers.kd import KdObjective
+from plad.distillers.logits.compare import LiveTeacher
+from plad.distillers.logits.losses import completion_tokens
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
+from plad.train.loss import loss_of
 
 VOCABULARY, POSITIONS, PROMPT, TEXTS = 151_936, 2_048, 128, 16
 
@@ -71,7 +71,7 @@ def step(meter: Meter, task: Task) -> None:
     policy = attach(student, LoraSection(dropout=0.0))[0] if task.tuning == "lora" else student
     teacher = LiveTeacher(model(task.width, 2, False, 1).requires_grad_(False), Route.SEGMENTS)
     rows = groups()
-    objective = make_objective(KdObjective(), policy, teacher)
+    objective = loss_of(KdObjective(), policy, teacher)
     meter.model_is_loaded()
     meter.wait()
     if task.direct:

@@ -17,8 +17,10 @@ from typing import Any
 
 import psutil
 
-from plad.answers.engine import Question, Record, Sampling, fill
+from plad.answers.engine import Record
+from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Question, Sampling
 from plad.answers.reply import Reply
 from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
@@ -37,7 +39,7 @@ BODY = json.dumps(
     }
 ).encode()
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 64), "seed": 0}
+ANSWERS = AnswerSet("teacher", "w", Sampling(0.7, 64), 0)
 
 
 class _Answer(asyncio.Protocol):
@@ -98,7 +100,7 @@ def throughput(url: str, prompts: int, folder: Path) -> dict[str, float]:
 
     with Ledger(folder / "throughput.sqlite") as ledger:
         start = time.perf_counter()
-        fill(engine, examples(prompts), ledger=ledger, progress=Progress("", prompts, "", on_change=watch), **FACTS)
+        fill(engine, examples(prompts), ANSWERS, ledger, Progress("", prompts, "", on_change=watch))
         seconds = time.perf_counter() - start
     ideal = IN_FLIGHT / LATENCY_S
     grown = (process.memory_info().rss - early) / 2**20
@@ -122,12 +124,12 @@ def resume(rows: int, folder: Path) -> dict[str, float]:
 
     with Ledger(folder / "resume.sqlite") as ledger:
         start = time.perf_counter()
-        fill(Instant(), examples(rows), ledger=ledger, **FACTS)
+        fill(Instant(), examples(rows), ANSWERS, ledger)
         each = (time.perf_counter() - start) / rows
     known = [*examples(rows), Example("new", "one more")]
     with Ledger(folder / "resume.sqlite") as ledger:
         start = time.perf_counter()
-        fill(Timed(), known, ledger=ledger, **FACTS)
+        fill(Timed(), known, ANSWERS, ledger)
     return {"rows": rows, "ms a row": 1000 * each, "resume s": first[0] - start}
 
 

@@ -23,12 +23,11 @@ from benchmarks.data import Pair
 from benchmarks.measure import Meter
 from benchmarks.models import group, load
 from plad.config.models import LoraSection
-from plad.config.objectives import MarginObjective, RankObjective
-from plad.objectives.make import make_objective
-from plad.objectives.pairwise import SIMILARITY
+from plad.objectives.plad import MarginObjective, RankObjective
 from plad.policy.lora import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import choose_route
+from plad.train.loss import SIMILARITY, TextLoss
 from plad.train.memory import PeakMemory
 from plad.train.trainer import GroupTrainer
 
@@ -133,7 +132,7 @@ def _plad(model: PreTrainedModel, task: TrainTask, folder: str) -> Trainer:
         policy,
         TrainingArguments(**_arguments(task, folder), average_tokens_across_devices=False),
         groups,
-        objective=make_objective(_objective(task.variant)),
+        objective=TextLoss(_objective(task.variant)),
         route=choose_route(policy),
         max_tokens=PACKED_TOKENS if task.variant == "plad packed" else None,
         settings={},

@@ -9,6 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,3 +26,26 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+SLOW = (  # folders, files and tests that take longer than the others together; all else is fast
+    "e2e",
+    "faults",
+    "invariants",
+    "unit/test_bench_teacher.py",
+    "unit/test_benchmarks.py",
+    "unit/test_keep_best.py",
+    "unit/test_plan.py",
+    "unit/test_policy_load.py",
+    "unit/test_report_compare.py",
+    "unit/test_reward.py",
+    "unit/test_sweep_parts.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test fast or slow."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        slow = any(file.is_relative_to(place) for place in SLOW)
+        item.add_marker("slow" if slow else "fast")

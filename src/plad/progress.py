@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -27,7 +27,7 @@ class Progress:
     unit: str
     done: int = 0
     before: int = 0
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict[str, float])
     clock: Callable[[], float] = time.monotonic
     on_change: Callable[["Progress"], None] = lambda _: None
     started: float = field(init=False)
@@ -88,7 +88,7 @@ def track(
     quiet: bool = False,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Show the progress of the block.
 
     Args:
@@ -111,7 +111,7 @@ def track(
 
 
 @contextlib.contextmanager
-def _bar(progress: Progress, out: TextIO) -> Iterator[None]:
+def _bar(progress: Progress, out: TextIO) -> Generator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -124,7 +124,7 @@ def _bar(progress: Progress, out: TextIO) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lines(progress: Progress, out: TextIO) -> Iterator[None]:
+def _lines(progress: Progress, out: TextIO) -> Generator[None]:
     shown = progress.started
 
     def show(p: Progress) -> None:

@@ -17,6 +17,10 @@ Prompt = str | tuple[Message, ...]
 """A plain prompt, or the messages of a conversation."""
 
 
+TARGET, TEACHER, STUDENT_SFT, STUDENT = SYSTEMS = ("target", "teacher", "student_sft", "student")
+"""What every run evaluates: the data's targets, the teacher, and the student before and after distillation."""
+
+
 class Outcome(StrEnum):
     """How a generation ended."""
 
@@ -98,7 +102,7 @@ class Pair:
     rejected_source: str
     rejected_token_ids: tuple[int, ...] = ()
     chosen_token_ids: tuple[int, ...] = ()
-    values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    values: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
 
 class Verdict(StrEnum):

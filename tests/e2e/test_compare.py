@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plad.distillers import topk
+from plad.distillers.logits import stored as stored_logits
 from plad.pipeline.stages import baselines as stage
 from tests.support.command import KilledError, call, run_here
 from tests.support.task import write_task
@@ -58,8 +58,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
             run_here(config)
     with pytest.MonkeyPatch.context() as patch:
         stored: list[int] = []
-        store = topk.store_teacher
-        patch.setattr(topk, "store_teacher", lambda *a, **k: (stored.append(1), store(*a, **k)))
+        store = stored_logits.store_teacher
+        patch.setattr(stored_logits, "store_teacher", lambda *a, **k: (stored.append(1), store(*a, **k)))
         code, out, err = call("compare", config)
         said = {"code": str(code), "out": out, "err": err, "stored": str(len(stored))}
     return config, config.parent / "run", said

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, fill
 from plad.answers.file import read_answers_file
+from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.cli.show import examples_of
 from plad.cli.status import read_status
 from plad.config.engines import FileEngine
@@ -47,10 +48,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file = path / f"{column}.jsonl"
             file.write_text("".join(json.dumps({"id": r["id"], "text": r[column]}) + "\n" for r in rows))
             engine = read_answers_file(FileEngine(path=str(file)), weights(ctx, system), path)
-            sampling = Sampling(0.7, 64)
-            fill(
-                engine, examples, system=system, weights=weights(ctx, system), sampling=sampling, seed=0, ledger=ledger
-            )
+            fill(engine, examples, AnswerSet(system, weights(ctx, system), Sampling(0.7, 64), 0), ledger)
     return path / "run"
 
 

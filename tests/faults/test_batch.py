@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, answer, fill
+from plad.answers.fill import answer, fill
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
 from plad.config.models import PromptSection
 from plad.errors import BudgetError, Interrupted, ProviderError
@@ -30,7 +31,7 @@ from tests.support.servers.scripted import Call, FakeClock, Response, error, ser
 EXAMPLES = [Example(f"id {i}", f"question {i}") for i in range(30)]
 SAMPLING = Sampling(0.7, 16, samples=2)
 TOTAL = 60
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": SAMPLING, "seed": 3}
+ANSWERS = AnswerSet("teacher", "w", SAMPLING, 3)
 Key = tuple[str, int]
 
 
@@ -56,7 +57,7 @@ def run(provider: Provider, **settings: Any) -> tuple[dict[str, int], dict[Key, 
     """Outcomes and answers of a fresh ledger."""
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
         one = engine(server.url, ledger, **settings)
-        answers = by_id(answer(one, EXAMPLES, ledger=ledger, **FACTS))
+        answers = by_id(answer(one, EXAMPLES, ANSWERS, ledger))
         assert Jobs(ledger, server.url, "teacher").open() == []
         return Counter(str(g.outcome) for g in answers.values()), answers
 
@@ -103,11 +104,11 @@ def test_the_same_answers_come_live_and_in_batches(
 ) -> None:
     """What one mode recorded, the other finds: the key says what shapes an answer, not how it is fetched."""
     with serve(Provider()) as server, Ledger(":memory:", run="r") as ledger:
-        fill(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)
+        fill(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)
         sent = len(server.calls)
         live = engine(server.url, ledger, mode="live")
         Jobs(ledger, server.url, "teacher").begin([])
-        assert by_id(answer(live, EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+        assert by_id(answer(live, EXAMPLES, ANSWERS, ledger)) == undisturbed
         assert len(server.calls) == sent
         assert "1 batches of an earlier session are under way" in caplog.text
 
@@ -150,12 +151,12 @@ def test_only_what_is_missing_is_asked_again(bad: Any, undisturbed: dict[Key, Ge
 def test_what_is_missing_every_time_has_failed(undisturbed: dict[Key, Generation]) -> None:
     provider = Provider(row=lambda line, _: refused(line, 503, "busy") if third(line) else honest(line))
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
-        counts = fill(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)
+        counts = fill(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)
         assert counts == {"ok": 40, "failed": 20}
         assert ledger.messages("teacher") == ["HTTP 503: busy"]
         assert sorted(Counter(provider.asked.values()).items()) == [(1, 40), (3, 20)]
         provider.row = lambda line, _: honest(line)
-        assert by_id(answer(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+        assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed
 
 
 def test_an_expired_batch_keeps_what_it_brought(undisturbed: dict[Key, Generation]) -> None:
@@ -265,7 +266,7 @@ def test_a_batch_without_room_is_tried_later_and_smaller(undisturbed: dict[Key, 
 def test_what_no_batch_can_get_past_stops_the_run(provider: Provider, says: str) -> None:
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
         with pytest.raises(ProviderError) as caught:
-            fill(engine(server.url, ledger, batch={"at_once": 1}), EXAMPLES, ledger=ledger, **FACTS)
+            fill(engine(server.url, ledger, batch={"at_once": 1}), EXAMPLES, ANSWERS, ledger)
         assert says in str(caught.value)
         assert caught.value.exit_code == 3
         assert ledger.counts() == {}
@@ -278,9 +279,9 @@ def test_a_cancelled_batch_stops_the_run_and_the_next_asks_for_the_rest(undistur
     )
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
         with pytest.raises(ProviderError, match="was cancelled"):
-            fill(engine(server.url, ledger, batch={"at_once": 1}), EXAMPLES, ledger=ledger, **FACTS)
+            fill(engine(server.url, ledger, batch={"at_once": 1}), EXAMPLES, ANSWERS, ledger)
         assert 10 < ledger.counts()["teacher"]["ok"] < 20
-        assert by_id(answer(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+        assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed
     assert sum(provider.asked.values()) == TOTAL + sum(map(third, provider.lines(provider.batches["batch-0"])))
 
 
@@ -340,7 +341,7 @@ def test_a_batch_costs_its_share_and_the_budget_is_kept() -> None:
         def once(usd: float) -> None:
             budget = Budget.of(BudgetSection(usd=usd), *ledger.spent("r"))
             one = engine(server.url, ledger, price=price, budget=budget)
-            fill(one, EXAMPLES, ledger=ledger, **FACTS)
+            fill(one, EXAMPLES, ANSWERS, ledger)
 
         with pytest.raises(BudgetError):
             once(0.25)
@@ -364,7 +365,7 @@ def child(path: Path, url: str, batch: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with Ledger(path, run="r") as ledger:
-            fill(engine(url, ledger, batch=batch), EXAMPLES, ledger=ledger, **FACTS)
+            fill(engine(url, ledger, batch=batch), EXAMPLES, ANSWERS, ledger)
         os._exit(0)
     except Interrupted as e:
         os._exit(e.exit_code)
@@ -417,7 +418,7 @@ def test_killed_at_each_step_the_same_batches_are_collected(
         process.join()
         assert process.exitcode == -signal.SIGKILL
         with Ledger(path, run="r") as ledger:
-            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed
     assert set(provider.asked.values()) == {1}, "a request stands in two batches"
     assert len(provider.batches) == 3
 
@@ -443,7 +444,7 @@ def test_killed_twenty_times_at_random_moments_nothing_is_submitted_twice(
             process.join()
             assert process.exitcode == -signal.SIGKILL
         with Ledger(path, run="r") as ledger:
-            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed
     assert set(provider.asked.values()) == {1}
 
 
@@ -468,7 +469,7 @@ def test_stopped_by_a_signal_the_batches_go_on(
         process.join()
         assert process.exitcode == 130
         with Ledger(path, run="r") as ledger:
-            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+            assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed
     assert set(provider.asked.values()) == {1}
 
 

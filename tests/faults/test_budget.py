@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, fill
+from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
 from plad.config.judges import LlmJudge
 from plad.config.models import PromptSection
@@ -21,7 +22,7 @@ from tests.support.judges import read
 from tests.support.servers.scripted import Call, FakeClock, Response, answer, error, serve
 
 EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 40), "seed": 0}
+ANSWERS = AnswerSet("teacher", "w", Sampling(0.7, 40), 0)
 PRICE = PriceSection(input=1000.0, output=5000.0)
 
 
@@ -40,7 +41,7 @@ def run(url: str, ledger: Ledger, section: BudgetSection, **settings: Any) -> di
         budget=Budget.of(section, *ledger.spent("r")),
         clock=FakeClock(),
     )
-    return fill(engine, EXAMPLES, ledger=ledger, **FACTS)
+    return fill(engine, EXAMPLES, ANSWERS, ledger)
 
 
 def ledger() -> Ledger:
@@ -100,8 +101,8 @@ def test_without_a_budget_nothing_is_set_aside() -> None:
         fill(
             OpenAI(OpenAIEngine(base_url=server.url), "big", PromptSection(), budget=budget),
             EXAMPLES,
-            ledger=book,
-            **FACTS,
+            ANSWERS,
+            book,
         )
     assert not budget.waiting
     assert budget.spent_tokens > 0

@@ -16,8 +16,9 @@ import torch
 import yaml
 from huggingface_hub import errors
 
-from plad.answers.engine import Sampling, answer
+from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
 from plad.errors import PolicyError
@@ -32,7 +33,7 @@ from tests.support.task import write_task
 from tests.support.tiny_models import tiny_policy
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i % 3 + 1)) for i in range(12)]
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 6, 2), "seed": 0}
+ANSWERS = AnswerSet("teacher", "w", Sampling(0.7, 6, 2), 0)
 
 
 # -- 57: what is missing is one sentence with the way out, and validate says it first --------------------
@@ -173,7 +174,7 @@ POLICY = tiny_policy(initializer_range=0.3)
 
 
 def sampled(ledger: Ledger) -> list[Generation]:
-    return answer(Transformers(POLICY, "w", slots=4), EXAMPLES, ledger=ledger, **FACTS)
+    return answer(Transformers(POLICY, "w", slots=4), EXAMPLES, ANSWERS, ledger)
 
 
 def test_out_of_memory_while_sampling_goes_on_with_half_the_slots_and_the_same_answers(
@@ -207,7 +208,7 @@ def test_vllm_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Vllm(lambda: llm, POLICY.prompt, "w", 1000, "float32", 4, timeout_s=0.05)
     try:
         with Ledger(":memory:") as ledger, pytest.raises(PolicyError, match=r"no answer within 0.05 s") as caught:
-            answer(engine, EXAMPLES, ledger=ledger, **FACTS)
+            answer(engine, EXAMPLES, ANSWERS, ledger)
         assert "every whole chunk is kept" in str(caught.value)
     finally:
         gone.set()
@@ -235,7 +236,7 @@ def test_waits_are_measured_by_a_clock_that_nobody_sets(monkeypatch: pytest.Monk
     with serve(script) as server, Ledger(":memory:") as ledger:
         monkeypatch.setattr(time, "time", backwards)
         started = time.monotonic()
-        found = answer(engine_at(server.url, RealClock(), rpm=60_000), EXAMPLES, ledger=ledger, **FACTS)
+        found = answer(engine_at(server.url, RealClock(), rpm=60_000), EXAMPLES, ANSWERS, ledger)
         seconds = time.monotonic() - started
     assert {g.outcome for g in found} == {Outcome.OK}
     assert seconds < 60
@@ -255,7 +256,7 @@ def test_a_machine_that_slept_through_a_pause_goes_on() -> None:
         return error(429, headers={"Retry-After": "5"}) if call_.number < 12 else reply_with("yes")
 
     with serve(script) as server, Ledger(":memory:") as ledger:
-        found = answer(engine_at(server.url, Suspended(), concurrency=1), EXAMPLES, ledger=ledger, **FACTS)
+        found = answer(engine_at(server.url, Suspended(), concurrency=1), EXAMPLES, ANSWERS, ledger)
     assert {g.outcome for g in found} == {Outcome.OK}
 
 
@@ -267,4 +268,4 @@ def test_a_machine_that_slept_while_a_batch_ran_collects_it() -> None:
         section = OpenAIEngine(base_url=server.url, mode="batch")
         jobs = Jobs(ledger, server.url, "teacher")
         engine = OpenAI(section, "big", PromptSection(), clock=Suspended(), jobs=jobs)
-        assert {g.outcome for g in answer(engine, EXAMPLES, ledger=ledger, **FACTS)} == {Outcome.OK}
+        assert {g.outcome for g in answer(engine, EXAMPLES, ANSWERS, ledger)} == {Outcome.OK}

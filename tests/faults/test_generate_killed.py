@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, answer
+from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.errors import Interrupted, RunDirError
 from plad.progress import Progress
 from plad.records import Example, Generation
@@ -37,12 +38,9 @@ def generate(path: Path, on_change: Callable[[Progress], None] = lambda _: None)
         answers = answer(
             Transformers(POLICY, "w", slots=4),
             EXAMPLES,
-            system="teacher",
-            weights="w",
-            sampling=Sampling(0.9, 8, samples=2),
-            seed=0,
-            ledger=ledger,
-            progress=bar,
+            AnswerSet("teacher", "w", Sampling(0.9, 8, samples=2), seed=0),
+            ledger,
+            bar,
         )
     return answers, bar
 

@@ -9,7 +9,8 @@ import pytest
 
 from plad.config.data import Columns
 from plad.data import sources
-from plad.data.read import BadRowsError, read_examples
+from plad.data.read import read_examples
+from plad.data.sources import BadRowsError
 from plad.errors import DataError
 
 GOOD = b'{"id": "good", "prompt": "P", "reference": "R"}'

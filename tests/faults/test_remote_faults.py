@@ -9,13 +9,15 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, answer, fill, recorded
+from plad.answers.fill import answer, fill, recorded
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
 from plad.errors import Interrupted, PolicyError, ProviderError
@@ -30,7 +32,7 @@ EXAMPLES = [Example(f"id {i}", f"question {i}") for i in range(40)]
 SAMPLING = Sampling(0.7, 16, samples=2)
 TOTAL = 80
 MANY = [Example(f"id {i}", f"question {i}") for i in range(160)]  # more than twenty kills get through
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": SAMPLING, "seed": 3}
+ANSWERS = AnswerSet("teacher", "w", SAMPLING, 3)
 Key = tuple[str, int]
 
 
@@ -56,7 +58,7 @@ def asked(call: Call) -> tuple[str, int]:
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[Key, Generation]:
     with serve(honest) as server, Ledger(":memory:") as ledger:
-        return by_id(answer(engine(server.url), EXAMPLES, ledger=ledger, **FACTS))
+        return by_id(answer(engine(server.url), EXAMPLES, ANSWERS, ledger))
 
 
 def count(path: Path) -> int:
@@ -72,7 +74,7 @@ def child(path: Path, url: str, examples: Sequence[Example]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with Ledger(path) as ledger:
-            fill(engine(url), examples, ledger=ledger, **FACTS)
+            fill(engine(url), examples, ANSWERS, ledger)
         os._exit(0)
     except Interrupted as e:
         os._exit(e.exit_code)
@@ -118,12 +120,12 @@ def test_killed_twenty_times_at_random_moments_nothing_recorded_is_lost_or_asked
         before = len(server.calls)
         with Ledger(path) as ledger:
             bar = Progress("teacher", 2 * len(MANY), "answers")
-            answers = answer(engine(server.url), MANY, ledger=ledger, progress=bar, **FACTS)
+            answers = answer(engine(server.url), MANY, ANSWERS, ledger, bar)
         assert not kept & {asked(c) for c in server.calls[before:]}
         assert bar.before == len(kept)
         assert len(server.calls) <= 2 * len(MANY) + 2 * 4 * kills, "at most what was in flight or had just arrived"
     with serve(honest) as server, Ledger(":memory:") as ledger:
-        assert by_id(answers) == by_id(answer(engine(server.url), MANY, ledger=ledger, **FACTS))
+        assert by_id(answers) == by_id(answer(engine(server.url), MANY, ANSWERS, ledger))
     assert count(path) == 2 * len(MANY)
 
 
@@ -149,7 +151,7 @@ def test_stopped_by_a_signal_what_is_in_flight_is_recorded(
         recorded_ = count(path)
         assert recorded_ == len(server.calls) < TOTAL
         with Ledger(path) as ledger:
-            assert by_id(answer(engine(server.url), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+            assert by_id(answer(engine(server.url), EXAMPLES, ANSWERS, ledger)) == undisturbed
         assert len(server.calls) == TOTAL
 
 
@@ -200,26 +202,26 @@ def test_pace_price_and_key_do_not(change: dict[str, Any], monkeypatch: pytest.M
 def calls_after(change: dict[str, Any]) -> int:
     """How many requests a second run sends with one thing changed."""
     change = dict(change)
-    facts = {**FACTS, **{k: change.pop(k) for k in ("sampling", "seed") if k in change}}
+    answers = replace(ANSWERS, **{k: change.pop(k) for k in ("sampling", "seed") if k in change})
     examples = change.pop("examples", EXAMPLES)
     revision = change.pop("revision", None)
     with serve(honest) as server, Ledger(":memory:") as ledger:
-        fill(engine(server.url), EXAMPLES, ledger=ledger, **FACTS)
+        fill(engine(server.url), EXAMPLES, ANSWERS, ledger)
         assert len(server.calls) == TOTAL
         changed = engine(server.url, **change)
         fill(
             OpenAI(changed.section, changed.model, changed.prompt, revision, clock=FakeClock()),
             examples,
-            ledger=ledger,
-            **facts,
+            answers,
+            ledger,
         )
         return len(server.calls) - TOTAL
 
 
 def test_another_endpoint_is_asked_anew() -> None:
     with serve(honest) as one, serve(honest) as two, Ledger(":memory:") as ledger:
-        fill(engine(one.url), EXAMPLES, ledger=ledger, **FACTS)
-        fill(engine(two.url), EXAMPLES, ledger=ledger, **FACTS)
+        fill(engine(one.url), EXAMPLES, ANSWERS, ledger)
+        fill(engine(two.url), EXAMPLES, ANSWERS, ledger)
         assert (len(one.calls), len(two.calls)) == (TOTAL, TOTAL)
 
 
@@ -227,11 +229,11 @@ def test_two_runs_share_a_ledger(tmp_path: Path, undisturbed: dict[Key, Generati
     with serve(honest) as server:
         for run, n in (("r1", 20), ("r2", 40)):
             with Ledger(tmp_path / "shared.sqlite", run=run) as ledger:
-                fill(engine(server.url), EXAMPLES[:n], ledger=ledger, **FACTS)
+                fill(engine(server.url), EXAMPLES[:n], ANSWERS, ledger)
         assert len(server.calls) == TOTAL
     with Ledger(tmp_path / "shared.sqlite", readonly=True) as ledger:
         assert sum(ledger.counts("r1")["teacher"].values()) == sum(ledger.counts("r2")["teacher"].values()) == 40
-        assert by_id([g for same in recorded(EXAMPLES, ledger=ledger, **FACTS).values() for g in same]) == undisturbed
+        assert by_id([g for same in recorded(EXAMPLES, ANSWERS, ledger).values() for g in same]) == undisturbed
 
 
 # -- 6, 7, 21: input and seeds --------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def test_only_new_prompts_are_sent_and_order_never_matters(undisturbed: dict[Key
     with serve(honest) as server, Ledger(":memory:") as ledger:
         for rows, new in ((EXAMPLES[:10], 20), (EXAMPLES[9::-1], 0), (EXAMPLES[5:20], 20), (EXAMPLES, 40)):
             before = len(server.calls)
-            answers = by_id(answer(engine(server.url), rows, ledger=ledger, **FACTS))
+            answers = by_id(answer(engine(server.url), rows, ANSWERS, ledger))
             assert len(server.calls) - before == new
             assert answers == {k: g for k, g in undisturbed.items() if k in answers}
 
@@ -249,7 +251,7 @@ def test_only_new_prompts_are_sent_and_order_never_matters(undisturbed: dict[Key
 def test_samples_and_equal_prompts_have_seeds_of_their_own() -> None:
     same = [Example("a", "the same"), Example("b", "the same")]
     with serve(honest) as server, Ledger(":memory:") as ledger:
-        answers = answer(engine(server.url), same, ledger=ledger, **FACTS)
+        answers = answer(engine(server.url), same, ANSWERS, ledger)
         assert len({c.body["seed"] for c in server.calls}) == 4
         assert all(0 <= c.body["seed"] < 2**31 for c in server.calls)
     assert len({g.text for g in answers}) == 4
@@ -265,12 +267,12 @@ def test_a_refused_run_marks_nothing_and_goes_on_once_it_may(undisturbed: dict[K
     paid = False
     with serve(script) as server, Ledger(":memory:") as ledger:
         with pytest.raises(ProviderError):
-            fill(engine(server.url), EXAMPLES, ledger=ledger, **FACTS)
+            fill(engine(server.url), EXAMPLES, ANSWERS, ledger)
         counts = ledger.counts()["teacher"]
         assert set(counts) <= {"ok", "truncated"}
         assert sum(counts.values()) == 30
         paid = True
-        assert by_id(answer(engine(server.url), EXAMPLES, ledger=ledger, **FACTS)) == undisturbed
+        assert by_id(answer(engine(server.url), EXAMPLES, ANSWERS, ledger)) == undisturbed
 
 
 def test_failed_rows_are_asked_again_and_bad_ones_are_not(undisturbed: dict[Key, Generation]) -> None:
@@ -285,16 +287,16 @@ def test_failed_rows_are_asked_again_and_bad_ones_are_not(undisturbed: dict[Key,
     recovered = False
     with serve(script) as server, Ledger(":memory:") as ledger:
         one = engine(server.url, max_attempts=2)
-        counts = fill(one, EXAMPLES, ledger=ledger, **FACTS)
+        counts = fill(one, EXAMPLES, ANSWERS, ledger)
         assert (counts["bad_request"], counts["failed"]) == (4, 6)
         assert sum(counts.values()) == TOTAL
         recovered = True
         before = len(server.calls)
-        counts = fill(one, EXAMPLES, ledger=ledger, **FACTS)
+        counts = fill(one, EXAMPLES, ANSWERS, ledger)
         assert len(server.calls) - before == 6
         assert counts["bad_request"] == 4
         assert "failed" not in counts
-        same = recorded(EXAMPLES, ledger=ledger, **FACTS)
+        same = recorded(EXAMPLES, ANSWERS, ledger)
         assert {g.outcome for g in same["id 3"]} == {Outcome.BAD_REQUEST}
         assert by_id(same["id 7"]) == {k: g for k, g in undisturbed.items() if k[0] == "id 7"}
 
@@ -304,11 +306,11 @@ def test_failed_rows_are_asked_again_and_bad_ones_are_not(undisturbed: dict[Key,
 
 def test_what_is_whole_is_passed_over_without_a_look_at_its_rows() -> None:
     with serve(honest) as server, Ledger(":memory:") as ledger:
-        first = fill(engine(server.url), EXAMPLES, ledger=ledger, **FACTS)
+        first = fill(engine(server.url), EXAMPLES, ANSWERS, ledger)
         queries: list[str] = []
         ledger._db.set_trace_callback(queries.append)
         bar = Progress("teacher", TOTAL, "answers")
-        assert fill(engine(server.url), EXAMPLES, ledger=ledger, progress=bar, **FACTS) == first
+        assert fill(engine(server.url), EXAMPLES, ANSWERS, ledger, bar) == first
         assert (bar.done, bar.before) == (TOTAL, TOTAL)
         assert len(queries) == 1
 
@@ -327,7 +329,7 @@ def test_prompts_longer_than_the_context_are_found_before_they_are_sent(api: str
     with serve(honest) as server, Ledger(":memory:") as ledger:
         section = OpenAIEngine(base_url=server.url, api=api, tokenizer="somewhere", context=context)
         limited = OpenAI(section, "big", PromptSection(), tokenizer=tokenizer, clock=FakeClock())
-        counts = fill(limited, examples, ledger=ledger, **{**FACTS, "sampling": Sampling(0.7, 16)})
+        counts = fill(limited, examples, replace(ANSWERS, sampling=Sampling(0.7, 16)), ledger)
         sent = {len(c.prompt) for c in server.calls}
     fits = [t for n, t in zip(sizes, texts, strict=True) if n + 16 <= context]
     assert sent == {len(t) for t in fits}

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from plad.config.root import Config
+from plad.objectives.plad import RankObjective
 from plad.pipeline.context import Context
 from plad.pipeline.stages import distill as stage
 from plad.pipeline.stages.distill import distill
 from plad.pipeline.stages.report import report
-from plad.report import card, page
+from plad.report import page
 from plad.report.page import render_report
 from plad.report.parts import blocks
 from plad.report.parts.blocks import Cell, Section, Table, Text
@@ -59,7 +60,7 @@ def warned(caplog: pytest.LogCaptureFixture, ctx: Context) -> str:
 
 
 def a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "in_words", broken)
+    monkeypatch.setattr(RankObjective, "describe", broken)
 
 
 def a_card(monkeypatch: pytest.MonkeyPatch) -> None:

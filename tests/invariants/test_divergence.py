@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from plad.config.models import LoraSection
-from plad.distillers.distillation import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
-from plad.distillers.divergence import LiveTeacher, TeacherRows, compared, token_log_probs
-from plad.distillers.topk import StoredTeacher, store_teacher
+from plad.distillers.logits.compare import LiveTeacher, TeacherRows, compared, token_log_probs
+from plad.distillers.logits.divergences import forward_kl, generalized_jsd, log_softmax, reverse_kl, total_variation
+from plad.distillers.logits.stored import StoredTeacher, store_teacher
 from plad.errors import PolicyError
 from plad.policy.lora import attach
 from plad.scoring.layout import Group

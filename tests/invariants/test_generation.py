@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plad.answers.engine import Sampling, answer, recorded, request_seed
+from plad.answers.fill import answer, recorded
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling, request_seed
 from plad.config.models import PromptSection
 from plad.errors import PolicyError, RunDirError
 from plad.policy.load import Policy
@@ -109,6 +110,7 @@ def test_these_families_go_one_by_one(family: str) -> None:
 # -- the engine -----------------------------------------------------------------------------------------
 
 SAMPLING = Sampling(temperature=0.9, max_new_tokens=6, samples=2)
+ANSWERS = AnswerSet("teacher", "w", SAMPLING, seed=0)
 POLICY = tiny_policy(dtype=torch.float64, initializer_range=0.3)
 EXAMPLES = [Example(f"id {i}", f"question number {i} " * (i % 4 + 1)) for i in range(12)]
 Answers = dict[tuple[str, int], Generation]
@@ -122,9 +124,9 @@ def ask(
     ledger: Ledger, examples: Sequence[Example], policy: Policy = POLICY, **changes: Any
 ) -> tuple[list[Generation], Progress]:
     bar = Progress("teacher", 0, "answers")
-    settings_ = {"system": "teacher", "weights": "w", "sampling": SAMPLING, "seed": 0, "slots": 3, **changes}
-    engine = Transformers(policy, settings_["weights"], settings_.pop("slots"))
-    return answer(engine, examples, ledger=ledger, progress=bar, **settings_), bar
+    slots = changes.pop("slots", 3)
+    answers = replace(ANSWERS, **changes)
+    return answer(Transformers(policy, answers.weights, slots), examples, answers, ledger, bar), bar
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +221,9 @@ def test_another_number_of_samples_reuses_those_that_are_there(undisturbed: Answ
 
 
 def test_recorded_answers_come_without_a_model() -> None:
-    facts: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": SAMPLING, "seed": 0}
     with Ledger(":memory:") as ledger:
         answers, _ = ask(ledger, EXAMPLES)
-        found = recorded(EXAMPLES[:5], ledger=ledger, **facts)
+        found = recorded(EXAMPLES[:5], ANSWERS, ledger)
         assert [g for e in EXAMPLES[:5] for g in found[e.id]] == answers[:10]
         for change in (
             {"system": "student"},
@@ -231,14 +232,14 @@ def test_recorded_answers_come_without_a_model() -> None:
             {"sampling": replace(SAMPLING, samples=3)},
         ):
             with pytest.raises(RunDirError, match="missing"):
-                recorded(EXAMPLES, ledger=ledger, **{**facts, **change})
+                recorded(EXAMPLES, replace(ANSWERS, **change), ledger)
 
 
 def test_a_setting_changed_and_put_back_finds_the_first_answers_again(undisturbed: Answers) -> None:
     with Ledger(":memory:") as ledger:
         for policy in (POLICY, other_format(), POLICY):
             answers, _ = ask(ledger, EXAMPLES, policy=policy)
-            found = recorded(EXAMPLES, system="teacher", weights="w", sampling=SAMPLING, seed=0, ledger=ledger)
+            found = recorded(EXAMPLES, ANSWERS, ledger)
             assert [g for e in EXAMPLES for g in found[e.id]] == answers
         assert by_id(answers) == undisturbed
 
@@ -249,8 +250,8 @@ def test_two_systems_of_the_same_weights_share_answers() -> None:
         second, bar = ask(ledger, EXAMPLES, system="student")
         assert second == first
         assert bar.before == 24
-        facts: dict[str, Any] = {"weights": "w", "sampling": SAMPLING, "seed": 0, "ledger": ledger}
-        assert recorded(EXAMPLES, system="student", **facts) == recorded(EXAMPLES, system="teacher", **facts)
+        student = replace(ANSWERS, system="student")
+        assert recorded(EXAMPLES, student, ledger) == recorded(EXAMPLES, ANSWERS, ledger)
 
 
 # -- outcomes -------------------------------------------------------------------------------------------
@@ -317,9 +318,7 @@ def test_a_conversation_is_answered() -> None:
     talk = Example("talk", ({"role": "user", "content": "hello"},))
     with Ledger(":memory:") as ledger:
         answers, _ = ask(ledger, [talk], policy)
-        assert recorded([talk], system="teacher", weights="w", sampling=SAMPLING, seed=0, ledger=ledger) == {
-            "talk": answers
-        }
+        assert recorded([talk], ANSWERS, ledger) == {"talk": answers}
     assert answers[0].prompt_tokens == len(policy.prompt.encode_prompt(talk.prompt))
 
 

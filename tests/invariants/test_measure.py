@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from plad.objectives.pairwise import MarginLoss
+from plad.objectives.plad import MarginObjective
 from plad.objectives.similarity import similarity
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
+from plad.train.loss import TextLoss
 from plad.train.measure import measure, weights_digest
 from tests.support.scoring_families import routes, some_groups, tiny, widen
 
@@ -59,8 +60,8 @@ def test_frozen_scores_equal_live_ones_before_the_first_step() -> None:
     values = measure(model, groups, route=Route.SEGMENTS, reference_logp=False, spans=(1, 2, 4), max_tokens=None)
     frozen = [Group(g.id, g.prompt, g.completions[:-1], values=v) for g, v in zip(groups, values, strict=True)]
     make = {"beta": 2.0, "length_normalization": "mean", "spans": (1, 2, 4)}
-    once = MarginLoss(scores="frozen", **make)(score(model, frozen))  # type: ignore[arg-type]
-    live = MarginLoss(scores="live", **make)(score(model, groups, states=True))  # type: ignore[arg-type]
+    once = TextLoss(MarginObjective(scores="frozen", **make))(score(model, frozen))  # type: ignore[arg-type]
+    live = TextLoss(MarginObjective(scores="live", **make))(score(model, groups, states=True))  # type: ignore[arg-type]
     torch.testing.assert_close(live.losses, once.losses)
     assert live.metrics.keys() == once.metrics.keys()
     for name, value in live.metrics.items():

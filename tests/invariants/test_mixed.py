@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from plad.distillers.mixed import sample_mixed
+from plad.distillers.samples.mixed import sample_mixed
 from plad.errors import PolicyError
 from plad.sampling.draw import Request
 from plad.sampling.sample import sample

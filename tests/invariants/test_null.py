@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from plad.evaluate import evaluate_systems, judge_pairs
-from plad.evaluate.metrics import Difference
+from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap
+from plad.evaluate.winrate import judge_pairs
 from plad.records import Example, Generation, Outcome
 from plad.report.parts.blocks import BETTER, SAME
 from plad.report.parts.estimates import tone_of
@@ -49,18 +50,17 @@ def evaluated(seed: int, n: int, gain: float) -> tuple[dict[str, Any], dict[str,
         examples,
         {"student_sft": answers(sft), "student": answers(student)},
         [Oracle()],
-        bootstrap=400,
-        seed=seed,
+        bootstrap=Bootstrap(400, seed),
         rouge=False,
     )
     rates, _ = judge_pairs(
-        examples, student, sft, [Oracle()], bootstrap=400, seed=seed, systems=("student", "student_sft")
+        examples, student, sft, [Oracle()], bootstrap=Bootstrap(400, seed), systems=("student", "student_sft")
     )
     return metrics, rates["oracle"]
 
 
 def excludes(e: dict[str, Any], value: float) -> bool:
-    return not e["low"] <= value <= e["high"]
+    return not e.low <= value <= e.high
 
 
 def test_two_copies_of_a_student_do_not_differ() -> None:
@@ -68,11 +68,11 @@ def test_two_copies_of_a_student_do_not_differ() -> None:
     same = within = straight = alike = 0
     for seed in range(100):
         metrics, rate = evaluated(seed, 100, 0.0)
-        difference = metrics["differences"]["student - student_sft"]["win_rate"]["oracle"]
-        same += tone_of(Difference.model_validate(difference)) == SAME
-        within += difference["sign_test_p"] >= 0.05
+        difference = metrics.differences["student - student_sft"].win_rate["oracle"]
+        same += tone_of(difference) == SAME
+        within += difference.sign_test_p >= 0.05
         straight += not excludes(rate, 0.5)
-        alike += not excludes(difference["length_controlled"], 0.0)
+        alike += not excludes(difference.length_controlled, 0.0)
     assert min(same, within, straight, alike) >= 90, (same, within, straight, alike)
 
 
@@ -83,12 +83,12 @@ def test_a_planted_winner_of_60_percent_is_found() -> None:
     rates: list[float] = []
     for seed in range(30):
         metrics, rate = evaluated(seed, 800, gain)
-        difference = metrics["differences"]["student - student_sft"]["win_rate"]["oracle"]
-        own = metrics["systems"]["student"]["win_rate"]["oracle"]
-        found += tone_of(Difference.model_validate(difference)) == BETTER
-        head_to_head += rate["low"] > 0.5
-        against_target += own["low"] > 0.5 and own["length_controlled"]["low"] > 0.5
-        by_sign += rate["sign_test_p"] < 0.05
-        rates.append(rate["value"])
+        difference = metrics.differences["student - student_sft"].win_rate["oracle"]
+        own = metrics.systems["student"].win_rate["oracle"]
+        found += tone_of(difference) == BETTER
+        head_to_head += rate.low > 0.5
+        against_target += own.low > 0.5 and own.length_controlled.low > 0.5
+        by_sign += rate.sign_test_p < 0.05
+        rates.append(rate.value)
     assert min(found, head_to_head, against_target, by_sign) >= 27, (found, head_to_head, against_target, by_sign)
     assert abs(np.mean(rates) - 0.6) < 0.01

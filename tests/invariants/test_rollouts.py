@@ -1,6 +1,7 @@
 """Training on a policy's own samples: live weights, no gradient through sampling, resumed runs equal straight ones."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config.distillation import FDistillObjective, GkdObjective, MiniLlmObjective
-from plad.config.models import LoraSection
-from plad.config.objectives import Objective
-from plad.config.training import TrainSettings
-from plad.distillers.divergence import LiveTeacher
-from plad.distillers.logits import Document, Rollout
-from plad.distillers.policy_gradient import importance, returns, rewards, whiten
-from plad.distillers.rollouts import MixedTexts, PolicyRollouts, Sampler, TextSource, batches_of_a_set
+from plad.config.models import LoraSection, TrainSettings
+from plad.config.objectives import ObjectiveSection
+from plad.distillers.f_distill import FDistillObjective
+from plad.distillers.gkd import GkdObjective
+from plad.distillers.logits.compare import LiveTeacher
+from plad.distillers.logits.losses import Document, Rollout
+from plad.distillers.logits.policy_gradient import importance, returns, rewards, whiten
+from plad.distillers.minillm import MiniLlmObjective
+from plad.distillers.samples.rollouts import MixedTexts, PolicyRollouts, Sampler, TextSource, batches_of_a_set
 from plad.policy.load import Policy, attach
 from plad.sampling.draw import Request
 from plad.sampling.sample import sample
@@ -50,10 +52,28 @@ def sampler(policy: Policy, teacher: LiveTeacher | None = None, mix: float = 0.0
     return Sampler(policy, "method", 1.0, 5, 3, seed=7, teacher=teacher, mix=mix)
 
 
+def policy_rollouts(
+    draws: Sampler, live: LiveTeacher, section: MiniLlmObjective, documents: Sequence[Document] = ()
+) -> PolicyRollouts:
+    return PolicyRollouts(
+        draws,
+        live,
+        Route.SEGMENTS,
+        groups(),
+        section.rewarding(),
+        section.ppo_epochs,
+        batch_size=4,
+        batches=2,
+        seed=7,
+        document_weight=section.pretraining_weight,
+        documents=documents,
+    )
+
+
 def rollouts(policy: Policy, section: MiniLlmObjective = MINILLM, **options: Any) -> PolicyRollouts:
     live = teacher()
     draws = sampler(policy, live, section.teacher_mix)
-    return PolicyRollouts(draws, live, Route.SEGMENTS, groups(), section, 4, 2, seed=7, **options)
+    return policy_rollouts(draws, live, section, **options)
 
 
 # -- what is sampled ------------------------------------------------------------------------------
@@ -208,17 +228,17 @@ def test_a_set_shrinks_where_the_steps_would_not_suffice() -> None:
 
 # -- the whole ------------------------------------------------------------------------------------
 
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, ObjectiveSection] = {
     "gkd": GkdObjective(),
     "f_distill": FDistillObjective(),
     "minillm": MINILLM,
 }
 
 
-def source_of(objective: Objective, policy: Policy, live: LiveTeacher) -> TextSource:
+def source_of(objective: ObjectiveSection, policy: Policy, live: LiveTeacher) -> TextSource:
     draws = sampler(policy, live, 0.2 if isinstance(objective, MiniLlmObjective) else 0.0)
     if isinstance(objective, MiniLlmObjective):
-        return PolicyRollouts(draws, live, Route.SEGMENTS, groups(), objective, 4, 2, seed=7)
+        return policy_rollouts(draws, live, objective)
     both = isinstance(objective, FDistillObjective)
     return MixedTexts(1.0 if both else 0.5, both, 7, draws)
 
@@ -227,7 +247,9 @@ class StoppedError(Exception):
     """The power went."""
 
 
-def train(folder: Path, objective: Objective, stop_after: int | None = None, **settings: Any) -> tuple[Tensor, Any]:
+def train(
+    folder: Path, objective: ObjectiveSection, stop_after: int | None = None, **settings: Any
+) -> tuple[Tensor, Any]:
     policy, live = student(), teacher()
     torch.manual_seed(3)
     rows: list[dict[str, Any]] = []

@@ -9,21 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from plad.config.distillation import KdObjective
-from plad.config.objectives import (
-    DpoObjective,
-    LipoObjective,
-    MarginObjective,
-    RankObjective,
-    RrhfObjective,
-    SftObjective,
-    SimpoObjective,
-    SlicObjective,
-)
-from plad.config.training import TrainSettings
-from plad.distillers.divergence import LiveTeacher
+from plad.config.models import TrainSettings
+from plad.distillers.kd import KdObjective
+from plad.distillers.logits.compare import LiveTeacher
 from plad.errors import TrainingError
-from plad.objectives.objective import ObjectiveOut
+from plad.objectives.base import ObjectiveOut
+from plad.objectives.listwise import LipoObjective, RrhfObjective
+from plad.objectives.plad import MarginObjective, RankObjective
+from plad.objectives.preference import DpoObjective, SimpoObjective, SlicObjective
+from plad.objectives.sft import SftObjective
 from plad.policy.load import Policy
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
@@ -199,8 +193,8 @@ class _Poisoned:
 def test_a_non_finite_step_is_skipped_and_three_in_a_row_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = train_run.make_objective
-    monkeypatch.setattr(train_run, "make_objective", lambda *what: _Poisoned(make(*what), "row7", []))
+    make = train_run.loss_of
+    monkeypatch.setattr(train_run, "loss_of", lambda *what: _Poisoned(make(*what), "row7", []))
     emitted: list[dict[str, Any]] = []
     policy = tiny_policy(dtype=torch.float64)
     before = weights(policy)
@@ -225,8 +219,8 @@ def test_a_non_finite_step_is_skipped_and_three_in_a_row_stop_the_run(
 def test_one_non_finite_step_among_good_ones_is_recorded_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = train_run.make_objective
-    monkeypatch.setattr(train_run, "make_objective", lambda *what: _Poisoned(make(*what), "row7", []))
+    make = train_run.loss_of
+    monkeypatch.setattr(train_run, "loss_of", lambda *what: _Poisoned(make(*what), "row7", []))
     policy, emitted = train(tmp_path, SftObjective())
     assert [r["rows"] for r in emitted if "skipped" in r] == [["row7"]]
     assert bool(torch.isfinite(weights(policy)).all())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plad.distillers.distillation import (
+from plad.distillers.logits.divergences import (
     FLOOR,
     forward_kl,
     generalized_jsd,

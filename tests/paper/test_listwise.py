@@ -8,35 +8,46 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config.objectives import LipoObjective, RrhfObjective
-from plad.objectives.listwise import LipoLoss, RrhfLoss, gains, ordered
-from plad.objectives.make import make_objective
-from plad.objectives.preference import lambda_weights, lipo, rrhf
+from plad.objectives.listwise import LipoObjective, RrhfObjective, gains, lambda_weights, lipo, ordered, rrhf
+from plad.scoring.layout import Group
+from plad.train.loss import TextLoss, texts_of
 from tests.support.measured import Texts, gradient, one, scores
 
 FOUR: Texts = [[-1.0], [-2.0], [-3.0], [-4.0]]
+
+
+def order(*groups: tuple[Group, list[float]]) -> list[tuple[int, int]]:
+    better, worse = ordered(texts_of(scores(*groups), RrhfObjective().needs))
+    return list(zip(better.tolist(), worse.tolist(), strict=True))
+
+
+def gain(group: tuple[Group, list[float]]) -> list[float]:
+    return gains(texts_of(scores(group), RrhfObjective().needs)).tolist()
 
 
 # -- the order of a list --------------------------------------------------------------------------
 
 
 def test_without_a_scorer_the_order_is_that_of_the_preferences() -> None:
-    group, _ = one(FOUR, 2)
-    assert list(ordered(group)) == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    assert order(one(FOUR, 2)) == [(0, 2), (0, 3), (1, 2), (1, 3)]
 
 
 def test_a_scorer_orders_every_two_texts_but_ties() -> None:
-    group, _ = one(FOUR, 2, quality=[5.0, 1.0, 5.0, -2.0])
-    assert set(ordered(group)) == {(0, 1), (0, 3), (2, 1), (2, 3), (1, 3)}
+    assert order(one(FOUR, 2, quality=[5.0, 1.0, 5.0, -2.0])) == [(0, 1), (0, 3), (1, 3), (2, 1), (2, 3)]
+
+
+def test_every_prompt_of_a_batch_has_its_own_order() -> None:
+    ranked, paired = one(FOUR[:2], quality=[1.0, 2.0]), one(FOUR[:3], 2)
+    assert sorted(order(ranked, paired, ranked)) == [(1, 0), (2, 4), (3, 4), (6, 5)]
 
 
 def test_gains_worked_by_hand() -> None:
     """Two chosen, two rejected: a chosen one ties with one and beats two of three: (1/2 + 1 + 1) / 3 = 5/6; a rejected
     one 1/6. Ranked 4 > 3 > 2 > 1: it beats all of three, two, one, none."""
-    assert gains(one(FOUR, 2)[0]) == pytest.approx([5 / 6, 5 / 6, 1 / 6, 1 / 6])
-    assert gains(one(FOUR, 2, quality=[4, 3, 2, 1])[0]) == pytest.approx([1, 2 / 3, 1 / 3, 0])
-    assert gains(one(FOUR[:2])[0]) == [1.0, 0.0]
-    assert gains(one(FOUR[:3], context=1)[0]) == [1.0, 0.0]
+    assert gain(one(FOUR, 2)) == pytest.approx([5 / 6, 5 / 6, 1 / 6, 1 / 6])
+    assert gain(one(FOUR, 2, quality=[4, 3, 2, 1])) == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert gain(one(FOUR[:2])) == [1.0, 0.0]
+    assert gain(one(FOUR[:3], context=1)) == [1.0, 0.0, 0.0]
 
 
 # -- RRHF -----------------------------------------------------------------------------------------
@@ -54,7 +65,7 @@ def test_a_ranked_list_costs_the_sum_of_its_wrong_pairs_and_the_best_texts_cross
     two: (-1 - 1) / 2; of text 1: +1.
     """
     measured = scores(one([[-1.0, -3.0], [-1.0], [-3.0]], quality=[3, 2, 1]))
-    out = RrhfLoss(length_normalization="mean", sft_weight=1.0)(measured)
+    out = TextLoss(RrhfObjective(length_normalization="mean", sft_weight=1.0))(measured)
     assert out.losses.tolist() == [3.0]
     assert gradient(measured, out) == [-1.0, -1.0, 1.0, 0.0]
     assert out.metrics["accuracy"].tolist() == pytest.approx([2 / 3])
@@ -62,12 +73,14 @@ def test_a_ranked_list_costs_the_sum_of_its_wrong_pairs_and_the_best_texts_cross
 
 def test_without_a_scorer_the_cross_entropy_is_the_mean_over_the_chosen_texts() -> None:
     """Chosen -1 and -2, rejected -3: no wrong pair; (1 + 2) / 2."""
-    out = RrhfLoss(length_normalization="mean", sft_weight=1.0)(scores(one(FOUR[:3], 2)))
+    out = TextLoss(RrhfObjective(length_normalization="mean", sft_weight=1.0))(scores(one(FOUR[:3], 2)))
     assert out.losses.tolist() == [1.5]
 
 
 def test_texts_of_equal_quality_have_no_order_and_no_hinge() -> None:
-    out = RrhfLoss(length_normalization="mean")(scores(one(FOUR, quality=[1, 1, 1, 1]), one([[-3.0], [-1.0]])))
+    out = TextLoss(RrhfObjective(length_normalization="mean", sft_weight=0.0))(
+        scores(one(FOUR, quality=[1, 1, 1, 1]), one([[-3.0], [-1.0]]))
+    )
     assert out.losses.tolist() == [0.0, 2.0]
     assert out.active.tolist() == [False, True]
     assert all(value.isfinite().all() for value in out.metrics.values())
@@ -91,7 +104,7 @@ def test_lipo_worked_by_hand() -> None:
 def test_a_pair_is_a_weighted_logistic_loss() -> None:
     """K = 2, at the start rewards 0 and 0; the first text takes place 1: weight 1 / log 2 - 1 / log 3, loss log 2."""
     measured = scores(one([[-1.0, -1.0], [-5.0]], reference_logp=[-2.0, -5.0]))
-    out = LipoLoss(beta=0.1, length_normalization="sum")(measured)
+    out = TextLoss(LipoObjective(beta=0.1, length_normalization="sum"))(measured)
     weight = 1 / math.log(2) - 1 / math.log(3)
     assert out.losses.tolist() == pytest.approx([weight * math.log(2)])
     assert gradient(measured, out) == pytest.approx([-0.05 * weight] * 2 + [0.05 * weight])
@@ -131,18 +144,18 @@ def test_lists_of_a_batch_cost_what_the_slow_reference_says(
     batch: list[tuple[list[float], list[float], list[int]]], beta: float
 ) -> None:
     groups = [one([[p] for p in logps], reference_logp=ref, quality=list(map(float, q))) for logps, ref, q in batch]
-    out = LipoLoss(beta=beta, length_normalization="sum")(scores(*groups))
+    out = TextLoss(LipoObjective(beta=beta, length_normalization="sum"))(scores(*groups))
     expected = [slow_lipo(logps, ref, list(map(float, q)), beta) for logps, ref, q in batch]
     assert out.losses.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_weights_are_constants_of_the_loss() -> None:
     measured = scores(one(FOUR, reference_logp=[-2, -2, -2, -2], quality=[1, 2, 3, 4]))
-    moved = gradient(measured, LipoLoss(beta=1.0, length_normalization="sum")(measured))
+    moved = gradient(measured, TextLoss(LipoObjective(beta=1.0, length_normalization="sum"))(measured))
     assert sum(moved) == pytest.approx(0.0)
     assert moved[0] > 0 > moved[3]
 
 
 def test_the_configuration_makes_them() -> None:
-    assert make_objective(RrhfObjective()) == RrhfLoss(length_normalization="mean", sft_weight=1.0)
-    assert make_objective(LipoObjective(beta=0.3)) == LipoLoss(beta=0.3, length_normalization="sum")
+    assert RrhfObjective() == RrhfObjective(length_normalization="mean", sft_weight=1.0)
+    assert LipoObjective(beta=0.3) == LipoObjective(beta=0.3, length_normalization="sum")

@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
-from plad.config.objectives import Objective
-from plad.distillers.divergence import LiveTeacher
-from plad.distillers.logits import Document, Rollout
-from plad.objectives.make import make_objective
+from plad.config.objectives import ObjectiveSection
+from plad.distillers.distillm import DistillmObjective
+from plad.distillers.f_distill import FDistillObjective
+from plad.distillers.gkd import GkdObjective
+from plad.distillers.kd import KdObjective
+from plad.distillers.logits.compare import LiveTeacher
+from plad.distillers.logits.losses import Document, Rollout
+from plad.distillers.minillm import MiniLlmObjective
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
+from plad.train.loss import loss_of
 from tests.support.tiny_models import tiny_model
 
 V = 31
@@ -59,10 +63,10 @@ def literal(models: Any, groups: list[Group], of: Callable[..., float], temperat
     return total / tokens
 
 
-def found(models: Any, groups: list[Group], section: Objective) -> float:
+def found(models: Any, groups: list[Group], section: ObjectiveSection) -> float:
     """The loss of a batch as the trainer makes it."""
     student, teacher = models
-    objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
+    objective = loss_of(section, student, LiveTeacher(teacher, Route.SEGMENTS))
     out = objective(score(student, groups, states=objective.states, logits=objective.logits))
     assert bool(out.active.all())
     assert bool(torch.stack(list(out.metrics.values())).isfinite().any(0).all()), "every group has figures"
@@ -214,7 +218,7 @@ def test_minillm_sends_the_gradient_through_the_ratio_alone(models: Any) -> None
     student.requires_grad_(True)
     teacher.requires_grad_(True)
     r = rollout(STUDENT_ALONE[0], 0)
-    objective = make_objective(
+    objective = loss_of(
         MiniLlmObjective(single_step=0.0, ppo_clip=0.999), student, LiveTeacher(teacher, Route.SEGMENTS)
     )
     out = objective(score(student, [r], states=True, logits=False))
@@ -237,7 +241,7 @@ def test_a_batch_may_be_split_anyhow(models: Any) -> None:
     """Losses and weights of groups scored together are those of groups scored alone."""
     student, teacher = models
     for section in (KdObjective(), FDistillObjective(), GkdObjective(), DistillmObjective()):
-        objective = make_objective(section, student, LiveTeacher(teacher, Route.SEGMENTS))
+        objective = loss_of(section, student, LiveTeacher(teacher, Route.SEGMENTS))
         groups = GROUPS if isinstance(section, FDistillObjective) else TEACHER_ALONE
         together = objective(score(student, groups, states=True, logits=False)).losses
         alone = [objective(score(student, [g], states=True, logits=False)).losses for g in groups]

@@ -7,18 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.config.objectives import MarginObjective
 from plad.errors import DataError
-from plad.objectives.calibration import anchor, margin, rank
-from plad.objectives.make import make_objective
-from plad.objectives.pairwise import MarginLoss, RankLoss
+from plad.objectives.pairs import anchor
+from plad.objectives.plad import MarginObjective, RankObjective, margin, rank
+from plad.train.loss import TextLoss
 from tests.support.measured import Texts, gradient, one, scores
 
 nats = st.floats(-50, 0, allow_nan=False)
 
 
-def objective(beta: float, normalization: Literal["sum", "mean"] = "sum", **more: object) -> MarginLoss:
-    return MarginLoss(beta=beta, length_normalization=normalization, **more)  # type: ignore[arg-type]
+def objective(beta: float, normalization: Literal["sum", "mean"] = "sum", **more: object) -> TextLoss:
+    return TextLoss(MarginObjective(beta=beta, length_normalization=normalization, **more))  # type: ignore[arg-type]
 
 
 # -- Eq. 5 ----------------------------------------------------------------------------------------
@@ -101,10 +100,10 @@ def test_a_score_that_cannot_be_had_is_refused() -> None:
 
 def test_the_configuration_makes_it() -> None:
     section = MarginObjective(beta=0.5, scores="live", spans=(1, 3), anchor_weight=0.2, sft_weight=0.1)
-    made = make_objective(section)
+    made = TextLoss(section)
     assert made == objective(0.5, "mean", scores="live", spans=(1, 3), anchor_weight=0.2, sft_weight=0.1)
     assert made.states
-    assert not make_objective(MarginObjective()).states
+    assert not TextLoss(MarginObjective()).states
 
 
 # -- the anchor -----------------------------------------------------------------------------------
@@ -122,7 +121,7 @@ def test_an_anchored_hinge_stops_where_the_text_has_moved_by_one_over_the_weight
     still rises with its slope of 1. Loss: hinge max(0, 9 + 1 - 5) = 5, anchor 0.25 * 16 / 2 = 2.
     """
     measured = scores(one([[-1.0], [-5.0, -5.0]], reference_logp=[-1.0, -2.0]))
-    out = RankLoss(beta=9.0, length_normalization="mean", anchor_weight=0.25)(measured)
+    out = TextLoss(RankObjective(beta=9.0, length_normalization="mean", anchor_weight=0.25))(measured)
     assert out.losses.tolist() == [7.0]
     assert out.metrics["anchor"].tolist() == [8.0]
     assert gradient(measured, out) == [-1.0, 0.0, 0.0]
@@ -130,7 +129,7 @@ def test_an_anchored_hinge_stops_where_the_text_has_moved_by_one_over_the_weight
 
 def test_an_anchored_pair_is_active_when_its_hinge_is_met() -> None:
     measured = scores(one([[-1.0], [-5.0]], reference_logp=[-1.0, -4.0]), one([[-1.0], [-5.0]], reference_logp=[0, -5]))
-    out = RankLoss(beta=1.0, length_normalization="sum", anchor_weight=1.0)(measured)
+    out = TextLoss(RankObjective(beta=1.0, length_normalization="sum", anchor_weight=1.0))(measured)
     assert out.losses.tolist() == [0.5, 0.0]
     assert out.active.tolist() == [True, False]
     assert out.metrics["active"].tolist() == [0.0, 0.0], "the metric counts open hinges"
@@ -138,4 +137,4 @@ def test_an_anchored_pair_is_active_when_its_hinge_is_met() -> None:
 
 def test_an_anchor_needs_the_starting_student() -> None:
     with pytest.raises(DataError, match="reference_logp was not measured"):
-        RankLoss(beta=1.0, length_normalization="sum", anchor_weight=1.0)(scores(one(PAIR)))
+        TextLoss(RankObjective(beta=1.0, length_normalization="sum", anchor_weight=1.0))(scores(one(PAIR)))

@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plad.config.objectives import RankObjective, SftObjective
 from plad.errors import DataError
-from plad.objectives.calibration import rank
-from plad.objectives.make import make_objective
-from plad.objectives.objective import ObjectiveOut, SftLoss
-from plad.objectives.pairwise import RankLoss
-from plad.objectives.sft import sft
+from plad.objectives.base import ObjectiveOut
+from plad.objectives.plad import RankObjective, rank
+from plad.objectives.sft import SftObjective, sft
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
+from plad.train.loss import TextLoss
 
 nats = st.floats(-50, 0, allow_nan=False)
 margins = st.floats(0, 5, allow_nan=False)
@@ -38,8 +36,8 @@ def scores(texts: Texts, chosen: list[int] | None = None) -> Scores:
     return Scores(groups, logps)
 
 
-def ranking(beta: float, normalization: str, sft_weight: float) -> RankLoss:
-    return RankLoss(beta=beta, length_normalization=normalization, sft_weight=sft_weight)  # type: ignore[arg-type]
+def ranking(beta: float, normalization: str, sft_weight: float) -> TextLoss:
+    return TextLoss(RankObjective(beta=beta, length_normalization=normalization, sft_weight=sft_weight))  # type: ignore[arg-type]
 
 
 def gradient(measured: Scores, out: ObjectiveOut) -> Tensor:
@@ -256,7 +254,7 @@ def test_cross_entropy_worked_by_hand() -> None:
 
 def test_a_batch_costs_the_mean_of_its_tokens_however_long_the_texts() -> None:
     """Tokens -1 -2 | -3, and -6: losses 6 and 6, weights 3 and 1, batch (6 + 6) / (3 + 1) = 3 = mean(1, 2, 3, 6)."""
-    measured, objective = scores([[[-1.0, -2.0], [-3.0]], [[-6.0]]]), SftLoss()
+    measured, objective = scores([[[-1.0, -2.0], [-3.0]], [[-6.0]]]), TextLoss(SftObjective())
     out = objective(measured)
     groups = [Group("a", (1,), ((5, 5), (5,))), Group("b", (1,), ((5,),))]
     assert out.losses.tolist() == [6.0, 6.0]
@@ -268,7 +266,7 @@ def test_a_batch_costs_the_mean_of_its_tokens_however_long_the_texts() -> None:
 
 def test_an_empty_completion_costs_nothing_and_is_never_nan() -> None:
     measured = scores([[[]], [[-2.0], []]])
-    out = SftLoss()(measured)
+    out = TextLoss(SftObjective())(measured)
     assert out.losses.tolist() == [0.0, 2.0]
     assert out.active.tolist() == [False, True]
     assert out.metrics["nll"].tolist() == [0.0, 2.0]
@@ -279,11 +277,8 @@ def test_an_empty_completion_costs_nothing_and_is_never_nan() -> None:
 
 
 def test_the_configuration_names_the_objective() -> None:
-    assert make_objective(SftObjective()) == SftLoss()
-    assert make_objective(RankObjective(beta=0.5, length_normalization="sum", sft_weight=0.1)) == ranking(
-        0.5, "sum", 0.1
-    )
+    assert TextLoss(RankObjective(beta=0.5, length_normalization="sum", sft_weight=0.1)) == ranking(0.5, "sum", 0.1)
 
 
 def test_the_papers_equation_is_the_default_up_to_its_length_normalisation() -> None:
-    assert make_objective(RankObjective.model_validate({})) == ranking(1.0, "mean", 0.0)
+    assert TextLoss(RankObjective.model_validate({})) == ranking(1.0, "mean", 0.0)

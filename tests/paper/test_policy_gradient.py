@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plad.distillers.policy_gradient import clipped_policy_loss, importance, returns, rewards, whiten
+from plad.distillers.logits.policy_gradient import clipped_policy_loss, importance, returns, rewards, whiten
 
 texts = st.lists(st.tuples(st.floats(-9, -0.01), st.floats(-9, -0.01)), min_size=1, max_size=7)
 

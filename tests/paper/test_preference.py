@@ -11,12 +11,10 @@ from torch import Tensor
 from trl import DPOTrainer
 from trl.experimental.cpo import CPOTrainer
 
-from plad.config.objectives import DpoObjective, SimpoObjective, SlicObjective
-from plad.objectives.make import make_objective
-from plad.objectives.pairwise import DpoLoss, SimpoLoss, SlicLoss
-from plad.objectives.preference import dpo, slic
+from plad.objectives.preference import DpoObjective, SimpoObjective, SlicObjective, dpo, slic
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
+from plad.train.loss import TextLoss
 from tests.support.measured import Texts, gradient, one, scores
 
 PAIR: Texts = [[-1.0, -2.0], [-1.0, -1.0, -1.0, -2.0]]
@@ -41,7 +39,7 @@ def test_dpo_of_sums_and_of_means_worked_by_hand() -> None:
     """
     measured = scores(one(PAIR, reference_logp=[-3.0, -5.0 + 2 * LN3]))
     for beta, normalization in ((0.5, "sum"), (2.0, "mean")):
-        out = DpoLoss(beta=beta, length_normalization=normalization)(measured)  # type: ignore[arg-type]
+        out = TextLoss(DpoObjective(beta=beta, length_normalization=normalization))(measured)  # type: ignore[arg-type]
         assert out.losses.item() == pytest.approx(math.log(4 / 3))
         assert out.metrics["margin_gained"].item() == pytest.approx(2 * LN3 / (1 if normalization == "sum" else 4))
 
@@ -49,7 +47,7 @@ def test_dpo_of_sums_and_of_means_worked_by_hand() -> None:
 def test_dpo_pulls_the_pair_apart_with_a_force_that_fades() -> None:
     """d/d log P of -log sigmoid(beta delta) = -beta sigmoid(-beta delta): 0.1 / 2 at the start, for every token."""
     measured = scores(one(PAIR, reference_logp=[-3.0, -5.0]))
-    found = gradient(measured, DpoLoss(beta=0.1, length_normalization="sum")(measured))
+    found = gradient(measured, TextLoss(DpoObjective(beta=0.1, length_normalization="sum"))(measured))
     assert found == pytest.approx([-0.05] * 2 + [0.05] * 4)
 
 
@@ -62,13 +60,13 @@ def test_slic_worked_by_hand() -> None:
 def test_slic_regularises_in_the_unit_of_its_hinge() -> None:
     """sum: max(0, 3 + 3 - 5) + 3 lambda;  mean: max(0, 1 + 1.5 - 1.25) + 1.5 lambda;  lambda = 2."""
     for beta, normalization, expected in ((3.0, "sum", 1 + 6.0), (1.0, "mean", 1.25 + 3.0)):
-        loss = SlicLoss(beta=beta, regularization=2.0, length_normalization=normalization)  # type: ignore[arg-type]
+        loss = TextLoss(SlicObjective(beta=beta, regularization=2.0, length_normalization=normalization))  # type: ignore[arg-type]
         assert loss(scores(one(PAIR))).losses.tolist() == [expected]
 
 
 def test_simpo_worked_by_hand() -> None:
     """beta (mean P+ - mean P-) - gamma = 2 (-1.5 + 1.25) - 0.5 = -1: log(1 + e)."""
-    out = SimpoLoss(beta=2.0, gamma=0.5, length_normalization="mean")(scores(one(PAIR)))
+    out = TextLoss(SimpoObjective(beta=2.0, gamma=0.5, length_normalization="mean"))(scores(one(PAIR)))
     assert out.losses.item() == pytest.approx(math.log(1 + math.e))
 
 
@@ -76,8 +74,8 @@ def test_a_cross_entropy_term_goes_with_each_of_them() -> None:
     """Mean token cross-entropy of the chosen text: 1.5."""
     for section in (DpoObjective(sft_weight=0.2), SlicObjective(sft_weight=0.2), SimpoObjective(sft_weight=0.2)):
         measured = scores(one(PAIR, reference_logp=[-3.0, -5.0]))
-        plain = make_objective(section.model_copy(update={"sft_weight": 0.0}))
-        added = make_objective(section)(measured).losses - plain(measured).losses
+        plain = TextLoss(section.model_copy(update={"sft_weight": 0.0}))
+        added = TextLoss(section)(measured).losses - plain(measured).losses
         assert added.item() == pytest.approx(0.3)
 
 
@@ -115,7 +113,7 @@ def test_the_hinge_of_slic_equals_trls(normalization: Any) -> None:
     measured = pairs()
     logps = measured.sums() if normalization == "sum" else measured.means()
     for beta in (1.0, 0.25):
-        loss = SlicLoss(beta=1 / beta, regularization=0.0, length_normalization=normalization)
+        loss = TextLoss(SlicObjective(beta=1 / beta, regularization=0.0, length_normalization=normalization))
         expected = cpo(logps, loss_type="hinge", beta=beta)
         torch.testing.assert_close(beta * loss(measured).losses, expected, rtol=0, atol=1e-5)
         assert expected.max() > 0
@@ -124,7 +122,7 @@ def test_the_hinge_of_slic_equals_trls(normalization: Any) -> None:
 def test_simpo_equals_trls() -> None:
     measured = pairs()
     for beta, gamma in ((2.0, 1.0), (0.1, 0.5)):
-        found = SimpoLoss(beta=beta, gamma=gamma, length_normalization="mean")(measured).losses
+        found = TextLoss(SimpoObjective(beta=beta, gamma=gamma, length_normalization="mean"))(measured).losses
         expected = cpo(measured.means(), loss_type="simpo", beta=beta, simpo_gamma=gamma)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
@@ -163,11 +161,11 @@ def trl_dpo(beta: float, loss_type: str) -> Tensor:
 @pytest.mark.parametrize(("loss_type", "normalization"), [("sigmoid", "sum"), ("sigmoid_norm", "mean")])
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 def test_dpo_equals_trls(loss_type: str, normalization: Any, beta: float) -> None:
-    found = DpoLoss(beta=beta, length_normalization=normalization)(pairs()).losses.mean()
+    found = TextLoss(DpoObjective(beta=beta, length_normalization=normalization))(pairs()).losses.mean()
     torch.testing.assert_close(found, trl_dpo(beta, loss_type), rtol=0, atol=1e-5)
 
 
 def test_the_configuration_makes_them() -> None:
-    assert make_objective(DpoObjective()) == DpoLoss(beta=0.1, length_normalization="sum")
-    assert make_objective(SlicObjective()) == SlicLoss(beta=1.0, regularization=1.0, length_normalization="sum")
-    assert make_objective(SimpoObjective()) == SimpoLoss(beta=2.0, gamma=1.0, length_normalization="mean")
+    assert DpoObjective() == DpoObjective(beta=0.1, length_normalization="sum")
+    assert SlicObjective() == SlicObjective(beta=1.0, regularization=1.0, length_normalization="sum")
+    assert SimpoObjective() == SimpoObjective(beta=2.0, gamma=1.0, length_normalization="mean")

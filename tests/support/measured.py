@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from plad.objectives.objective import ObjectiveOut
+from plad.objectives.base import ObjectiveOut
 from plad.scoring.layout import Group
 from plad.scoring.score import Scores
 

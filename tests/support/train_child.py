@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from plad.config.models import LoraSection
-from plad.config.objectives import RankObjective
-from plad.config.training import TrainSettings
+from plad.config.models import LoraSection, TrainSettings
+from plad.objectives.plad import RankObjective
 from plad.policy.load import attach
 from plad.scoring.layout import Group
 from plad.scoring.score import Route

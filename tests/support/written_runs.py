@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 
 from plad.answers.ledger import Ledger
+from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl
-from plad.evaluate import evaluate_systems, judge_pairs
-from plad.evaluate.calibration import METHOD, Candidates, before_and_after, calibration, calibration_difference
-from plad.evaluate.candidates import Text, judged
-from plad.evaluate.comparison import add_comparison
+from plad.evaluate.comparison import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
-from plad.evaluate.metrics import Metrics
+from plad.evaluate.likelihood_calibration import (
+    METHOD,
+    RankedTexts,
+    calibration_change,
+    calibration_difference,
+    likelihood_calibration,
+)
+from plad.evaluate.likelihoods import Text, judged
+from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
+from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap
+from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Verdict
@@ -138,21 +147,22 @@ def write_run(
 ) -> dict[str, Any]:
     """Write a finished run; returns its metrics."""
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge()], bootstrap=500)
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge()], bootstrap=Bootstrap(500))
     if {"teacher", "student_sft"} <= set(answers):
         rates, more = judge_pairs(
-            examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=500
+            examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(500)
         )
-        metrics["teacher_student_win_rate"], judgements = rates, [*judgements, *more]
+        metrics = metrics.model_copy(update={"teacher_student_win_rate": rates})
+        judgements = [*judgements, *more]
     write_json(path / "manifest.json", MANIFEST)
     write_json(path / "config.resolved.json", config)
-    write_json(path / "eval/metrics.json", metrics)
+    metrics.write(path)
     write_judgements(path / "eval/judgements.parquet", judgements)
     write_answers(path / "eval/answers.jsonl", examples, given)
     write_examples_jsonl(path / "data/test.jsonl", examples)
     rows = curves() if metrics_rows is None else metrics_rows
     write_text(path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
-    return metrics
+    return metrics.to_json()
 
 
 EXAMPLES = [Example(f"e{i:02}", f"prompt {i}", (f"target {i}", f"reference word{i} here")) for i in range(40)]
@@ -178,10 +188,10 @@ def measured() -> dict[str, Any]:
         "further": ["c d"] * 10,
     }
     answers = {s: generations(TEN_EXAMPLES, t) for s, t in texts.items()}
-    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceJudge()], bootstrap=200)[0]
+    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceJudge()], bootstrap=Bootstrap(200))[0].to_json()
 
 
-RESAMPLING = {"resamples": 300, "seed": 0}
+DRAWS = Bootstrap(300)
 
 
 class Opinion:
@@ -261,8 +271,8 @@ def measured_calibration(
         "writers": ["student_sft", "teacher"],
         "judges": {
             judge.name: {
-                **before_and_after(by, **RESAMPLING),
-                "own": before_and_after({m: [p.of_its_own() for p in found] for m, found in by.items()}, **RESAMPLING),
+                **calibration_change(*by.values(), DRAWS).to_json(),
+                "own": calibration_change(*([p.of_its_own() for p in b] for b in by.values()), DRAWS).to_json(),
             }
         },
         "method": METHOD,
@@ -302,7 +312,8 @@ def write_bill(run: Path, rows: Sequence[tuple[str, str, int, int, float | None]
     with Ledger(run / "generations.sqlite") as ledger:
         for i, (system, _, into, out, usd) in enumerate(rows):
             reply = Reply(Outcome.OK, "x", prompt_tokens=into, completion_tokens=out, model="big-1", cost=usd)
-            ledger.put(f"k{i}", f"a{i}", system, f"e{i}", 0, reply, spec={"engine": "openai"})
+            question = Question(f"k{i}", f"a{i}", Example(f"e{i}", ""), 0, 0, None, {"engine": "openai"})
+            ledger.put(question, system, reply)
         for i, (_, when, *_) in enumerate(rows):
             ledger._db.execute("UPDATE generations SET created = ? WHERE key = ?", (when, f"k{i}"))
 
@@ -319,24 +330,28 @@ def write_full_run(
     methods = [system for system in answers if system not in ("teacher", "student_sft", "student")]
     write_run(path, examples, answers, **more)
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=300)
-    metrics["teacher_student_win_rate"], more = judge_pairs(
-        examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=300
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=Bootstrap(300))
+    rates, more = judge_pairs(
+        examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(300)
     )
     costs = {"updates": 60, "seconds": 812.0, "peak_memory": 2_900_000_000, "tokens_cached": 9120, "tokens_fresh": 0}
-    add_comparison(metrics, methods, dict.fromkeys((*methods, "student"), costs))
-    metrics["calibration"] = measured_calibration(
-        examples, {s: answers[s] for s in ("teacher", "student_sft", "student")}
+    metrics = with_comparison(metrics, methods, dict.fromkeys((*methods, "student"), Cost.model_validate(costs)))
+    calibration = measured_calibration(examples, {s: answers[s] for s in ("teacher", "student_sft", "student")})
+    metrics = metrics.model_copy(
+        update={
+            "teacher_student_win_rate": rates,
+            "calibration": CalibrationFigures.model_validate(calibration),
+        }
     )
     write_json(path / "manifest.json", manifest())
-    write_json(path / "eval/metrics.json", metrics)
+    metrics.write(path)
     write_judgements(path / "eval/judgements.parquet", [*judgements, *more])
     write_answers(path / "eval/answers.jsonl", examples, given)
     write_bill(path)
-    return metrics
+    return metrics.to_json()
 
 
-def calibration_section(before: list[Candidates], after: list[Candidates]) -> dict[str, Any]:
+def calibration_section(before: list[RankedTexts], after: list[RankedTexts]) -> dict[str, Any]:
     return {
         "prompts": len(before),
         "texts": sum(len(p.quality) for p in before),
@@ -345,9 +360,9 @@ def calibration_section(before: list[Candidates], after: list[Candidates]) -> di
         "writers": ["student_sft", "teacher"],
         "judges": {
             "reference": {
-                "student_sft": calibration(before, **RESAMPLING),
-                "student": calibration(after, **RESAMPLING),
-                "difference": calibration_difference(after, before, **RESAMPLING),
+                "student_sft": likelihood_calibration(before, DRAWS).to_json(),
+                "student": likelihood_calibration(after, DRAWS).to_json(),
+                "difference": calibration_difference(after, before, DRAWS).to_json(),
             }
         },
     }
@@ -358,6 +373,6 @@ def calibrated(gain: float, prompts: int = 40) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     quality = rng.uniform(size=(prompts, 4))
     noise = rng.normal(size=(prompts, 4))
-    before = [Candidates(n, q) for n, q in zip(noise, quality, strict=True)]
-    after = [Candidates(n + gain * q, q) for n, q in zip(noise, quality, strict=True)]
+    before = [RankedTexts(n, q) for n, q in zip(noise, quality, strict=True)]
+    after = [RankedTexts(n + gain * q, q) for n, q in zip(noise, quality, strict=True)]
     return {"calibration": calibration_section(before, after)}

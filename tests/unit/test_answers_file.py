@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from plad.answers.engine import Sampling, answer
 from plad.answers.file import AnswersFile, read_answers_file
+from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import AnswerColumns, FileEngine
-from plad.data.read import BadRowsError
+from plad.data.sources import BadRowsError
 from plad.errors import DataError
 from plad.records import Example, Outcome
 
@@ -61,9 +62,7 @@ def test_samples_are_the_rows_in_order_and_missing_ones_fail(tmp_path: Path) -> 
     engine = read(tmp_path, {"prompt": "p", "text": " one "}, {"prompt": "p", "text": " \n"})
     with Ledger(":memory:") as ledger:
         examples = [Example("e", "p"), Example("f", "q")]
-        found = answer(
-            engine, examples, system="teacher", weights="w", sampling=Sampling(0.7, 4, 3), seed=0, ledger=ledger
-        )
+        found = answer(engine, examples, AnswerSet("teacher", "w", Sampling(0.7, 4, 3), 0), ledger)
         assert ledger.messages("teacher") == ["no answer in answers.jsonl"]
     assert [(g.sample, g.text, g.outcome) for g in found[:3]] == [
         (0, "one", Outcome.OK),

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plad.cli.compare import comparison_overrides
-from plad.config.baselines import Baseline
-from plad.config.distillation import FDistillObjective, KdObjective
-from plad.config.evaluation import EvaluateSection
+from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.file import load_config
-from plad.config.objectives import MarginObjective, SftObjective
+from plad.distillers.f_distill import FDistillObjective
+from plad.distillers.kd import KdObjective
 from plad.errors import ConfigError
-from plad.evaluate.comparison import add_comparison, frame, holm
+from plad.evaluate.comparison import frame, holm, with_comparison
+from plad.evaluate.metrics import Cost, Metrics
+from plad.objectives.plad import MarginObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.stages.baselines import cost_of
 from plad.report.parts.formatting import system_name
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
@@ -132,11 +134,11 @@ def test_families_are_the_methods_against_one_system_by_one_measure() -> None:
             "student - teacher": (0.001, 0.001),
         },
     )
-    add_comparison(found, ["a", "b"], {"student": {}})
+    compared = with_comparison(Metrics.model_validate(found), ["a", "b"], {"student": Cost()})
 
     def corrected(pair: str) -> tuple[float | None, float | None]:
-        d = found["differences"][pair]
-        return d["win_rate"]["j"].get("p_holm"), d["rougeL"].get("p_holm")
+        d = compared.differences[pair]
+        return d.win_rate["j"].p_holm, d.rougeL.p_holm
 
     assert corrected("student - student_sft") == pytest.approx((0.03, 0.4))
     assert corrected("a - student_sft") == (pytest.approx(0.04), None)
@@ -165,30 +167,25 @@ def test_costs_of_a_warm_up_and_of_rounds_are_added_up() -> None:
     """10 + 4 updates before and 6 after, 7 tokens sampled between; memory and prompts are the larger."""
     first = counts(4, 2.0, 30, sft=counts(10, 5.0, 50, prompts=8))
     second = counts(6, 3.0, 40, tokens=120, samples={"tokens": 11}, teacher_seconds=0.5)
-    assert cost_of([first, second], 7) == {
-        "updates": 20,
-        "prompts": 9,
-        "seconds": 10.5,
-        "peak_memory": 50,
-        "tokens_cached": 100,
-        "tokens_fresh": 18,
-    }
+    assert cost_of([first, second], 7) == Cost(
+        updates=20, prompts=9, seconds=10.5, peak_memory=50, tokens_cached=100, tokens_fresh=18
+    )
 
 
 def test_prompts_are_those_sampled_where_a_method_draws_its_own() -> None:
-    assert cost_of([counts(4, 1.0, 1, samples={"tokens": 5, "prompts": 3})])["prompts"] == 3
+    assert cost_of([counts(4, 1.0, 1, samples={"tokens": 5, "prompts": 3})]).prompts == 3
 
 
 def test_what_an_earlier_version_did_not_count_is_unknown() -> None:
     found = cost_of([{"steps": 3, "train_seconds": 1.0}])
-    assert (found["updates"], found["prompts"], found["peak_memory"], found["tokens_fresh"]) == (3, None, None, None)
+    assert (found.updates, found.prompts, found.peak_memory, found.tokens_fresh) == (3, None, None, None)
 
 
 def test_equal_updates_are_claimed_only_where_they_are() -> None:
-    a, b = {"updates": 5, "prompts": 9}, {"updates": 5, "prompts": 4}
+    a, b = Cost(updates=5, prompts=9), Cost(updates=5, prompts=4)
     assert "as many updates on as many of the same prompts" in frame({"kd": a, "gkd": a})
     assert "not equal: kd 5 on 9, minillm 5 on 4" in frame({"kd": a, "minillm": b})
-    assert "updates" not in frame({"kd": a, "student": {}})
+    assert "updates" not in frame({"kd": a, "student": Cost()})
 
 
 # -- the table ------------------------------------------------------------------------------------
@@ -206,8 +203,9 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
         "tokens_cached": 1200,
         "tokens_fresh": 0,
     }
-    add_comparison(found, ["kd"], {"kd": cost, "student": {}})
-    table = methods_table(typed(found))
+    costs_of = {"kd": Cost.model_validate(cost), "student": Cost()}
+    found = with_comparison(Metrics.model_validate(found), ["kd"], costs_of)
+    table = methods_table(found)
     assert table is not None
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert list(rows) == ["Teacher", "SFT student", "Standard KD", "Distilled student"]
@@ -215,14 +213,14 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     assert kd["Win rate, j"].text == "50.0"
     assert "p = 0.020" in kd["Minus SFT student, j"].detail, "two methods in the family: 0.01 x 2"
     assert rows["SFT student"]["Minus SFT student, j"].text == "–"
-    costs = method_costs_table(typed(found))
+    costs = method_costs_table(found)
     assert costs is not None
     rows = {row[0].text: dict(zip(costs.columns, row, strict=True)) for row in costs.rows}
     kd = rows["Standard KD"]
     assert "p = 0.010" in kd["Distilled student minus it, j"].detail, "one method in the family"
     assert [kd[c].text for c in costs.columns[-6:]] == ["45", "30", "1 min 30 s", "2.34", "1,200", "0"]
     assert rows["Teacher"]["Time"].text == "–"
-    (lead,) = lead_plots(typed(found))
+    (lead,) = lead_plots(found)
     assert lead.alt.startswith("minus Standard KD +10.0 points")
     assert lead_plots(typed(metrics(("student",), {}))) == []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from plad.evaluate.candidates import Text, gather, judged, likelihoods
+from plad.evaluate.likelihoods import Text, gather, judged, likelihoods
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome
 from tests.support.tiny_models import tiny_policy

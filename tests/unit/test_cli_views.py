@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from plad.answers.ledger import Ledger
+from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Outcome, Pair
-from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir, write_json
+from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir
 from tests.support.command import call, lines_fit
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
@@ -27,7 +29,7 @@ def answer(example: Example, text: str) -> Generation:
 def record(ledger: Ledger, key: str, system: str, generation: Generation) -> None:
     g = generation
     reply = Reply(g.outcome, g.text, g.token_ids, g.prompt_tokens, len(g.token_ids), seconds=0.5)
-    ledger.put(key, key, system, g.example_id, g.sample, reply, spec={"key": key})
+    ledger.put(Question(key, key, Example(g.example_id, ""), g.sample, 0, None, {"key": key}), system, reply)
 
 
 def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:
@@ -50,8 +52,8 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
                 record(ledger, str(i), "teacher", answer(e, f"answer {i} {ESCAPE}"))
         texts = {"teacher": good, "student_sft": "nothing", "student": "the target 3"}
         answers = {system: {e.id: answer(e, text) for e in ROWS} for system, text in texts.items()}
-        metrics, judgements = evaluate_systems(ROWS, answers, [ReferenceJudge()], bootstrap=100)
-        write_json(run / "eval/metrics.json", metrics)
+        metrics, judgements = evaluate_systems(ROWS, answers, [ReferenceJudge()], bootstrap=Bootstrap(100))
+        metrics.write(run.path)
         write_judgements(run / "eval/judgements.parquet", judgements)
         write_answers(run / "eval/answers.jsonl", ROWS, answers)
     with atomic_dir(path / "student") as staging:

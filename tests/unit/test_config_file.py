@@ -10,9 +10,10 @@ import pytest
 from plad.cli import StageName
 from plad.config.file import load_config
 from plad.config.models import PruneInit
-from plad.config.objectives import RankObjective, SftObjective
 from plad.config.root import Config
 from plad.errors import PladError, ProblemsError, RunDirError
+from plad.objectives.plad import RankObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.students.auto import labels
 from plad.rundir.config_files import write_config
 from plad.rundir.directory import STAGES, open_run
@@ -116,7 +117,7 @@ def test_an_anchor_may_be_shared(tmp_path):
         ),
         ("", ["distil.epochs=3"], "distil: unknown key\n  -> did you mean distill?"),
         ("", ["sft.epoch=3"], "sft.epoch: unknown key\n  -> did you mean sft.epochs?"),
-        ("distill: {objective: {type: rnk}}\n", [], "distill.objective: type must be rank or margin or"),
+        ("distill: {objective: {type: rnk}}\n", [], "distill.objective: type must be auto or distillm or dpo or"),
         ("evaluate: {judges: [{type: oracle}]}\n", [], "judges.0: type must be reference or reward or embedding or"),
         ("evaluate: {judges: [{type: reward}]}\n", [], "evaluate.judges.0.model: is required"),
         ("evaluate: {judges: {type: reference}}\n", [], "evaluate.judges: expected a list; got {"),
@@ -256,7 +257,7 @@ def test_every_recipe_loads(recipe):
 
 def test_the_ablation_changes_a_setting_at_a_time_beside_seqkd():
     recipe = Path(__file__).parents[2] / "recipes/ablation.yaml"
-    names = labels(load_config(recipe, []).distill.objective)
+    names = labels(load_config(recipe, []).distill.objective.alternatives)
     assert len(set(names)) == len(names) == 9
     assert names[0] == "rank"
     assert "sft" in names

@@ -62,7 +62,7 @@ def test_validation_is_optional(tmp_path):
 
 
 def test_the_shipped_data_is_cut_120_120_and_leaks_nothing(tmp_path):
-    folder = files("plad") / "demo" / "data"
+    folder = files("plad.extras.demo") / "data"
     sources = {n: str(folder / f"{n}.jsonl") for n in ("train", "validation", "test")}
     prepared = prepare(config(tmp_path, **sources))
     assert [len(prepared.sft), len(prepared.distill), len(prepared.validation), len(prepared.test)] == [

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from plad.config.data import Columns
-from plad.data.dialogue import split_dialogue
-from plad.data.read import BadRowsError, read_examples
+from plad.data.read import read_examples
+from plad.data.shapes import split_dialogue
+from plad.data.sources import BadRowsError
 
 TURNS = (
     "\n\nHuman: How long do I boil an egg?"

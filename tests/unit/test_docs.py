@@ -23,6 +23,14 @@ def test_the_pattern_sees_links_and_names() -> None:
     assert NAMED.findall("`src/plad/config/` and `plad run`") == ["src/plad/config/"]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_fits_100_columns(page: Path) -> None:
+    """Tables, code and pictures may be longer."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 100] == []
+
+
 def test_every_test_that_the_page_of_faults_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/faults.md").read_text(encoding="utf-8"))
     assert len(named) > 30

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
+from plad.evaluate.stats import Bootstrap
 from plad.extras.reward.judge_check import PANDALM, check, check_view, data_source, read_judge
 from plad.records import Example
 from tests.support.command import call
 from tests.support.judges import bert, first, honest, read, verdict
 from tests.support.servers.scripted import Call, Response, serve
 
-OPTIONS = {"resamples": 200, "seed": 0}
+DRAWS = Bootstrap(200)
 
 
 class Numbers:
@@ -41,7 +42,7 @@ def pairs(*rows: tuple[str, str], tie: Sequence[int] = ()) -> list[Preference]:
 def test_accuracy_by_hand() -> None:
     """Right, wrong, a tie of the judge (half), unjudged, a tie of people that it ties too, and one that it doesn't."""
     rows = pairs(("2 long words", "1"), ("1", "2 a"), ("1", "1 x"), ("?", "1"), ("1", "1 y"), ("1", "3"), tie=(4, 5))
-    found = check(Numbers(), rows, **OPTIONS)
+    found = check(Numbers(), rows, DRAWS)
     assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (0.5, 3)
     assert (found["rows"], found["ties"], found["unjudged"]) == (6, 2, 1)
     assert (found["people_ties"], found["tied_too"]) == (2, 1)
@@ -54,8 +55,8 @@ def test_accuracy_by_hand() -> None:
 
 def test_a_perfect_judge_and_its_opposite() -> None:
     rows = pairs(*[("2", "1")] * 40)
-    assert check(Numbers(), rows, **OPTIONS)["kappa"]["kappa"] == pytest.approx(1.0)
-    worst = check(Numbers(), pairs(*[("1", "2")] * 40), **OPTIONS)
+    assert check(Numbers(), rows, DRAWS)["kappa"]["kappa"] == pytest.approx(1.0)
+    worst = check(Numbers(), pairs(*[("1", "2")] * 40), DRAWS)
     assert worst["accuracy"]["value"] == 0.0
     assert worst["kappa"]["kappa"] < -0.9
 
@@ -64,7 +65,7 @@ def test_a_perfect_judge_and_its_opposite() -> None:
     "rows", [pairs(("1", "1 x")), pairs(("?", "1")), pairs(("1", "2"), tie=(0,)), pairs(*[("1", "1 x")] * 9)]
 )
 def test_all_ties_one_row_and_nothing_judged_give_no_nan(rows: list[Preference]) -> None:
-    found = check(Numbers(), rows, **OPTIONS)
+    found = check(Numbers(), rows, DRAWS)
     json.dumps(found, allow_nan=False)
     assert list(check_view(found))
 
@@ -93,7 +94,7 @@ def test_the_side_of_the_better_answer_is_balanced() -> None:
             return {"type": "first"}
 
     rows = read_preferences(data_source(PANDALM), PreferenceColumns()).rows
-    found = check(First(), rows, **OPTIONS)
+    found = check(First(), rows, DRAWS)
     assert 0.4 < found["accuracy"]["value"] < 0.6
     assert abs(found["kappa"]["kappa"]) < 0.1
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from plad.config.objectives import RankObjective
-from plad.config.training import TrainSettings
+from plad.config.models import TrainSettings
+from plad.objectives.plad import RankObjective
 from plad.scoring.score import Route
 from plad.train.run import train_policy
 from plad.train.validation import KeepBest

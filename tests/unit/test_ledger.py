@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plad.answers.ledger import Ledger, canonical_json, request_key
+from plad.answers.ledger import Ledger
+from plad.answers.question import Question, canonical_json, request_key
 from plad.answers.reply import Reply
 from plad.answers.schema import FIRST, SCHEMA
 from plad.errors import RunDirError
-from plad.records import Generation, Outcome
+from plad.records import Example, Generation, Outcome
 
 SPEC = {"weights": "w", "temperature": 0.7, "seed": 3, "eos": [2]}
 
@@ -27,7 +28,8 @@ def generation(example_id: str = "a", sample: int = 0, **fields: Any) -> Generat
 def put(ledger: Ledger, key: str, system: str = "teacher", ask: str | None = None, **fields: Any) -> Generation:
     made = generation(**fields)
     reply = Reply(made.outcome, made.text, made.token_ids, made.prompt_tokens, len(made.token_ids), seconds=1.5)
-    ledger.put(key, ask or f"ask {key}", system, made.example_id, made.sample, reply, spec=SPEC)
+    question = Question(key, ask or f"ask {key}", Example(made.example_id, ""), made.sample, 3, None, SPEC)
+    ledger.put(question, system, reply)
     return made
 
 
@@ -152,7 +154,7 @@ def test_what_a_provider_told_is_kept(path: Path) -> None:
     path.parent.mkdir()
     reply = Reply(Outcome.BAD_REQUEST, model="big-1", cost=0.25, estimated=True, attempts=3, lost=2, message="no")
     with Ledger(path, run="r1") as ledger:
-        ledger.put("k", "a", "teacher", "e", 0, reply, spec={"engine": "openai"})
+        ledger.put(Question("k", "a", Example("e", ""), 0, 0, None, {"engine": "openai"}), "teacher", reply)
         assert ledger.messages("teacher") == ["no"]
         assert [(r.model, r.message) for r in ledger.rows()] == [("big-1", "no")]
     with sqlite3.connect(path) as db:

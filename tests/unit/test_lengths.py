@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from plad.evaluate.lengths import by_length, length_controlled, length_controlled_difference, length_edges
+from plad.evaluate.stats import Bootstrap
 
-OPTIONS = {"resamples": 300, "seed": 0}
+DRAWS = Bootstrap(300)
 
 
 def two_lengths(longer: float, shorter: float, n: int = 1000) -> tuple[np.ndarray, np.ndarray]:
@@ -23,30 +24,30 @@ def test_length_control_by_hand() -> None:
     logit 0.8 = log 4, logit 0.5 = 0: sigmoid(log 4 / 2) = 2/3, where the plain win rate is 0.65. sd(d) is 7, so the
     slope is log 4 / 2 / tanh(1).
     """
-    found = length_controlled(*two_lengths(0.8, 0.5), **OPTIONS)
-    assert found["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["slope"] == pytest.approx(math.log(4) / 2 / math.tanh(1), abs=1e-2)
-    assert found["low"] < 2 / 3 < found["high"]
-    assert found["n"] == 2000
+    found = length_controlled(*two_lengths(0.8, 0.5), DRAWS)
+    assert found.value == pytest.approx(2 / 3, abs=1e-4)
+    assert found.slope == pytest.approx(math.log(4) / 2 / math.tanh(1), abs=1e-2)
+    assert found.low < 2 / 3 < found.high
+    assert found.n == 2000
 
 
 def test_a_win_rate_made_of_length_alone_vanishes() -> None:
     """All answers but a few are longer, and longer answers win: 0.8 where longer, 0.2 where shorter, so 0.5 alike."""
     points, extra = two_lengths(0.8, 0.2)
     keep = np.r_[np.arange(1000), np.arange(1000, 2000, 5)]  # every fifth of the shorter ones
-    found = length_controlled(points[keep], extra[keep], **OPTIONS)
+    found = length_controlled(points[keep], extra[keep], DRAWS)
     assert points[keep].mean() > 0.65
-    assert found["value"] == pytest.approx(0.5, abs=0.02)
-    assert found["low"] < 0.5 < found["high"]
+    assert found.value == pytest.approx(0.5, abs=0.02)
+    assert found.low < 0.5 < found.high
 
 
 def test_ties_count_half() -> None:
     points, extra = two_lengths(0.5, 0.5, 100)
-    ties = length_controlled(np.full(200, 0.5) + np.r_[0.5, -0.5, np.zeros(198)], extra, **OPTIONS)
-    assert ties["value"] == pytest.approx(0.5, abs=1e-2)
-    assert ties["high"] - ties["low"] < 0.05
-    halves = length_controlled(points, extra, **OPTIONS)
-    assert halves["high"] - halves["low"] > 0.1
+    ties = length_controlled(np.full(200, 0.5) + np.r_[0.5, -0.5, np.zeros(198)], extra, DRAWS)
+    assert ties.value == pytest.approx(0.5, abs=1e-2)
+    assert ties.high - ties.low < 0.05
+    halves = length_controlled(points, extra, DRAWS)
+    assert halves.high - halves.low > 0.1
 
 
 @pytest.mark.parametrize(
@@ -59,17 +60,17 @@ def test_ties_count_half() -> None:
     ],
 )
 def test_nothing_to_control_is_the_plain_win_rate(points: list[float], extra: list[float], value: float | None) -> None:
-    found = length_controlled(np.array(points), np.array(extra), **OPTIONS)
-    assert (found["value"], found["n"]) == (value, len(points))
-    assert found["slope"] == (None if value is None else 0.0)
-    json.dumps(found, allow_nan=False)
+    found = length_controlled(np.array(points), np.array(extra), DRAWS)
+    assert (found.value, found.n) == (value, len(points))
+    assert found.slope == (None if value is None else 0.0)
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_length_that_decides_every_prompt_stays_finite() -> None:
     extra = np.r_[np.full(20, 5.0), np.full(20, -5.0)]
-    found = length_controlled(np.r_[np.ones(20), np.zeros(20)], extra, **OPTIONS)
-    assert found["value"] == pytest.approx(0.5, abs=1e-6)
-    assert 0 <= found["low"] <= 0.5 <= found["high"] <= 1
+    found = length_controlled(np.r_[np.ones(20), np.zeros(20)], extra, DRAWS)
+    assert found.value == pytest.approx(0.5, abs=1e-6)
+    assert 0 <= found.low <= 0.5 <= found.high <= 1
 
 
 def test_a_gain_by_length_alone_is_no_gain_at_equal_length() -> None:
@@ -82,14 +83,14 @@ def test_a_gain_by_length_alone_is_no_gain_at_equal_length() -> None:
     ours = (points[long], extra[long])
     theirs = (points[short], extra[short])
     assert ours[0].mean() - theirs[0].mean() > 0.4
-    found = length_controlled_difference(ours, theirs, **OPTIONS)
-    assert found["low"] < 0 < found["high"]
-    assert found["value"] == pytest.approx(0, abs=0.03)
-    same = length_controlled_difference((points, extra), (points, extra), **OPTIONS)
-    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
-    better = length_controlled_difference((points[order], extra[order]), (flipped * 0, -extra), **OPTIONS)
-    assert better["low"] > 0.3
-    assert length_controlled_difference((points[:0], extra[:0]), (points[:0], extra[:0]), **OPTIONS)["value"] is None
+    found = length_controlled_difference(ours, theirs, DRAWS)
+    assert found.low < 0 < found.high
+    assert found.value == pytest.approx(0, abs=0.03)
+    same = length_controlled_difference((points, extra), (points, extra), DRAWS)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    better = length_controlled_difference((points[order], extra[order]), (flipped * 0, -extra), DRAWS)
+    assert better.low > 0.3
+    assert length_controlled_difference((points[:0], extra[:0]), (points[:0], extra[:0]), DRAWS).value is None
 
 
 def test_edges_are_round_and_cover_the_middle() -> None:
@@ -104,13 +105,13 @@ def test_bins_by_hand() -> None:
     """Edges 10 and 20: 10 words stand in the first bin, 20 in the second; nothing is longer."""
     points = {"a": 1.0, "b": 0.0, "c": 1.0}
     words = {"a": 10.0, "b": 20.0, "c": 11.0, "d": 99.0}  # d was not judged
-    rows = by_length(points, words, [10, 20], **OPTIONS)
-    assert [(r["words_above"], r["words_to"], r["value"], r["n"]) for r in rows] == [
+    rows = by_length(points, words, [10, 20], DRAWS)
+    assert [(r.words_above, r.words_to, r.value, r.n) for r in rows] == [
         (None, 10, 1.0, 1),
         (10, 20, 0.5, 2),
         (20, None, None, 0),
     ]
-    rows = by_length(points, words, [10], **OPTIONS, against={"a": 0.0, "b": 0.0})
-    assert [(r["value"], r["n"]) for r in rows] == [(1.0, 1), (0.0, 1)]
-    assert rows[0]["p"] == 1.0
-    assert [r["n"] for r in by_length(points, words, [], **OPTIONS)] == [3]
+    rows = by_length(points, words, [10], DRAWS, against={"a": 0.0, "b": 0.0})
+    assert [(r.value, r.n) for r in rows] == [(1.0, 1), (0.0, 1)]
+    assert rows[0].p == 1.0
+    assert [r.n for r in by_length(points, words, [], DRAWS)] == [3]

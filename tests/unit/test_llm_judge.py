@@ -12,7 +12,8 @@ from plad.answers.ledger import Ledger
 from plad.config.engines import BudgetSection
 from plad.config.judges import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
-from plad.evaluate import evaluate_systems
+from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap
 from plad.judges.base import Comparison, PairwiseJudge, ScoringJudge, load_judge
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
 from plad.records import Example, Generation, Outcome, Verdict
@@ -272,9 +273,9 @@ def test_an_llm_judge_in_the_evaluation(ask_model: Any) -> None:
         e.id: Generation(e.id, 0, t, (1,), Outcome.OK, 1)
         for e, t in zip(rows, ["good good", "bad", "good"], strict=True)
     }
-    metrics, judgements = evaluate_systems(rows, {"student": given}, [judge], bootstrap=100)
-    rate = metrics["systems"]["student"]["win_rate"]["wise"]
-    assert (rate["wins"], rate["losses"], rate["ties"], rate["unjudged"]) == (1, 1, 1, 0)
+    metrics, judgements = evaluate_systems(rows, {"student": given}, [judge], bootstrap=Bootstrap(100))
+    rate = metrics.systems["student"].win_rate["wise"]
+    assert (rate.wins, rate.losses, rate.ties, rate.unjudged) == (1, 1, 1, 0)
     assert {j.judge for j in judgements} == {"wise"}
-    assert metrics["method"]["judges"]["wise"]["position_bias"]["share"] == 0
-    json.dumps(metrics, allow_nan=False)
+    assert metrics.judges["wise"].position_bias.share == 0
+    json.dumps(metrics.to_json(), allow_nan=False)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from plad.config.objectives import LipoObjective, MarginObjective, RankObjective, SftObjective, named_objective
+from plad.config.objectives import named_objective
 from plad.errors import ConfigError
+from plad.objectives.listwise import LipoObjective
+from plad.objectives.plad import MarginObjective, RankObjective
+from plad.objectives.sft import SftObjective
 
 
 def test_a_type_alone_has_its_defaults() -> None:
@@ -25,7 +28,7 @@ def test_an_ablation_changes_one_setting_and_keeps_the_others() -> None:
 @pytest.mark.parametrize(
     ("name", "what", "fix"),
     [
-        ("ranks", "no objective 'ranks'", "one of rank, margin, dpo"),
+        ("ranks", "no objective 'ranks'", "one of distillm, dpo, f_distill, gkd, kd, lipo, margin"),
         ("rank-live", "rank has no choice 'live'", "one of sum, mean"),
         ("sft-sum", "sft has no choice 'sum'", "plain sft"),
         ("margin-sum-mean", "sum and mean are both a length_normalization", "leave one out"),

@@ -11,13 +11,12 @@ import torch
 import yaml
 
 from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
-from plad.config.models import LoraSection, ModelSection, PruneInit
+from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
 from plad.config.root import Config
-from plad.config.training import TrainSettings
 from plad.data.prepare import Prepared
-from plad.extras.plan.answers import askings, judgings
-from plad.extras.plan.lines import Line, budget_stop, wall_times
 from plad.extras.plan.memory import need, read_model, trained_weights
+from plad.extras.plan.price import BatchTime, Line, PacedTime, budget_stop, wall_times
+from plad.extras.plan.requests import answer_requests, verdict_requests
 from plad.policy.load import attach, load_policy
 from plad.records import Example
 from plad.scoring.attention import plan_attention
@@ -54,8 +53,9 @@ def line(**changes: Any) -> Line:
 
 def test_the_price_is_tokens_times_price() -> None:
     """1 M x 2 + 0.1 M x 10 = 3 dollars expected; 3 M x 2 + 0.5 M x 10 = 11 at worst."""
-    assert line().usd(ENDPOINT) == pytest.approx((3.0, 11.0))
-    assert line().usd(ENDPOINT.model_copy(update={"price": None})) is None
+    priced, free = line().priced(ENDPOINT), line().priced(ENDPOINT.model_copy(update={"price": None}))
+    assert (priced.usd, priced.most_usd) == pytest.approx((3.0, 11.0))
+    assert (free.usd, free.most_usd) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_budget_stops_where_it_ends(
     section: dict[str, Any], spent: tuple[float, int], worst: bool, limit: str | None, answers: int
 ) -> None:
     ours = line(place=None, system="student_sft")
-    found = budget_stop(BudgetSection(**section), [ours, line()], {"teacher.engine": ENDPOINT}, spent, worst=worst)
+    found = budget_stop(BudgetSection(**section), [ours, line().priced(ENDPOINT)], spent, worst=worst)
     assert (found and found.limit) == limit
     assert (found.answers if found else 0) == pytest.approx(answers, abs=1)
 
@@ -94,7 +94,8 @@ def test_time_is_that_of_the_limit_that_binds(
 ) -> None:
     endpoints = {"teacher.engine": ENDPOINT.model_copy(update=limits)}
     (found,) = wall_times([line(), line(place=None)], endpoints, latency)
-    assert (found["bound_by"], found["seconds"]) == (by, seconds)
+    assert isinstance(found, PacedTime)
+    assert (found.bound_by, found.seconds) == (by, seconds)
     assert list(wall_times([line(held=1000)], endpoints, latency)) == []
 
 
@@ -102,9 +103,11 @@ def test_batches_cost_their_share_and_take_their_window() -> None:
     price = PriceSection(input=2.0, output=10.0, batch=0.5)
     batch = BatchSection(max_requests=300)
     engine = OpenAIEngine(base_url="http://h/v1", mode="batch", price=price, batch=batch)
-    assert line().usd(engine) == pytest.approx((1.5, 5.5))
+    priced = line().priced(engine)
+    assert (priced.usd, priced.most_usd) == pytest.approx((1.5, 5.5))
     (found,) = wall_times([line()], {"teacher.engine": engine}, {})
-    assert (found["batches"], found["window"]) == (4, "24h")
+    assert isinstance(found, BatchTime)
+    assert (found.batches, found.window) == (4, "24h")
 
 
 # -- which answers --------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ def of(n: int, split: str) -> list[Example]:
     return [Example(f"{split}{i}", f"{split} {i}", ("target", "other")) for i in range(n)]
 
 
-DATA = Prepared(of(5, "sft"), of(10, "distill"), of(4, "validation"), of(6, "test"))
+DATA = Prepared(of(5, "sft"), of(10, "distill"), of(4, "validation"), of(6, "test"), {})
 
 
 def config(**changes: Any) -> Config:
@@ -130,7 +133,7 @@ def config(**changes: Any) -> Config:
 
 def counts(made: Config) -> dict[tuple[str, str, str], int]:
     found: dict[tuple[str, str, str], int] = {}
-    for a in askings(made, DATA):
+    for a in answer_requests(made, DATA):
         key = (a.stage, a.system, a.split)
         found[key] = found.get(key, 0) + len(a.rows) * a.samples
     return found
@@ -166,7 +169,7 @@ def test_verdicts_are_those_of_every_llm_judge() -> None:
         evaluate={"judges": [llm, {"type": "reference"}]},
         pairs={"scorer": llm, "real_share": 0.5},
     )
-    found = [(j.stage, j.split, j.place, len(j.rows) * j.each) for j in judgings(made, DATA)]
+    found = [(j.stage, j.split, j.place, len(j.rows) * j.each) for j in verdict_requests(made, DATA)]
     assert found == [
         ("pair", "distill", "pairs.scorer", 5 * 2 * 2),
         ("distill", "validation", "evaluate.judges.0", 4 * 4),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from plad.config.reward import PreferenceColumns
+from plad.config.data import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
-from plad.data.read import BadRowsError
-from plad.extras.export.pairs import pair_to_axolotl, pair_to_llamafactory, registration
+from plad.data.sources import BadRowsError
+from plad.extras.export.pairs import axolotl_entry, llamafactory_entry, pair_to_axolotl, pair_to_llamafactory
 from plad.records import Pair
 
 USER = [{"role": "user", "content": "q"}]
@@ -120,10 +120,9 @@ def test_axolotl_rows_are_messages_and_two_answers() -> None:
 
 
 def test_the_registration_names_the_file_and_its_columns(tmp_path: Path) -> None:
-    text = registration("llamafactory", tmp_path / "pairs.json")
+    text = llamafactory_entry(tmp_path / "pairs.json")
     entry = json.loads(text[text.index("{") :])["pairs"]
     assert entry["file_name"] == str(tmp_path / "pairs.json")
     assert entry["ranking"] is True
     assert set(entry["columns"].values()) == set(pair_to_llamafactory(PLAIN))
-    assert f"path: {tmp_path / 'pairs.jsonl'}" in registration("axolotl", tmp_path / "pairs.jsonl")
-    assert registration("trl", tmp_path / "x") == ""
+    assert f"path: {tmp_path / 'pairs.jsonl'}" in axolotl_entry(tmp_path / "pairs.jsonl")

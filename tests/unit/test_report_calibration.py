@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plad.evaluate.calibration import Candidates
+from plad.evaluate.likelihood_calibration import RankedTexts
 from plad.report.page import build_report
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.calibration import (
@@ -19,8 +19,8 @@ from tests.support.written_runs import calibrated, calibration_section, typed
 
 def test_the_sentence_says_what_changed_and_what_it_was_measured_on() -> None:
     """One pair a prompt: wrong before, right after. 0 % and 100 % of 12 pairs; p = 2 / 2^12."""
-    before = [Candidates(np.array([-1.0, -2.0]), np.array([0.0, 1.0]))] * 12
-    after = [Candidates(np.array([-2.0, -1.0]), np.array([0.0, 1.0]))] * 12
+    before = [RankedTexts(np.array([-1.0, -2.0]), np.array([0.0, 1.0]))] * 12
+    after = [RankedTexts(np.array([-2.0, -1.0]), np.array([0.0, 1.0]))] * 12
     head, figures, basis = calibration_sentences(typed({"calibration": calibration_section(before, after)}))
     assert head == "Distillation brought likelihood and quality closer together."
     assert figures.startswith(

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
+from plad.config.data import PreferenceColumns
+from plad.config.extras import RewardTraining
 from plad.config.file import load_as
 from plad.config.judges import RewardJudge as RewardSection
-from plad.config.reward import PreferenceColumns, RewardTraining
 from plad.data.preferences import Preference, read_preferences
-from plad.data.read import BadRowsError
+from plad.data.sources import BadRowsError
 from plad.errors import ConfigError, DataError, PolicyError, RunDirError, TrainingError
 from plad.extras.reward.card import summary
 from plad.extras.reward.run import measure, train

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from plad.config.objectives import AutoObjective, DpoObjective, RankObjective, SftObjective
-from plad.config.training import DistillSection
+from plad.config.models import DistillSection
+from plad.config.objectives import AutoObjective
+from plad.objectives.plad import RankObjective
+from plad.objectives.preference import DpoObjective
+from plad.objectives.sft import SftObjective
 from plad.pipeline.students.rounds import _next, best_round, stop_reason
 
 

@@ -23,19 +23,19 @@ def test_two_seeds_two_prompts_by_hand() -> None:
     """
     found = over_seeds(np.array([[1.0, 2.0], [3.0, 6.0]]))
     half = t.ppf(0.975, 144 / 98) * 3**0.5
-    assert found["value"] == 3
-    assert (found["low"], found["high"]) == pytest.approx((3 - half, 3 + half))
-    assert (found["n"], found["seeds"]) == (2, 2)
-    assert found["sd_seeds"] == pytest.approx(4.5**0.5)
-    assert found["p"] == pytest.approx(2 * t.sf(3**0.5, 144 / 98))
+    assert found.value == 3
+    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
+    assert (found.n, found.seeds) == (2, 2)
+    assert found.sd_seeds == pytest.approx(4.5**0.5)
+    assert found.p == pytest.approx(2 * t.sf(3**0.5, 144 / 98))
 
 
 def test_an_interval_of_a_share_ends_where_the_scale_ends() -> None:
     """Two seeds that disagree about two prompts: the t interval around 0.75 reaches far over 100 %."""
     values = np.array([[1.0, 1.0], [0.5, 0.5]])
-    assert over_seeds(values)["high"] > 1
+    assert over_seeds(values).high > 1
     found = over_seeds(values, bounds=(0.0, 1.0))
-    assert (found["low"], found["value"], found["high"]) == (0.0, 0.75, 1.0)
+    assert (found.low, found.value, found.high) == (0.0, 0.75, 1.0)
 
 
 def test_p_says_no_difference_as_often_as_it_should() -> None:
@@ -43,7 +43,7 @@ def test_p_says_no_difference_as_often_as_it_should() -> None:
     claimed = 0
     for _ in range(300):
         values = 0.1 * rng.normal(size=(5, 1)) + 0.3 * rng.normal(size=(1, 40)) + 0.3 * rng.normal(size=(5, 40))
-        claimed += over_seeds(values)["p"] < 0.05
+        claimed += over_seeds(values).p < 0.05
     assert claimed / 300 < 0.1
 
 
@@ -52,16 +52,16 @@ def test_equal_seeds_leave_the_prompts_spread() -> None:
     row = np.array([0.0, 1.0, 0.5, 1.0, 0.0, 1.0])
     found = over_seeds(np.stack([row, row, row]))
     half = t.ppf(0.975, 5) * row.std(ddof=1) / 6**0.5
-    assert (found["low"], found["high"]) == pytest.approx((row.mean() - half, row.mean() + half))
-    assert found["sd_seeds"] == 0
+    assert (found.low, found.high) == pytest.approx((row.mean() - half, row.mean() + half))
+    assert found.sd_seeds == 0
 
 
 @pytest.mark.parametrize("shape", [(2, 0), (2, 1), (3, 4)])
 def test_nothing_that_varies_gives_no_interval_and_no_nan(shape: tuple[int, int]) -> None:
     found = over_seeds(np.ones(shape))
-    json.dumps(found, allow_nan=False)
-    assert found["value"] == (1.0 if shape[1] else None)
-    assert found["low"] is None
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.value == (1.0 if shape[1] else None)
+    assert found.low is None
 
 
 def test_the_interval_covers_the_truth_over_seeds_and_prompts() -> None:
@@ -71,7 +71,7 @@ def test_the_interval_covers_the_truth_over_seeds_and_prompts() -> None:
     for _ in range(400):
         values = 0.1 * rng.normal(size=(5, 1)) + 0.3 * rng.normal(size=(1, 40)) + 0.3 * rng.normal(size=(5, 40))
         found = over_seeds(values)
-        covered += found["low"] <= 0 <= found["high"]
+        covered += found.low <= 0 <= found.high
         over_prompts = values.mean(0)
         too_narrow += abs(over_prompts.mean()) > 2.02 * over_prompts.std(ddof=1) / 40**0.5
     assert 0.91 <= covered / 400 <= 0.99
@@ -106,16 +106,16 @@ def test_mean_over_two_runs_by_hand(tmp_path: Path) -> None:
     write(tmp_path / "a", 0, ["red sun", "sun", "red", "y"])
     write(tmp_path / "b", 1, ["red sun", "x", "z", "y"])
     found = mean_metrics({"a": tmp_path / "a", "b": tmp_path / "b"})
-    rate = found["systems"]["student"]["win_rate"]["reference"]
-    assert (rate["value"], rate["n"], rate["seeds"]) == (pytest.approx(0.75), 4, 2)
-    assert (rate["wins"], rate["ties"], rate["losses"]) == (4, 4, 0)
-    assert found["systems"]["student"]["words"]["value"] == pytest.approx((5 + 5) / 8)
-    assert found["systems"]["student"]["rougeL"]["value"] == pytest.approx((1 + 2 / 3 + 2 / 3 + 0 + 1) / 8)
-    assert (rate["low"], rate["high"]) == (0.0, 1.0)  # two seeds say little
-    difference = found["differences"]["student - student_sft"]
-    assert difference["win_rate"]["reference"]["value"] == pytest.approx(0.0)
-    assert difference["words"]["value"] == pytest.approx(0.0)
-    json.dumps(found, allow_nan=False)
+    rate = found.systems["student"].win_rate["reference"]
+    assert (rate.value, rate.n, rate.seeds) == (pytest.approx(0.75), 4, 2)
+    assert (rate.wins, rate.ties, rate.losses) == (4, 4, 0)
+    assert found.systems["student"].words.value == pytest.approx((5 + 5) / 8)
+    assert found.systems["student"].rougeL.value == pytest.approx((1 + 2 / 3 + 2 / 3 + 0 + 1) / 8)
+    assert (rate.low, rate.high) == (0.0, 1.0)  # two seeds say little
+    difference = found.differences["student - student_sft"]
+    assert difference.win_rate["reference"].value == pytest.approx(0.0)
+    assert difference.words.value == pytest.approx(0.0)
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_compare_shows_the_mean_beside_the_runs(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A sweep without training: its space, its study, what trials take over from each other, and its report."""
 
+import importlib
 import json
 import os
 import sys
@@ -9,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from plad.config.sweep import SweepSection
+from plad.config.extras import SweepSection
 from plad.errors import ConfigError, MissingExtraError, RunDirError
 from plad.extras.sweep import study as studies
-from plad.extras.sweep.report import settings_of, sweep_view, write_report
+from plad.extras.sweep.report import sweep_view, write_report
 from plad.extras.sweep.run import _check_settings
 from plad.extras.sweep.space import Knob, Space, open_space
 from plad.pipeline.reuse import adopt, adopt_fine_tuned
@@ -164,7 +165,7 @@ def search(made: Space, file: Path, stop_before: int | None = None, after_asking
 
 
 def trials(study: Any) -> list[tuple[int, Any, float]]:
-    return [(t.number, settings_of(t), t.value) for t in study.get_trials(deepcopy=False)]
+    return [(t.number, dict(t.settings), t.value) for t in studies.results(study)]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -214,7 +215,7 @@ def test_a_damaged_study_and_a_missing_optuna_say_so(tmp_path: Path, monkeypatch
         studies.open_study(tmp_path / "study.sqlite", space(tmp_path, MIXED))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match="needs the package optuna"):
-        studies.open_study(tmp_path / "study.sqlite", space(tmp_path, MIXED))
+        importlib.reload(studies)
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_old_and_new(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from plad.evaluate.ngrams import TextStatistics, copied, distinct, ngrams, novel, repetition
-from plad.evaluate.text import count_words, outcome_shares
+from plad.evaluate.metrics import Histogram, SystemFigures
+from plad.evaluate.stats import Bootstrap
+from plad.evaluate.texts import TextStatistics, copied, count_words, distinct, ngrams, novel, outcome_shares, repetition
 from plad.records import Generation, Outcome
 
 
@@ -78,13 +79,13 @@ def test_statistics_of_a_system() -> None:
     """Words 2, 3, 12 and 0; edges at 5 and 10."""
     prompts = {"a": "one two three four", "b": ({"role": "user", "content": "Red, Green"},), "c": "x", "d": "y"}
     texts = {"a": "One two", "b": "red green blue", "c": "w " * 12, "d": ""}
-    found = TextStatistics(prompts, [*texts.values(), "w " * 15], resamples=50, seed=0).of(texts)  # type: ignore[arg-type]
-    assert found["novel"]["value"] == pytest.approx((0 + 1 / 2 + 1) / 3)
-    assert found["novel"]["n"] == 3  # d has no bigram
-    assert found["copied"]["value"] == 0.0
-    assert found["repetition"]["value"] == pytest.approx(8 / 9 / 4)  # nine 4-grams, all the same
+    found = TextStatistics(prompts, [*texts.values(), "w " * 15], Bootstrap(50)).of(texts)  # type: ignore[arg-type]
+    assert found["novel"].value == pytest.approx((0 + 1 / 2 + 1) / 3)
+    assert found["novel"].n == 3  # d has no bigram
+    assert found["copied"].value == 0.0
+    assert found["repetition"].value == pytest.approx(8 / 9 / 4)  # nine 4-grams, all the same
     assert found["distinct"]["1"] == pytest.approx(6 / 17)
-    assert found["length"]["quantiles"] == {
+    assert found["length"].quantiles == {
         "min": 0.0,
         "p5": pytest.approx(0.3),
         "p25": 1.5,
@@ -93,11 +94,11 @@ def test_statistics_of_a_system() -> None:
         "p95": pytest.approx(10.65),
         "max": 12.0,
     }
-    assert found["length"]["histogram"] == {"edges": [5, 10], "counts": [3, 0, 1]}
+    assert found["length"].histogram == Histogram(edges=(5, 10), counts=(3, 0, 1))
 
 
 def test_statistics_of_nothing() -> None:
-    found = TextStatistics({}, [], resamples=50, seed=0).of({})
-    assert json.dumps(found, allow_nan=False)
-    assert found["length"]["histogram"] == {"edges": [], "counts": [0]}
-    assert found["length"]["quantiles"]["p50"] is None
+    found = TextStatistics({}, [], Bootstrap(50)).of({})
+    assert json.dumps(SystemFigures(**found).to_json(), allow_nan=False)
+    assert found["length"].histogram == Histogram(edges=(), counts=(0,))
+    assert found["length"].quantiles["p50"] is None

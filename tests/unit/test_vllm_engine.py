@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from plad.answers.engine import Sampling, answer, fill
+from plad.answers.fill import answer, fill
 from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import VllmEngine
 from plad.config.models import LoraSection, ModelSection, TeacherSection
 from plad.errors import MissingExtraError, PolicyError
@@ -19,7 +20,7 @@ from plad.sampling.vllm import load_vllm
 from tests.support.tiny_models import tiny_folder
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i + 1)) for i in range(10)]
-FACTS: dict[str, Any] = {"system": "teacher", "weights": "w", "sampling": Sampling(0.7, 8, 2), "seed": 0}
+ANSWERS = AnswerSet("teacher", "w", Sampling(0.7, 8, 2), 0)
 
 
 @dataclass
@@ -77,8 +78,8 @@ def engine(folder: Path, **settings: Any) -> Any:
 
 def test_answers_are_decoded_and_their_ends_told(vllm: Any, folder: Path) -> None:
     with Ledger(":memory:") as ledger:
-        found = answer(engine(folder), EXAMPLES, ledger=ledger, **FACTS)
-        again = fill(engine(folder), EXAMPLES, ledger=ledger, **FACTS)
+        found = answer(engine(folder), EXAMPLES, ANSWERS, ledger)
+        again = fill(engine(folder), EXAMPLES, ANSWERS, ledger)
     assert {g.outcome for g in found} <= {Outcome.OK, Outcome.TRUNCATED}
     assert sum(again.values()) == 20
     assert vllm.batches == [4] * 5
@@ -94,7 +95,7 @@ def test_answers_are_decoded_and_their_ends_told(vllm: Any, folder: Path) -> Non
 def test_a_prompt_that_is_too_long_fails_no_chunk(vllm: Any, folder: Path) -> None:
     long = Example("long", "x " * 400)
     with Ledger(":memory:") as ledger:
-        counts = fill(engine(folder), [EXAMPLES[0], long, EXAMPLES[1]], ledger=ledger, **FACTS)
+        counts = fill(engine(folder), [EXAMPLES[0], long, EXAMPLES[1]], ANSWERS, ledger)
     assert counts["too_long"] == 2
     assert sum(counts.values()) == 6
 
@@ -102,27 +103,27 @@ def test_a_prompt_that_is_too_long_fails_no_chunk(vllm: Any, folder: Path) -> No
 def test_it_is_started_again_once_with_smaller_chunks_and_nothing_is_lost(vllm: Any, folder: Path) -> None:
     vllm.deaths = 1
     with Ledger(":memory:") as ledger:
-        assert sum(fill(engine(folder), EXAMPLES, ledger=ledger, **FACTS).values()) == 20
+        assert sum(fill(engine(folder), EXAMPLES, ANSWERS, ledger).values()) == 20
     assert len(vllm.started) == 2
     assert vllm.batches == [4] + [2] * 10
 
 
 def test_if_it_dies_again_whole_chunks_are_kept_and_the_way_out_is_named(vllm: Any, folder: Path) -> None:
     with Ledger(":memory:") as ledger:
-        fill(engine(folder), EXAMPLES[:2], ledger=ledger, **FACTS)
+        fill(engine(folder), EXAMPLES[:2], ANSWERS, ledger)
         vllm.deaths = 2
         with pytest.raises(PolicyError, match=r"vLLM died twice \(RuntimeError: CUDA out of memory\)") as caught:
-            fill(engine(folder), EXAMPLES, ledger=ledger, **FACTS)
+            fill(engine(folder), EXAMPLES, ANSWERS, ledger)
         assert "gpu_memory_utilization" in str(caught.value)
         assert sum(ledger.counts()["teacher"].values()) == 4
-        assert sum(fill(engine(folder), EXAMPLES, ledger=ledger, **FACTS).values()) == 20
+        assert sum(fill(engine(folder), EXAMPLES, ANSWERS, ledger).values()) == 20
 
 
 def test_an_adapter_is_sampled_on_its_base(vllm: Any, folder: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelSection(model=str(folder)), attach_lora=LoraSection(r=12))
     save_policy(policy, tmp_path / "adapter")
     with Ledger(":memory:") as ledger:
-        fill(engine(tmp_path / "adapter"), EXAMPLES[:1], ledger=ledger, **FACTS)
+        fill(engine(tmp_path / "adapter"), EXAMPLES[:1], ANSWERS, ledger)
     options = vllm.started[0]
     assert (options["model"], options["enable_lora"], options["max_lora_rank"]) == (str(folder), True, 16)
     assert vllm.asked[0][2]["lora_request"][2] == str(tmp_path / "adapter")

@@ -6,17 +6,20 @@ from typing import Any
 import pytest
 
 from plad.cli.validate.run import validate
-from plad.config.distillation import DistillmObjective, FDistillObjective, GkdObjective, KdObjective, MiniLlmObjective
 from plad.config.file import load_config
-from plad.config.models import PromptSection
-from plad.config.objectives import SftObjective, named_objective
-from plad.config.training import DistillSection
-from plad.distillers.logits import Document
+from plad.config.models import DistillSection, PromptSection
+from plad.config.objectives import named_objective
+from plad.distillers.distillm import DistillmObjective
+from plad.distillers.f_distill import FDistillObjective
+from plad.distillers.gkd import GkdObjective
+from plad.distillers.kd import KdObjective
+from plad.distillers.logits.losses import Document
+from plad.distillers.minillm import MiniLlmObjective
 from plad.errors import ConfigError, DataError, PolicyError
+from plad.objectives.sft import SftObjective
 from plad.pipeline import run as pipeline
 from plad.pipeline.students import student
 from plad.pipeline.students import teacher_logits as logits
-from plad.pipeline.students.teacher_logits import texts_for
 from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 from plad.records import Pair
 from plad.rundir.directory import open_run
@@ -151,8 +154,7 @@ def test_seqkd_learns_what_the_teacher_said_whatever_a_scorer_preferred() -> Non
     ],
 )
 def test_an_objective_asks_for_no_text_that_it_never_reads(objective: Any, wanted: tuple[bool, bool]) -> None:
-    read = texts_for(objective)
-    assert (read.teacher, read.student) == wanted
+    assert (objective.texts.teacher, objective.texts.student) == wanted
 
 
 def test_the_teacher_goes_where_it_is_wanted_in_the_type_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,7 @@ def test_the_teacher_goes_where_it_is_wanted_in_the_type_that_is(monkeypatch: py
     monkeypatch.setattr("plad.scoring.score.checked_route", lambda *_: Route.SEGMENTS)
     wanted = KdObjective(teacher_dtype="bfloat16").model_copy(update={"teacher_device": "meta"})
     for objective, place in ((wanted, "meta"), (KdObjective(), "cpu")):
-        live = logits._live(None, objective, tiny_policy(), None)  # type: ignore[arg-type]
+        live = logits._live(None, objective.needs.logits, tiny_policy(), None)  # type: ignore[arg-type]
         assert {p.device.type for p in live.model.parameters()} == {place}
         assert not any(p.requires_grad for p in live.model.parameters())
     assert asked == [("teacher", "bfloat16"), ("teacher", None)]

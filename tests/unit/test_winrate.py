@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from plad.errors import DataError
-from plad.evaluate import evaluate_systems, judge_pairs, reference_win_rate
 from plad.evaluate.files import read_answers, read_judgements, write_answers, write_judgements
-from plad.evaluate.stats import wilson
+from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap, wilson
+from plad.evaluate.winrate import judge_pairs, reference_win_rate
 from plad.judges.reference import ReferenceJudge
 from plad.records import Example, Generation, Judgement, Outcome, Verdict
 
@@ -74,77 +75,80 @@ def test_evaluate_systems_end_to_end() -> None:
             "other": answers(["", "", "", ""], Outcome.EMPTY),
         },
         [ReferenceJudge(), LengthJudge()],
-        bootstrap=200,
+        bootstrap=Bootstrap(200),
     )
-    json.dumps(metrics, allow_nan=False)
-    student = metrics["systems"]["student"]
-    win = student["win_rate"]["reference"]
-    assert (win["wins"], win["ties"], win["losses"], win["unjudged"], win["n"]) == (2, 0, 1, 1, 3)
-    assert win["value"] == pytest.approx(2 / 3)
-    assert student["win_rate"]["length"]["n"] == 4  # rows with one reference are judged too
-    assert student["rougeL"]["value"] == pytest.approx((1 + 0 + 0 + 1) / 4)
-    assert student["same_as_sft"] == 0.5
-    assert (metrics["systems"]["student_sft"]["truncated"], metrics["systems"]["other"]["empty"]) == (1.0, 1.0)
-    assert "same_as_sft" not in metrics["systems"]["student_sft"]
-    assert set(metrics["differences"]) == {
+    json.dumps(metrics.to_json(), allow_nan=False)
+    student = metrics.systems["student"]
+    win = student.win_rate["reference"]
+    assert (win.wins, win.ties, win.losses, win.unjudged, win.n) == (2, 0, 1, 1, 3)
+    assert win.value == pytest.approx(2 / 3)
+    assert student.win_rate["length"].n == 4  # rows with one reference are judged too
+    assert student.rougeL.value == pytest.approx((1 + 0 + 0 + 1) / 4)
+    assert student.same_as_sft == 0.5
+    assert (metrics.systems["student_sft"].truncated, metrics.systems["other"].empty) == (1.0, 1.0)
+    assert "same_as_sft" not in metrics.systems["student_sft"].to_json()
+    assert set(metrics.differences) == {
         "student - student_sft",
         "student - teacher",
         "student - other",
         "other - student_sft",
     }
-    difference = metrics["differences"]["student - student_sft"]["win_rate"]["reference"]
-    assert difference["n"] == 3  # SFT: a tie, b loss, d tie; student: a win, b loss, d win
-    assert difference["value"] == pytest.approx((0.5 + 0 + 0.5) / 3)
-    assert difference["p"] == 2 / 4
+    difference = metrics.differences["student - student_sft"].win_rate["reference"]
+    assert difference.n == 3  # SFT: a tie, b loss, d tie; student: a win, b loss, d win
+    assert difference.value == pytest.approx((0.5 + 0 + 0.5) / 3)
+    assert difference.p == 2 / 4
     assert {(j.system, j.judge) for j in judgements} == {
         (s, j) for s in ("teacher", "student_sft", "student", "other") for j in ("reference", "length")
     }
     assert len(judgements) == 4 * 3 + 4 * 4
-    assert any("reference could not judge 1 of 4" in w for w in metrics["warnings"])
-    assert any("only 4 test prompts" in w for w in metrics["warnings"])
+    assert any("reference could not judge 1 of 4" in w for w in metrics.warnings)
+    assert any("only 4 test prompts" in w for w in metrics.warnings)
 
 
 def test_target_meets_only_the_other_references() -> None:
     """a: "red green" meets two blues: 0. b: the other reference is equal: 1. c: has no other, left out. d: 0."""
-    metrics, _ = evaluate_systems(EXAMPLES, {}, [], bootstrap=100)
-    target = metrics["systems"]["target"]
-    assert (target["rougeL"]["value"], target["rougeL"]["n"]) == (pytest.approx(1 / 3), 3)
-    assert (target["words"]["value"], target["words"]["n"]) == (pytest.approx(7 / 4), 4)
-    assert target["win_rate"] == {}
+    metrics, _ = evaluate_systems(EXAMPLES, {}, [], bootstrap=Bootstrap(100))
+    target = metrics.systems["target"]
+    assert (target.rougeL.value, target.rougeL.n) == (pytest.approx(1 / 3), 3)
+    assert (target.words.value, target.words.n) == (pytest.approx(7 / 4), 4)
+    assert target.win_rate == {}
 
 
 def test_two_identical_systems_do_not_differ() -> None:
     texts = ["blue sea", "red", "one", "blue"]
     metrics, _ = evaluate_systems(
-        EXAMPLES, {"student": answers(texts), "student_sft": answers(texts)}, [ReferenceJudge()], bootstrap=100
+        EXAMPLES,
+        {"student": answers(texts), "student_sft": answers(texts)},
+        [ReferenceJudge()],
+        bootstrap=Bootstrap(100),
     )
-    difference = metrics["differences"]["student - student_sft"]
-    for d in (difference["win_rate"]["reference"], difference["rouge1"], difference["rougeL"], difference["words"]):
-        assert (d["value"], d["p"]) == (0.0, 1.0)
+    difference = metrics.differences["student - student_sft"]
+    for d in (difference.win_rate["reference"], difference.rouge1, difference.rougeL, difference.words):
+        assert (d.value, d.p) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("rows", [[], [Example("a", "P")], EXAMPLES[2:3]])
 def test_nothing_to_measure_is_said_without_nan(rows: list[Example]) -> None:
     generations = {e.id: Generation(e.id, 0, "x", (1,), Outcome.OK, 1) for e in rows}
     metrics, judgements = evaluate_systems(
-        rows, {"student": generations, "student_sft": generations}, [ReferenceJudge()], bootstrap=50
+        rows, {"student": generations, "student_sft": generations}, [ReferenceJudge()], bootstrap=Bootstrap(50)
     )
-    text = json.dumps(metrics, allow_nan=False)
+    text = json.dumps(metrics.to_json(), allow_nan=False)
     assert "NaN" not in text
-    assert metrics["systems"]["student"]["win_rate"]["reference"]["value"] is None
+    assert metrics.systems["student"].win_rate["reference"].value is None
     assert judgements == []
-    assert metrics["differences"]["student - student_sft"]["win_rate"]["reference"]["p"] is None
+    assert metrics.differences["student - student_sft"].win_rate["reference"].p is None
 
 
 def test_rouge_can_be_left_out() -> None:
-    metrics, _ = evaluate_systems(EXAMPLES, {"student": answers(["a"] * 4)}, [], bootstrap=50, rouge=False)
-    assert "rougeL" not in metrics["systems"]["student"]
-    assert metrics["systems"]["student"]["words"]["value"] == 1.0
+    metrics, _ = evaluate_systems(EXAMPLES, {"student": answers(["a"] * 4)}, [], bootstrap=Bootstrap(50), rouge=False)
+    assert "rougeL" not in metrics.systems["student"].to_json()
+    assert metrics.systems["student"].words.value == 1.0
 
 
 def test_the_same_seed_gives_the_same_metrics() -> None:
     systems = {"student": answers(["blue sea", "red", "one two", "sky"]), "student_sft": answers(["red"] * 4)}
-    runs = [evaluate_systems(EXAMPLES, systems, [ReferenceJudge()], bootstrap=300, seed=5) for _ in range(2)]
+    runs = [evaluate_systems(EXAMPLES, systems, [ReferenceJudge()], bootstrap=Bootstrap(300, 5)) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
@@ -165,11 +169,11 @@ def test_teacher_student_rate_uses_all_references_and_weighs_prompts_alike() -> 
         ["red green", "blue sea", "x", "x"],
         ["x", "blue sky", "one two", "y"],
         [ReferenceJudge()],
-        bootstrap=100,
+        bootstrap=Bootstrap(100),
     )
     rate = rates["reference"]
-    assert rate["value"] == pytest.approx((0.75 + 0) / 2)
-    assert (rate["n"], rate["wins"], rate["ties"], rate["losses"], rate["unjudged"]) == (2, 1, 1, 1, 1)
+    assert rate.value == pytest.approx((0.75 + 0) / 2)
+    assert (rate.n, rate.wins, rate.ties, rate.losses, rate.unjudged) == (2, 1, 1, 1, 1)
     assert {(j.system, j.opponent) for j in judgements} == {("teacher", "student_sft")}
 
 
@@ -185,8 +189,8 @@ def test_equal_texts_tie_whatever_their_scores() -> None:
             self.calls += 1
             return [1.0 + self.calls * 1e-9] * len(texts)
 
-    rates, _ = judge_pairs(EXAMPLES[:1], ["same"], ["same"], [Drifting()], bootstrap=10)
-    assert rates["length"]["ties"] == 1
+    rates, _ = judge_pairs(EXAMPLES[:1], ["same"], ["same"], [Drifting()], bootstrap=Bootstrap(10))
+    assert rates["length"].ties == 1
 
 
 def test_judgements_survive_the_file(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.answers.engine import Question, Record, Sampling
-from plad.answers.ledger import canonical_json
+from plad.answers.engine import Record
+from plad.answers.question import Question, Sampling, canonical_json
 from plad.answers.reply import Reply
 from plad.config.engines import AnswerColumns, FileEngine
-from plad.data.read import BadRowsError, parse_prompt
-from plad.data.sources import BadRow, read_rows
+from plad.data.read import parse_prompt
+from plad.data.sources import BadRow, BadRowsError, read_rows
 from plad.errors import DataError
 from plad.records import Example, Outcome, Prompt
 

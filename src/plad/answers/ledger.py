@@ -9,7 +9,6 @@ runs can share one ledger.
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from plad.answers.question import Question, canonical_json
 from plad.answers.reply import Reply
 from plad.answers.schema import PAID, PAID_COLUMNS, READABLE, SCHEMA, STEPS, SUMMARY
 from plad.errors import RunDirError
@@ -36,16 +36,6 @@ _KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in _PUT.split(", ")[1:]
 )
 _KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
-
-
-def canonical_json(value: Any) -> str:
-    """JSON text that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def request_key(spec: Mapping[str, Any]) -> str:
-    """SHA-256 of a request's canonical JSON."""
-    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,39 +164,26 @@ class Ledger:
                 fix="put back a copy of the file, or move it away: its answers are then sampled again",
             ) from e
 
-    def put(
-        self,
-        key: str,
-        ask: str,
-        system: str,
-        example_id: str,
-        sample: int,
-        reply: Reply,
-        *,
-        spec: Mapping[str, Any],
-    ) -> None:
+    def put(self, question: Question[object], system: str, reply: Reply) -> None:
         """Record how one request ended; it is committed when this returns.
 
         A key that is there already keeps its row, unless that one failed.
 
-        Args:
-            spec: what `key` was made of.
-
         Raises:
             RunDirError: the disk is full or the file damaged; all earlier rows stay.
         """
-        r = reply
+        q, r = question, reply
         row = (
-            *(key, system, example_id, sample, r.outcome.value, r.text),
+            *(q.key, system, q.example.id, q.sample, r.outcome.value, r.text),
             json.dumps(r.token_ids, separators=(",", ":")),
             *(r.prompt_tokens, r.completion_tokens, r.seconds),
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            *(canonical_json(spec), spec.get("engine", "transformers"), self.run),
+            *(canonical_json(q.spec), q.spec.get("engine", "transformers"), self.run),
             *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
         )
         with self._errors(), self._transaction():
             self._db.execute(f"INSERT INTO generations ({_PUT}) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
-            self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (ask, key))
+            self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (q.ask, q.key))
 
     def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """How the requests recorded under `keys` ended; missing ones are left out."""

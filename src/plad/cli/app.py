@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import typer
 
@@ -46,6 +46,15 @@ Verify = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Result = TypeVar("Result")
+
+
+@runtime_checkable
+class JsonResult(Protocol):
+    """A result whose JSON has more, or less, than its fields."""
+
+    def to_json(self) -> object:
+        """What --json prints."""
+        ...
 
 
 class Stages(TypedDict, total=False):
@@ -102,6 +111,8 @@ def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterab
 
 
 def _fields(value: object) -> object:
+    if isinstance(value, JsonResult):
+        return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {f.name: getattr(value, f.name) for f in fields(value)}
     raise TypeError(f"{type(value).__name__} is no JSON")

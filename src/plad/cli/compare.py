@@ -1,6 +1,5 @@
 """`plad compare`: the systems of one or several runs; or the methods of a config, trained first."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from plad.cli.app import AsJson, SkipInvalid, Verify, execute, limited, print_result
 from plad.cli.guard import guard
 from plad.cli.tables import estimate_text
-from plad.errors import ConfigError, RunDirError
+from plad.errors import ConfigError
 from plad.report.console import table
 from plad.rundir.directory import read_manifest
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Metrics = Mapping[str, Any]
+MetricsJson = Mapping[str, Any]
 
 
 @commands.command()
@@ -121,18 +120,13 @@ def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
     Raises:
         RunDirError: one is no run directory, or was not evaluated yet.
     """
+    from plad.evaluate.metrics import Metrics
+
     found: dict[str, dict[str, Any]] = {}
     places = by_name(runs)
     for name, run in places.items():
         read_manifest(run)
-        file = run / "eval/metrics.json"
-        if not file.is_file():
-            raise RunDirError("not evaluated yet", where=str(run), fix="plad evaluate CONFIG")
-        try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise RunDirError(f"is damaged ({e})", where=str(file), fix="plad run CONFIG --clean evaluate") from None
-        found[name] = metrics
+        found[name] = Metrics.read(run).to_json()
     return found | (_means_over_seeds(places) if len(places) > 1 else {})
 
 
@@ -140,12 +134,12 @@ def _means_over_seeds(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
     from plad.evaluate.seeds import mean_metrics, seed_groups
 
     return {
-        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics({name: places[name] for name in group})
+        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics({n: places[n] for n in group}).to_json()
         for group in seed_groups(places)
     }
 
 
-def compare_view(runs: Mapping[str, Metrics]) -> Iterator["RenderableType | str"]:
+def compare_view(runs: Mapping[str, MetricsJson]) -> Iterator["RenderableType | str"]:
     """Systems x metrics over runs, with 95 % intervals, and what each student gained."""
     judges = dict.fromkeys(j for m in runs.values() for s in m["systems"].values() for j in s.get("win_rate", {}))
     for judge in judges:
@@ -173,7 +167,7 @@ def compare_view(runs: Mapping[str, Metrics]) -> Iterator["RenderableType | str"
         yield from (f"{run}: {warning}" for warning in m.get("warnings", []))
 
 
-def _name(run: str, system: str, runs: Mapping[str, Metrics]) -> tuple[str]:
+def _name(run: str, system: str, runs: Mapping[str, MetricsJson]) -> tuple[str]:
     return (f"{run} {system}" if len(runs) > 1 else system,)
 
 

@@ -1,7 +1,7 @@
 """Commands around a run: plan it, search its settings, train and check judges, hand over what it made."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from plad.cli.app import (
     print_result,
 )
 from plad.cli.guard import guard, resume_command
+from plad.extras.export.handover import Handover
+from plad.extras.export.targets import TARGETS, targets_help
+from plad.rundir.directory import read_manifest
 
 commands = typer.Typer()
 
@@ -59,8 +62,8 @@ def reward(
 ) -> None:
     """Train a reward model from labelled preferences, for use as a judge or a scorer of pairs."""
     with guard(resume=resume_command()) as guarded:
+        from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.config.reward import RewardTraining
         from plad.extras.reward.card import summary
         from plad.extras.reward.run import train
 
@@ -102,9 +105,10 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
+        from plad.config.data import PreferenceColumns
         from plad.config.judges import VerifiableJudge
-        from plad.config.reward import PreferenceColumns
         from plad.data.preferences import read_preferences
+        from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
         from plad.judges.base import load_judge
 
@@ -114,20 +118,22 @@ def judge_check(
         source = data_source(data)
         rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
         loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
-        print_result(check(loaded, rows, resamples=10_000, seed=seed), as_json, check_view)
+        print_result(check(loaded, rows, Bootstrap(seed=seed)), as_json, check_view)
+
+
+def _known_target(name: str) -> str:
+    if name not in TARGETS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, TARGETS))}.")
+    return name
 
 
 @commands.command()
 def export(
     run: RunPath,
     to: Annotated[
-        Literal["trl", "llamafactory", "axolotl", "merged", "gguf", "hub"],
+        str,
         typer.Option(
-            "--to",
-            metavar="trl|llamafactory|axolotl|merged|gguf|hub",
-            help="trl, llamafactory, axolotl: the pairs as each takes preferences. merged: the student as one model "
-            "folder. gguf: the student as one file. hub: the student with its card, uploaded with HF_TOKEN.",
-            show_default=False,
+            "--to", callback=_known_target, metavar="|".join(TARGETS), help=targets_help(), show_default=False
         ),
     ],
     out: Annotated[
@@ -139,15 +145,5 @@ def export(
 ) -> None:
     """Hand over the pairs or the student."""
     with guard():
-        if to == "hub":
-            from plad.extras.export.hub import push
-
-            typer.echo(f"uploaded: {push(run, repo, public=public)}")
-            return
-        from plad.extras.export.pairs import registration
-        from plad.extras.export.run import export as write
-
-        written = write(run, to, out)
-        typer.echo(f"wrote {written}")
-        if how := registration(to, written):
-            typer.echo(how)
+        read_manifest(run)
+        typer.echo(TARGETS[to].export(Handover(run, out, repo, public)))

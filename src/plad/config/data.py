@@ -1,16 +1,10 @@
-"""Where a run is kept, and the rows it works on."""
+"""The rows that a run works on."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PACES, PositiveInt, Section, Share
-
-
-class RunSection(Section):
-    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
-    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
+from plad.config.base import PositiveInt, Section, Share
 
 
 class Columns(Section):
@@ -39,6 +33,17 @@ class Columns(Section):
         if self.dialogue is not None and others:
             raise ValueError(f"dialogue holds prompt and target; leave {' and '.join(sorted(others))} out")
         return self
+
+
+class PreferenceColumns(Section):
+    """Names of the columns of labelled preferences."""
+
+    id: str = Field(default="id", description="Names a row in messages; its place where there is none.")
+    prompt: str = Field(default="prompt", description="Text or messages.")
+    chosen: str = Field(default="chosen", description="The answer that people found better.")
+    rejected: str = Field(default="rejected", description="The other answer.")
+    tie: str = Field(default="tie", description="true where people found neither better; may be missing.")
+    references: str = Field(default="references", description="Texts to hold the answers against; may be missing.")
 
 
 class DataSection(Section):

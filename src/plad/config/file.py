@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from plad.config.messages import explain, fill_types
 from plad.config.root import Config
@@ -25,11 +25,13 @@ class _Loader(yaml.SafeLoader):
 
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(?:\.[\d_]*)?[eE][-+]?\d+|[-+]?\.\d+[eE][-+]?\d+")
-_Loader.add_implicit_resolver("tag:plad:exponent", _EXPONENT, list("-+.0123456789"))
+_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]  # untyped in the stubs
+    "tag:plad:exponent", _EXPONENT, list("-+.0123456789")
+)
 
 
 def _exponent(loader: yaml.SafeLoader, node: yaml.Node) -> float | int:
-    number = float(str(loader.construct_scalar(node)).replace("_", ""))  # type: ignore[arg-type]
+    number = float(str(node.value).replace("_", ""))
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
@@ -47,9 +49,9 @@ class Document:
     """
 
     name: str
-    raw: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    overridden: set[str] = field(default_factory=set)
+    raw: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    lines: dict[str, int] = field(default_factory=dict[str, int])
+    overridden: set[str] = field(default_factory=set[str])
 
     def where(self, path: str) -> str:
         """`file:line: a.b` of a setting, or of the nearest one above it."""
@@ -94,7 +96,7 @@ def parse_as(schema: type[S], text: str, name: str) -> S:
     return _check(schema, document, _read_yaml(text, document))
 
 
-def read_mapping(text: str, name: str) -> dict[str, Any]:
+def read_mapping(text: str, name: str) -> dict[str, JsonValue]:
     """The mapping of a YAML text, unchecked.
 
     Raises:
@@ -143,22 +145,23 @@ def _read_yaml(text: str, document: Document) -> list[ConfigError]:
         ConfigError: not YAML, or not a mapping.
     """
     try:
-        document.raw, twice = _parse(text, document)
+        value, twice = _parse(text, document)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = f"{document.name}:{mark.line + 1}:{mark.column + 1}" if mark else document.name
         raise ConfigError(_one_line(e.problem or e.context or "not YAML"), where=place, fix=_yaml_fix(e)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"not YAML: {_one_line(str(e))}", where=document.name) from None
-    if document.raw is None:
+    if value is None:
         raise ConfigError("is empty", where=document.name, fix="plad init DIR writes a config to start from")
-    if not isinstance(document.raw, dict):
-        kind = "a list" if isinstance(document.raw, list) else "one value"
+    if not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else "one value"
         raise ConfigError(f"expected a mapping of sections (run:, data:, ...), got {kind}", where=document.name)
+    document.raw = value
     return twice
 
 
-def _parse(text: str, document: Document) -> tuple[Any, list[ConfigError]]:
+def _parse(text: str, document: Document) -> tuple[JsonValue, list[ConfigError]]:
     """The value of a YAML text and the keys that stand twice in it."""
     loader = _Loader(text)
     try:
@@ -166,9 +169,10 @@ def _parse(text: str, document: Document) -> tuple[Any, list[ConfigError]]:
         if node is None:
             return None, []
         twice = list(_walk(node, document))
-        return loader.construct_document(node), twice
+        value = loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in the stubs
+        return cast(JsonValue, value), twice  # a date in it is no JSON; it is checked as its text
     finally:
-        loader.dispose()
+        loader.dispose()  # pyright: ignore[reportUnknownMemberType]  # untyped in the stubs
 
 
 def _yaml_fix(error: yaml.MarkedYAMLError) -> str | None:
@@ -224,7 +228,7 @@ def _override(document: Document, item: str) -> None:
         raise ConfigError(f"the value is not YAML: {_one_line(str(e))}", where=item) from None
     if twice:
         raise twice[0]
-    node: Any = document.raw
+    node: dict[str, JsonValue] | list[JsonValue] = document.raw
     for depth, part in enumerate(parts[:-1]):
         node = _step(node, part, ".".join(parts[: depth + 1]))
     if isinstance(node, list):
@@ -235,17 +239,17 @@ def _override(document: Document, item: str) -> None:
     document.overridden |= {key, *prefixes - set(document.lines)}
 
 
-def _step(node: Any, part: str, path: str) -> Any:
+def _step(node: dict[str, JsonValue] | list[JsonValue], part: str, path: str) -> dict[str, JsonValue] | list[JsonValue]:
     if isinstance(node, list):
         below = node[_index(node, part, path)]
-    else:
-        below = node[part] = node.get(part) if node.get(part) is not None else {}
+    elif (below := node.get(part)) is None:
+        below = node[part] = {}
     if not isinstance(below, dict | list):
         raise ConfigError(f"is {json.dumps(below, default=str)}, which has nothing below it", where=path)
     return below
 
 
-def _index(node: list[Any], part: str, path: str) -> int:
+def _index(node: list[JsonValue], part: str, path: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise ConfigError(f"is not one of its {len(node)} items", where=path, fix="number them from 0")
     return int(part)

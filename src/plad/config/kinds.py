@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
-from pydantic import GetCoreSchemaHandler, ValidationInfo
+from pydantic import GetCoreSchemaHandler, JsonValue, ValidationInfo
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from plad.config.base import Section
@@ -48,7 +48,7 @@ class Kind(Section):
                 import_module(f"{home}.{module.name}")
         for entry in entry_points(group=cls.group):
             entry.load()
-        return cls._known()
+        return dict(sorted(cls._known().items()))
 
     @classmethod
     def named(cls, tag: str) -> "type[Self] | None":
@@ -73,12 +73,12 @@ class Kind(Section):
         return handler(source)
 
     @classmethod
-    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> "Self":
+    def _of_its_kind(cls, value: JsonValue | Self, info: ValidationInfo) -> "Self":
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
             raise PydanticKnownError("model_type", {"class_name": cls.__name__})
-        tag: Any = value.get("type")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        tag = value.get("type")
         kind = cls.named(tag) if isinstance(tag, str) else None
         if kind is None:
             tags = ", ".join(f"'{name}'" for name in cls.kinds())

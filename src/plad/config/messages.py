@@ -4,10 +4,11 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_origin
+from typing import get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from plad.config.kinds import Kind
 from plad.config.root import Config
@@ -33,7 +34,7 @@ _KINDS = {
 }
 
 
-def sections_of(annotation: Any, value: Any = None) -> list[type[BaseModel]]:
+def sections_of(annotation: object, value: JsonValue = None) -> list[type[BaseModel]]:
     """The section classes that an annotation allows; of an open end, the kind that `value` names, or all of them."""
     if isinstance(annotation, type) and issubclass(annotation, Kind) and "group" in annotation.__dict__:
         tag = value.get("type") if isinstance(value, dict) else None
@@ -44,12 +45,13 @@ def sections_of(annotation: Any, value: Any = None) -> list[type[BaseModel]]:
     return [s for a in get_args(annotation) for s in sections_of(a, value)]
 
 
-def fill_types(model: type[BaseModel], raw: Any) -> None:
+def fill_types(model: type[BaseModel], raw: JsonValue) -> None:
     """Name the default's `type` in sections of several kinds that leave it out."""
     if not isinstance(raw, dict):
         return
     for name, info in model.model_fields.items():
-        for value in raw[name] if isinstance(raw.get(name), list) else [raw.get(name)]:
+        written = raw.get(name)
+        for value in written if isinstance(written, list) else [written]:
             if not isinstance(value, dict):
                 continue
             default = getattr(info.get_default(call_default_factory=True, validated_data={}), "type", None)
@@ -59,7 +61,7 @@ def fill_types(model: type[BaseModel], raw: Any) -> None:
                 fill_types(section, value)
 
 
-def _matching(sections: list[type[BaseModel]], value: dict[str, Any]) -> list[type[BaseModel]]:
+def _matching(sections: list[type[BaseModel]], value: dict[str, JsonValue]) -> list[type[BaseModel]]:
     def fits(section: type[BaseModel]) -> bool:
         info = section.model_fields.get("type")
         return info is None or value.get("type") in (info.default, None)
@@ -68,7 +70,7 @@ def _matching(sections: list[type[BaseModel]], value: dict[str, Any]) -> list[ty
 
 
 def explain(
-    error: ValidationError, raw: dict[str, Any], where: Callable[[str], str], schema: type[BaseModel] = Config
+    error: ValidationError, raw: dict[str, JsonValue], where: Callable[[str], str], schema: type[BaseModel] = Config
 ) -> list[ConfigError]:
     """One error a setting, in the order of the file.
 
@@ -77,16 +79,17 @@ def explain(
         where: from a dotted path to its place.
         schema: what it was checked against.
     """
-    found: dict[str, list[tuple[str, str | None]]] = {}
+    messages: dict[str, list[tuple[str, str | None]]] = {}  # by path: (what is wrong, way out)
     for item in error.errors(include_url=False):
         path, value, of_a_union = _path(item["loc"], raw)
         if item["type"] == "literal_error" and of_a_union and isinstance(value, dict):
             continue  # the mapping is wrong, not the word that may stand in its place
-        what, fix = _say(dict(item), path, value, raw, schema)
-        if (what, fix) not in found.setdefault(path, []):
-            found[path].append((what, fix))
+        message = _message(item, path, value, raw, schema)
+        if message not in messages.setdefault(path, []):
+            messages[path].append(message)
     return [
-        ConfigError(_either([w for w, _ in said]), where=where(path), fix=said[0][1]) for path, said in found.items()
+        ConfigError(_either([what for what, _ in several]), where=where(path), fix=several[0][1])
+        for path, several in messages.items()
     ]
 
 
@@ -98,16 +101,16 @@ def _either(whats: list[str]) -> str:
     return f"expected {' or '.join(w[0] for w in wanted)}; got {wanted[0][2]}"
 
 
-def _path(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any, bool]:
+def _path(loc: tuple[int | str, ...], raw: JsonValue) -> tuple[str, JsonValue, bool]:
     """Dotted path of an error, the value there, and whether pydantic's own names of a union were left out."""
-    node, parts, left_out = raw, [], False
+    node: JsonValue = raw
+    parts: list[str] = []
+    left_out = False
     for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        if isinstance(node, dict) and part in node:
-            node = node[str(part)]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        elif last and isinstance(node, dict) and "[" not in str(part):
+        below = _below(node, part)
+        if below:
+            node = below[0]
+        elif position == len(loc) - 1 and isinstance(node, dict) and "[" not in str(part):
             node = None  # a missing key
         else:
             left_out = True
@@ -116,8 +119,17 @@ def _path(loc: tuple[int | str, ...], raw: Any) -> tuple[str, Any, bool]:
     return ".".join(parts), node, left_out
 
 
-def _say(
-    item: dict[str, Any], path: str, value: Any, raw: dict[str, Any], schema: type[BaseModel]
+def _below(node: JsonValue, part: int | str) -> tuple[JsonValue] | None:
+    """The value at a key of a mapping or at a place of a list, where there is one."""
+    if isinstance(node, dict):
+        return (node[str(part)],) if str(part) in node else None
+    if isinstance(node, list) and str(part).isdigit() and int(part) < len(node):
+        return (node[int(part)],)
+    return None
+
+
+def _message(
+    item: ErrorDetails, path: str, value: JsonValue, raw: dict[str, JsonValue], schema: type[BaseModel]
 ) -> tuple[str, str | None]:
     kind, ctx = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
@@ -128,8 +140,8 @@ def _say(
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tags = ctx.get("expected_tags") or ctx["discriminator"]
         names = str(tags).replace("'", "").replace(", ", " or ")
-        found = value if isinstance(value, dict) else item["input"]  # a short form was written
-        return f"type must be {names}; got {_show(found.get('type'))}", None
+        written = value if isinstance(value, dict) else item["input"]  # a short form was written
+        return f"type must be {names}; got {_show(written.get('type'))}", None
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
         return f"must be {words} {ctx[key]:g}; got {_show(value)}", None
@@ -144,14 +156,14 @@ def _say(
     return str(item["msg"]), None
 
 
-def _show(value: Any) -> str:
+def _show(value: JsonValue) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _field(path: str, raw: dict[str, Any], schema: type[BaseModel]) -> FieldInfo | None:
+def _field(path: str, raw: dict[str, JsonValue], schema: type[BaseModel]) -> FieldInfo | None:
     parent, _, name = path.rpartition(".")
     for section in sections_at(parent, raw, schema):
         if name in section.model_fields:
@@ -159,15 +171,14 @@ def _field(path: str, raw: dict[str, Any], schema: type[BaseModel]) -> FieldInfo
     return None
 
 
-def sections_at(path: str, raw: dict[str, Any], schema: type[BaseModel] = Config) -> list[type[BaseModel]]:
+def sections_at(path: str, raw: dict[str, JsonValue], schema: type[BaseModel] = Config) -> list[type[BaseModel]]:
     """The section classes that may stand at a dotted path."""
     sections: list[type[BaseModel]] = [schema]
-    node: Any = raw
+    node: JsonValue = raw
     for part in path.split(".") if path else []:
-        if isinstance(node, list):
-            node = node[int(part)]
-        else:
-            node = node.get(part)
+        within = isinstance(node, dict)
+        node = (_below(node, part) or (None,))[0]
+        if within:
             infos = [s.model_fields[part] for s in sections if part in s.model_fields]
             sections = [s for info in infos for s in sections_of(info.annotation, node)]
         if isinstance(node, dict):
@@ -175,7 +186,7 @@ def sections_at(path: str, raw: dict[str, Any], schema: type[BaseModel] = Config
     return sections
 
 
-def _did_you_mean(path: str, raw: dict[str, Any], schema: type[BaseModel]) -> str | None:
+def _did_you_mean(path: str, raw: dict[str, JsonValue], schema: type[BaseModel]) -> str | None:
     parent, _, name = path.rpartition(".")
     names = [n for section in sections_at(parent, raw, schema) for n in section.model_fields]
     prefix = f"{parent}." if parent else ""

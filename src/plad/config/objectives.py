@@ -1,158 +1,174 @@
-"""The objectives a student can be trained with."""
+"""What a student is trained to minimise, as a run sees it: objectives by their names, and what each says of itself.
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+The objectives themselves are in `plad.objectives` and `plad.distillers`, one class each, and in installed packages.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from plad.config.base import PositiveInt, Section
-from plad.config.distillation import (
-    DistillmObjective,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    LogitObjective,
-    MiniLlmObjective,
-)
+from plad.config.kinds import Kind
 from plad.errors import ConfigError
 
-Normalization = Literal["sum", "mean"]
-_NORMALIZATION = "log P of a text: the sum over its tokens, or their mean."
-_SFT_WEIGHT = "Weight of the mean token cross-entropy of the chosen text beside the loss; 0 is the loss alone."
+
+@dataclass(frozen=True, slots=True)
+class SimilarityNeeds:
+    """Similarity of every text to a reference (Eq. 6-8).
+
+    Attributes:
+        spans: lengths of the spans of states that are compared.
+        live: by the student as it is at every step; else measured once with the starting student.
+        reference: the prompt's target where there is one, or always another answer of the teacher.
+    """
+
+    spans: tuple[int, ...]
+    live: bool
+    reference: Literal["target", "teacher"]
 
 
-class PairObjective(Section):
-    """What every objective on pairs shares."""
+@dataclass(frozen=True, slots=True)
+class TextNeeds:
+    """The texts that training on a teacher's logits reads.
 
-    length_normalization: Normalization = Field(default="mean", description=_NORMALIZATION)
-    sft_weight: float = Field(default=0.0, ge=0, description=_SFT_WEIGHT)
-    sft_epochs: float = Field(
-        default=0.0,
-        ge=0,
-        description="Passes of cross-entropy on the chosen texts (SeqKD) before the loss is first applied; 0 is none.",
-    )
-    rejected_end: bool = Field(
-        default=True, description="Whether the end-of-sequence token of a rejected text enters the loss."
-    )
+    Attributes:
+        teacher, student: which answers of before training; with neither, prompts alone matter.
+        share: of the steps that are on the student's texts; 0 where every step trains on what its groups hold.
+        both: whether a step on the student's texts keeps the teacher's beside them.
+        temperature: of the student's fresh samples; None where those of before training are taken.
+        targets: when the data's targets stand for the teacher's answers.
+    """
 
-
-class AnchoredObjective(PairObjective):
-    """An objective that may be tied to the starting student."""
-
-    anchor_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of (log P - log P of the starting student)^2 / 2 of the rejected text, which keeps it from "
-        "being pushed down by more than about 1 / anchor_weight nats; 0 is the loss alone.",
-    )
+    teacher: bool = True
+    student: bool = False
+    share: float = 0.0
+    both: bool = False
+    temperature: float | None = None
+    targets: Literal["never", "if_complete", "always"] = "never"
 
 
-class RankObjective(AnchoredObjective):
-    """Ranking calibration, Eq. 4."""
+@dataclass(frozen=True, slots=True)
+class LogitNeeds:
+    """The teacher's logits of every text.
 
-    type: Literal["rank"] = "rank"
-    beta: float = Field(
-        default=1.0, ge=0, description="Margin in nats (of the whole text for sum, of a token for mean). Paper: 1.0."
-    )
+    Attributes:
+        dtype, device: of the teacher beside the student; `auto` as the teacher's section, the student's device.
+        texts: what is trained on.
+        top_k: tokens a position of logits that are stored before training; None where the teacher scores every batch.
+        temperature: of the softmax that is stored.
+    """
 
-
-class MarginObjective(AnchoredObjective):
-    """Margin calibration, Eq. 5."""
-
-    type: Literal["margin"] = "margin"
-    beta: float = Field(
-        default=1.0,
-        ge=0,
-        description="Nats (of the whole text for sum, of a token for mean) a unit of similarity. Paper: 1.0.",
-    )
-    scores: Literal["frozen", "live"] = Field(
-        default="frozen",
-        description="Similarity to the reference by the starting student's states, measured once and kept with the "
-        "pairs, or by the student's as it is at every step.",
-    )
-    spans: tuple[PositiveInt, ...] = Field(
-        default=(1, 2, 4, 8), min_length=1, description="Lengths of the spans of states that are compared (Eq. 6-8)."
-    )
-    reference: Literal["target", "teacher"] = Field(
-        default="target",
-        description="What candidates are compared with. target: the prompt's target, or another answer of the teacher "
-        "where there is none; teacher: always another answer of the teacher (generate.samples above 1).",
-    )
+    dtype: str
+    device: str
+    texts: TextNeeds
+    top_k: int | None = None
+    temperature: float = 1.0
 
 
-class DpoObjective(PairObjective):
-    """Direct preference optimisation; the starting student's log-probabilities are measured once and kept."""
+@dataclass(frozen=True, slots=True)
+class DocumentNeeds:
+    """Plain text.
 
-    type: Literal["dpo"] = "dpo"
-    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
-    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
+    Attributes:
+        file: one document a line, or JSONL with `text`.
+        tokens: of one stretch of it.
+    """
 
-
-class SlicObjective(AnchoredObjective):
-    """Sequence likelihood calibration (SLiC-HF): a hinge and cross-entropy in its unit."""
-
-    type: Literal["slic"] = "slic"
-    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
-    beta: float = Field(default=1.0, ge=0, description="Margin in nats (of the whole text for sum, a token for mean).")
-    regularization: float = Field(default=1.0, ge=0, description="Weight of -log P of the chosen text (lambda).")
+    file: str
+    tokens: int
 
 
-class RrhfObjective(PairObjective):
-    """Ranking responses (RRHF): a hinge without margin over all ordered pairs, and cross-entropy of the best text."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an objective takes beside the pairs' prompts; nothing is given to it that isn't named here.
 
-    type: Literal["rrhf"] = "rrhf"
-    sft_weight: float = Field(default=1.0, ge=0, description="Weight of the best text's mean token cross-entropy.")
+    Attributes:
+        pairs: it compares a prompt's texts; else it learns the teacher's answers one by one.
+        reference_logps: log P of every text by the starting student.
+        similarity: of every text to a reference.
+        rejected_end: the end-of-sequence token of a rejected text enters the loss.
+        warm_up: passes of cross-entropy on the chosen texts before the loss is first applied.
+        teacher_answers: fewest answers of the teacher to a prompt.
+        logits: the teacher's, of texts that are not the pairs'.
+        documents: plain text that is trained on beside.
+        dropout: dropout is on while the loss is computed.
+    """
 
-
-class LipoObjective(PairObjective):
-    """Listwise preference optimisation (LiPO-lambda) over all candidates of a prompt."""
-
-    type: Literal["lipo"] = "lipo"
-    length_normalization: Normalization = Field(default="sum", description=_NORMALIZATION)
-    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
-
-
-class SimpoObjective(AnchoredObjective):
-    """Simple preference optimisation (SimPO): no reference, a margin in the reward."""
-
-    type: Literal["simpo"] = "simpo"
-    beta: float = Field(default=2.0, gt=0, description="Scale of the reward, which is log P of a text.")
-    gamma: float = Field(default=1.0, ge=0, description="Margin of the reward.")
-
-
-class SftObjective(Section):
-    """Cross-entropy on the teacher's answers: SeqKD."""
-
-    type: Literal["sft"] = "sft"
+    pairs: bool = False
+    reference_logps: bool = False
+    similarity: SimilarityNeeds | None = None
+    rejected_end: bool = True
+    warm_up: float = 0.0
+    teacher_answers: int = 1
+    logits: LogitNeeds | None = None
+    documents: DocumentNeeds | None = None
+    dropout: bool = True
 
 
-SingleObjective = Annotated[
-    RankObjective
-    | MarginObjective
-    | DpoObjective
-    | SlicObjective
-    | RrhfObjective
-    | LipoObjective
-    | SimpoObjective
-    | SftObjective
-    | KdObjective
-    | FDistillObjective
-    | MiniLlmObjective
-    | GkdObjective
-    | DistillmObjective,
-    Field(discriminator="type"),
-]
+class AnyObjective(Kind):
+    """What `distill.objective` may be: one objective, or a choice among several."""
+
+    group: ClassVar[str] = "plad.objectives"
+    homes: ClassVar[tuple[str, ...]] = ("plad.objectives", "plad.distillers")
+
+    @property
+    @abstractmethod
+    def alternatives(self) -> "tuple[ObjectiveSection, ...]":
+        """The objectives that students are trained with."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One sentence's worth: the loss, its settings, and what stands beside it."""
+
+
+class ObjectiveSection(AnyObjective):
+    """One objective.
+
+    Attributes:
+        unnamed: fields that are no choice of method, so that a name such as `rank-sum` can't choose in them.
+    """
+
+    group: ClassVar[str] = "plad.objectives"
+    unnamed: ClassVar[frozenset[str]] = frozenset({"type"})
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What it takes beside the pairs' prompts."""
+
+    @property
+    def alternatives(self) -> "tuple[ObjectiveSection, ...]":
+        """Itself."""
+        return (self,)
+
+    def warmed_up(self) -> Self:
+        """The objective of a student that has gone through its warm-up."""
+        return self
+
+
+def objective_of(tag: str) -> Callable[[], ObjectiveSection]:
+    """Makes the objective of a `type` with its defaults: a field's `default_factory`."""
+
+    def make() -> ObjectiveSection:
+        kind = ObjectiveSection.named(tag)
+        assert kind is not None
+        return kind.model_validate({})
+
+    return make
 
 
 def _from_name(value: Any) -> Any:
-    return named_objective(value).model_dump() if isinstance(value, str) else value
+    return named_objective(value) if isinstance(value, str) else value
 
 
-class AutoObjective(Section):
+class AutoObjective(AnyObjective):
     """Trains each candidate from the same student and keeps the one with the best validation win rate."""
 
     type: Literal["auto"] = "auto"
-    candidates: tuple[Annotated[SingleObjective, BeforeValidator(_from_name)], ...] = Field(
-        default=(RankObjective(), MarginObjective()),
+    candidates: tuple[Annotated[ObjectiveSection, BeforeValidator(_from_name)], ...] = Field(
+        default_factory=lambda: (objective_of("rank")(), objective_of("margin")()),
         min_length=2,
         description="Objectives, or names such as `rank`, `rank-sum`, `margin-live`. Paper: rank and margin (A.7).",
     )
@@ -164,11 +180,17 @@ class AutoObjective(Section):
             raise ValueError(f"the same candidate stands there twice: {twice[0].model_dump_json()}")
         return self
 
+    @property
+    def alternatives(self) -> tuple[ObjectiveSection, ...]:
+        """The candidates."""
+        return self.candidates
 
-Objective = Annotated[SingleObjective | AutoObjective, Field(discriminator="type")]
+    def describe(self) -> str:
+        """All candidates."""
+        return "the best on validation of " + "; ".join(c.describe() for c in self.candidates)
 
 
-def named_objective(name: str, base: SingleObjective | None = None) -> SingleObjective:
+def named_objective(name: str, base: ObjectiveSection | None = None) -> ObjectiveSection:
     """An objective by its type and, after dashes, by what is chosen in it: `rank`, `rank-sum`, `margin-live-sum`.
 
     Args:
@@ -177,36 +199,35 @@ def named_objective(name: str, base: SingleObjective | None = None) -> SingleObj
     Raises:
         ConfigError: no such type, or a choice that it doesn't have.
     """
-    kinds = {kind.model_fields["type"].default: kind for kind in get_args(get_args(SingleObjective)[0])}
-    type_name, *wanted = name.split("-")
-    if type_name not in kinds:
-        raise ConfigError(f"no objective {type_name!r}", where=name, fix=f"one of {', '.join(kinds)}")
-    kind = kinds[type_name]
+    tag, *words = name.split("-")
+    kind = ObjectiveSection.named(tag)
+    if kind is None:
+        kinds = ", ".join(ObjectiveSection.kinds())
+        raise ConfigError(f"no objective {tag!r}", where=name, fix=f"one of {kinds}")
     chosen: dict[str, str] = {}
-    for choice in wanted:
-        field = _field_of(choice, type_name, kind, name)
+    for word in words:
+        field = _field_of(word, kind, name)
         if field in chosen:
-            raise ConfigError(f"{chosen[field]} and {choice} are both a {field}", where=name, fix="leave one out")
-        chosen[field] = choice
-    settings: Section = base if isinstance(base, kind) else kind()  # type: ignore[assignment]
-    return settings.model_copy(update=chosen)  # type: ignore[return-value]
+            raise ConfigError(f"{chosen[field]} and {word} are both a {field}", where=name, fix="leave one out")
+        chosen[field] = word
+    settings = base if isinstance(base, kind) else kind.model_validate({})
+    return settings.model_copy(update=chosen)
 
 
-def _field_of(choice: str, type_name: str, kind: type[Section], name: str) -> str:
-    """The one field of an objective in which a word is a choice; where its teacher is kept is no choice of method."""
-    fields = [
+def _field_of(choice: str, kind: type[ObjectiveSection], name: str) -> str:
+    """The one field of an objective in which a word is a choice."""
+    tag = kind.tag()
+    choices = [
         (word, field)
-        for field, about in kind.model_fields.items()
-        if field not in ("type", *LogitObjective.model_fields) and get_origin(about.annotation) is Literal
-        for word in get_args(about.annotation)
+        for field, info in kind.model_fields.items()
+        if field not in kind.unnamed and get_origin(info.annotation) is Literal
+        for word in get_args(info.annotation)
     ]
-    found = [field for word, field in fields if word == choice]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ways = " or ".join(f"{{type: {type_name}, {field}: {choice}}}" for field in found)
-        raise ConfigError(
-            f"{choice!r} may be {' or '.join(found)} of {type_name}", where=name, fix=f"say which: {ways}"
-        )
-    fix = f"one of {', '.join(dict(fields))}" if fields else f"plain {type_name}"
-    raise ConfigError(f"{type_name} has no choice {choice!r}", where=name, fix=fix)
+    fields = [field for word, field in choices if word == choice]
+    if len(fields) == 1:
+        return fields[0]
+    if fields:
+        ways = " or ".join(f"{{type: {tag}, {field}: {choice}}}" for field in fields)
+        raise ConfigError(f"{choice!r} may be {' or '.join(fields)} of {tag}", where=name, fix=f"say which: {ways}")
+    fix = f"one of {', '.join(dict(choices))}" if choices else f"plain {tag}"
+    raise ConfigError(f"{tag} has no choice {choice!r}", where=name, fix=fix)

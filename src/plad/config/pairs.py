@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
+from plad.config.data import PreferenceColumns
 from plad.config.judges import Judge
-from plad.config.reward import PreferenceColumns
 
 
 class GenerateSection(Section):
@@ -79,7 +79,7 @@ class SelectRso(Section):
     )
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     """`best_worst` for `{type: best_worst}`."""
     return {"type": value} if isinstance(value, str) else value
 

@@ -1,20 +1,32 @@
 """A run's config: its sections, and what must hold between them."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from plad.config.base import Section
-from plad.config.baselines import Baseline
-from plad.config.data import DataSection, RunSection
-from plad.config.distillation import LogitObjective
+from plad.config.base import PACES, Section
+from plad.config.data import DataSection
 from plad.config.engines import BudgetSection, Endpoint
-from plad.config.evaluation import EvaluateSection
-from plad.config.models import LoraSection, ModelSection, StudentSection, TeacherSection
-from plad.config.objectives import AutoObjective, MarginObjective, SingleObjective
+from plad.config.evaluation import Baseline, EvaluateSection
+from plad.config.extras import SweepSection
+from plad.config.models import (
+    DistillSection,
+    LoraSection,
+    ModelSection,
+    SftSection,
+    StudentSection,
+    TeacherSection,
+    TrainSettings,
+)
+from plad.config.objectives import ObjectiveSection
 from plad.config.pairs import GenerateSection, PairsSection
-from plad.config.sweep import SweepSection
-from plad.config.training import DistillSection, SftSection, TrainSettings
+
+
+class RunSection(Section):
+    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
+    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
 
 
 class Config(Section):
@@ -27,7 +39,7 @@ class Config(Section):
     sft: SftSection = SftSection()
     generate: GenerateSection = GenerateSection()
     pairs: PairsSection = PairsSection()
-    distill: DistillSection = DistillSection()
+    distill: DistillSection = Field(default_factory=DistillSection)
     evaluate: EvaluateSection = EvaluateSection()
     budget: BudgetSection | None = Field(default=None, description="What providers may cost; null for no limit.")
     sweep: SweepSection | None = Field(default=None, description="What `plad sweep` tries; a run ignores it.")
@@ -40,14 +52,18 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":
-        wants = any(isinstance(o, MarginObjective) and o.reference == "teacher" for o in self.objectives)
-        if wants and self.generate.samples == 1:
-            raise ValueError("distill.objective.reference teacher needs a second answer: generate.samples 2 or more")
+        for objective in self.objectives:
+            answers = objective.needs.teacher_answers
+            if self.generate.samples < answers:
+                raise ValueError(
+                    f"objective {objective.tag()} needs {answers} answers of the teacher to a prompt, as it is set: "
+                    f"generate.samples {answers} or more"
+                )
         return self
 
     @model_validator(mode="after")
     def _logits_are_here(self) -> "Config":
-        wanting = [o.type for o in self.objectives if isinstance(o, LogitObjective)]
+        wanting = [o.tag() for o in self.objectives if o.needs.logits is not None]
         if wanting and not self.teacher.local:
             raise ValueError(
                 f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
@@ -58,16 +74,14 @@ class Config(Section):
         return self
 
     @property
-    def objectives(self) -> tuple[SingleObjective, ...]:
+    def objectives(self) -> tuple[ObjectiveSection, ...]:
         """All that students are trained with."""
-        own = self.distill.objective
-        students = own.candidates if isinstance(own, AutoObjective) else (own,)
-        return (*students, *(b.objective for b in self.evaluate.baselines))
+        return (*self.distill.objective.alternatives, *(b.objective for b in self.evaluate.baselines))
 
     @model_validator(mode="after")
     def _validation_is_there(self) -> "Config":
         chooses = {
-            "distill.objective.type auto": self.distill.objective.type == "auto",
+            f"distill.objective.type {self.distill.objective.tag()}": len(self.distill.objective.alternatives) > 1,
             f"distill.rounds {self.distill.rounds}": self.distill.rounds > 1,
         }
         missing = self.data.validation is None or not self.distill.validation.evaluations

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
+from plad.data.parquet import Column, iter_parquet, parquet_metadata, write_parquet
 from plad.errors import DataError
 from plad.records import Example, Message, Pair, Prompt
 from plad.rundir.directory import atomic_file
@@ -13,16 +15,20 @@ SIDES = ("chosen", "rejected")
 _MEASURED_WITH = "plad.measured_with"
 
 
-def example_to_json(example: Example) -> dict[str, Any]:
-    """A row {"id", "prompt", "references"}, as `read_examples` takes it."""
-    return {"id": example.id, "prompt": _prompt_to_json(example.prompt), "references": list(example.references)}
+class TrlPair(TypedDict):
+    """TRL's preference columns: texts, or the messages of a conversation and an assistant's message a side."""
+
+    prompt: str | list[Message]
+    chosen: str | list[Message]
+    rejected: str | list[Message]
 
 
 def write_examples_jsonl(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples, whole or not at all."""
+    """Write examples as rows {"id", "prompt", "references"}, as `read_examples` takes them, whole or not at all."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
-        for example in examples:
-            f.write(json.dumps(example_to_json(example), ensure_ascii=False) + "\n")
+        for e in examples:
+            row = {"id": e.id, "prompt": _prompt_to_json(e.prompt), "references": list(e.references)}
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_examples_jsonl(path: Path) -> list[Example]:
@@ -37,19 +43,21 @@ def iter_examples_jsonl(path: Path) -> Iterator[Example]:
         DataError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean data writes it again")
+        raise _unusable(path, "is missing", "data")
     try:
         with path.open(encoding="utf-8") as f:
             for r in map(json.loads, f):
                 yield Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"]))
     except (ValueError, KeyError, TypeError) as e:
-        raise DataError(
-            f"is damaged ({e})", where=str(path), fix="plad run CONFIG --clean data writes it again"
-        ) from None
+        raise _unusable(path, f"is damaged ({e})", "data") from None
 
 
-def pair_to_trl(pair: Pair) -> dict[str, Any]:
-    """A TRL preference row {"prompt", "chosen", "rejected"}; a conversational prompt gives assistant messages."""
+def _unusable(path: Path, what: str, stage: str) -> DataError:
+    return DataError(what, where=str(path), fix=f"plad run CONFIG --clean {stage} writes it again")
+
+
+def pair_to_trl(pair: Pair) -> TrlPair:
+    """A TRL preference row; a conversational prompt gives assistant messages."""
     if isinstance(pair.prompt, str):
         return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
     return {
@@ -65,22 +73,16 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair], measured_with: Mappin
     Args:
         measured_with: for the name of a value a key of all it depends on, kept in the file's metadata.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     conversational = any(not isinstance(p.prompt, str) for p in pairs)
     if conversational and any(isinstance(p.prompt, str) for p in pairs):
         raise DataError("plain and conversational prompts are mixed", where="pairs", fix="use one kind of prompt")
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    text = pa.list_(message) if conversational else pa.string()
-    measured = sorted({name for p in pairs for name in p.values})
-    schema = pa.schema(
-        [("prompt", text), ("chosen", text), ("rejected", text)]
-        + [(name, pa.string()) for name in ("id", "chosen_source", "rejected_source")]
-        + [(f"{side}_token_ids", pa.list_(pa.int32())) for side in SIDES]
-        + [(f"{side}_{name}", pa.float64()) for name in measured for side in SIDES]
-    )
-    rows = [
+    columns: dict[str, Column] = {
+        **dict.fromkeys(TrlPair.__annotations__, "messages" if conversational else "text"),
+        **dict.fromkeys(("id", "chosen_source", "rejected_source"), "text"),
+        **{f"{side}_token_ids": "integers" for side in SIDES},
+        **{f"{side}_{name}": "number" for name in sorted({n for p in pairs for n in p.values}) for side in SIDES},
+    }
+    rows = (
         {
             **pair_to_trl(p),
             "id": p.id,
@@ -91,18 +93,13 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair], measured_with: Mappin
             **{f"{side}_{n}": v for n, both in p.values.items() for side, v in zip(SIDES, both, strict=True)},
         }
         for p in pairs
-    ]
-    with atomic_file(path) as temporary:
-        metadata = {_MEASURED_WITH: json.dumps(dict(measured_with or {}))}
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata)), temporary)
+    )
+    write_parquet(path, rows, columns, {_MEASURED_WITH: json.dumps(dict(measured_with or {}))})
 
 
 def measured_with(path: Path) -> dict[str, str]:
     """The keys that `write_pairs_parquet` kept with a file's values."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(_MEASURED_WITH.encode(), b"{}"))
+    return json.loads(parquet_metadata(path).get(_MEASURED_WITH, "{}"))
 
 
 def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
@@ -111,25 +108,18 @@ def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
-        raise DataError("is missing", where=str(path), fix="plad run CONFIG --clean pair writes it again")
+        raise _unusable(path, "is missing", "pair")
     try:
-        table = pq.read_table(path)
-        numbers = [f.name for f in table.schema if pa.types.is_float64(f.type)]
-        measured = [name.removeprefix("chosen_") for name in numbers if name.startswith("chosen_")]
-        return [_pair(row, measured) for row in table.slice(0, limit).to_pylist()]
-    except (pa.ArrowException, OSError, KeyError) as e:
-        first = str(e).splitlines()[0]
-        raise DataError(
-            f"is damaged ({first})", where=str(path), fix="plad run CONFIG --clean pair writes it again"
-        ) from None
+        return [_pair(cast(dict[str, Any], row)) for row in islice(iter_parquet(path), limit)]
+    except (ValueError, KeyError) as e:
+        raise _unusable(path, f"is damaged ({e})", "pair") from None
 
 
-def _pair(row: dict[str, Any], measured: Sequence[str]) -> Pair:
+def _pair(row: Mapping[str, Any]) -> Pair:
     chosen, rejected = (row[n] if isinstance(row[n], str) else row[n][0]["content"] for n in SIDES)
+    others = ("chosen", "chosen_source", "chosen_token_ids")
+    measured = [name.removeprefix("chosen_") for name in row if name.startswith("chosen") and name not in others]
     values = {name: (row[f"chosen_{name}"], row[f"rejected_{name}"]) for name in measured}
     return Pair(
         id=row["id"],
@@ -144,17 +134,16 @@ def _pair(row: dict[str, Any], measured: Sequence[str]) -> Pair:
     )
 
 
-def prompt_messages(prompt: Prompt) -> list[dict[str, str]]:
+def prompt_messages(prompt: Prompt) -> list[Message]:
     """A prompt as messages; a plain one is what a user says."""
-    found = _prompt_to_json(prompt)
-    return [{"role": "user", "content": found}] if isinstance(found, str) else found
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
 
 
-def _prompt_to_json(prompt: Prompt) -> str | list[dict[str, str]]:
+def _prompt_to_json(prompt: Prompt) -> str | list[Message]:
     return prompt if isinstance(prompt, str) else [{"role": m["role"], "content": m["content"]} for m in prompt]
 
 
-def _prompt_from_json(value: Any) -> Prompt:
+def _prompt_from_json(value: str | list[Message]) -> Prompt:
     if isinstance(value, str):
         return value
     return tuple(Message(role=m["role"], content=m["content"]) for m in value)

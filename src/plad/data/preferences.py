@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from plad.config.reward import PreferenceColumns
-from plad.data.preference_shapes import plain_preference
-from plad.data.read import SHOWN, BadRowsError, prompt_in, texts_in
-from plad.data.sources import BadRow, Row, read_rows
+from pydantic import JsonValue
+
+from plad.config.data import PreferenceColumns
+from plad.data.read import prompt_in, texts_in
+from plad.data.shapes import plain_preference
+from plad.data.sources import Row, RowReader
 from plad.errors import DataError
 from plad.records import Prompt
 
@@ -52,7 +53,7 @@ def read_preferences(
     base: Path | None = None,
 ) -> Preferences:
     """Read and check the preferences of a file or a hub data set: TRL's rows {"prompt", "chosen", "rejected"},
-    or as `preference_shapes` lists them.
+    or as `shapes` lists them.
 
     Args:
         source: see `read_rows`.
@@ -64,60 +65,47 @@ def read_preferences(
         DataError: the source can't be read or holds no usable row.
         BadRowsError: some rows can't be used.
     """
+    reader = RowReader(source, base)
     rows: list[Preference] = []
-    bad: list[BadRow] = []
-    total_bad = identical = 0
-    for row in read_rows(source, base):
-        found = _preference(row, columns)
-        if isinstance(found, BadRow):
-            total_bad += 1
-            bad += [found] if len(bad) < SHOWN else []
-        elif found.chosen == found.rejected:
+    identical = 0
+    for preference in reader.read(lambda row: _preference(row, columns)):
+        if preference.chosen == preference.rejected:
             identical += 1
         else:
-            rows.append(found)
+            rows.append(preference)
         if limit is not None and len(rows) >= limit:
             break
-    if total_bad and not skip_invalid:
-        raise BadRowsError(source, bad, total_bad)
+    if not skip_invalid:
+        reader.check()
     if not rows:
-        counts = f"{identical} rows have two equal answers, {total_bad} can't be used"
+        counts = f"{identical} rows have two equal answers, {reader.refused} can't be used"
         raise DataError(f"no preference to read: {counts}", where=source, fix='rows {"prompt", "chosen", "rejected"}')
-    return Preferences(rows, identical, total_bad)
+    return Preferences(rows, identical, reader.refused)
 
 
-def _preference(row: Row | BadRow, columns: PreferenceColumns) -> Preference | BadRow:
-    if isinstance(row, BadRow):
-        return row
-    try:
-        value = row.value
-        if not isinstance(value, dict):
-            raise ValueError('expected an object {"prompt", "chosen", "rejected"}')
-        value = plain_preference(value, columns)
-        prompt = prompt_in(value, columns.prompt)
-        chosen, rejected = (_one(value, name) for name in (columns.chosen, columns.rejected))
-        given = value.get(columns.id)
-        references = texts_in(value, columns.references) if value.get(columns.references) else ()
-        return Preference(
-            row.place if given is None else str(given),
-            prompt,
-            chosen,
-            rejected,
-            _tie(value.get(columns.tie), columns.tie),
-            references,
-        )
-    except ValueError as e:
-        return BadRow(row.place, str(e))
+def _preference(row: Row, columns: PreferenceColumns) -> Preference:
+    if not isinstance(row.value, dict):
+        raise ValueError('expected an object {"prompt", "chosen", "rejected"}')
+    value = plain_preference(row.value, columns)
+    given = value.get(columns.id)
+    return Preference(
+        row.place if given is None else str(given),
+        prompt_in(value, columns.prompt),
+        _one(value, columns.chosen),
+        _one(value, columns.rejected),
+        _tie(value.get(columns.tie), columns.tie),
+        texts_in(value, columns.references) if value.get(columns.references) else (),
+    )
 
 
-def _one(value: dict[str, Any], name: str) -> str:
+def _one(value: dict[str, JsonValue], name: str) -> str:
     texts = texts_in(value, name)
     if len(texts) != 1:
         raise ValueError(f"{name}: {len(texts)} texts; expected one answer")
     return texts[0]
 
 
-def _tie(value: Any, name: str) -> bool:
+def _tie(value: JsonValue, name: str) -> bool:
     if value not in (None, True, False):
         raise ValueError(f"{name}: {value!r}; expected true or false")
     return bool(value)

@@ -1,9 +1,8 @@
 """The splits of a run: read, checked, and cut in two halves."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from plad.config.root import Config
 from plad.data.read import ReadResult, iter_places, read_examples
@@ -12,7 +11,7 @@ from plad.data.split import nested_share, prompt_key, refuse_leakage, split_trai
 from plad.errors import DataError, PladError, join
 from plad.records import Example
 
-SPLITS = ("train", "validation", "test")
+Counts = Mapping[str, int | Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Prepared:
     distill: list[Example]
     validation: list[Example]
     test: list[Example]
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: Counts
 
 
 def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = False) -> Prepared:
@@ -54,17 +53,22 @@ def data_fingerprint(config: Config, base: Path | None = None) -> dict[str, str]
     Raises:
         PladError: the files that are missing, all at once.
     """
-    found, problems = {}, []
-    for name in SPLITS:
-        source = getattr(config.data, name)
+    fingerprints: dict[str, str] = {}
+    problems: list[PladError] = []
+    for name, source in _sources(config).items():
         try:
-            if source is not None:
-                found[name] = source_fingerprint(source, base)
+            fingerprints[name] = source_fingerprint(source, base)
         except DataError as e:
             problems.append(e)
     if problems:
         raise join(problems)
-    return found
+    return fingerprints
+
+
+def _sources(config: Config) -> dict[str, str]:
+    """The splits that a config names."""
+    named = {"train": config.data.train, "validation": config.data.validation, "test": config.data.test}
+    return {name: source for name, source in named.items() if source is not None}
 
 
 def check(
@@ -116,8 +120,7 @@ def drop_overlap(results: dict[str, ReadResult]) -> tuple[dict[str, ReadResult],
     kept: dict[str, ReadResult] = {}
     counts: dict[str, int] = {}
     later: set[str] = set()
-    for name in reversed([name for name in SPLITS if name in results]):
-        result = results[name]
+    for name, result in reversed(results.items()):
         keys = [prompt_key(e.prompt) for e in result.examples]
         rows = [row for row, key in zip(iter_places(result), keys, strict=True) if key not in later]
         distinct = {key for key in keys if key not in later}
@@ -131,11 +134,8 @@ def drop_overlap(results: dict[str, ReadResult]) -> tuple[dict[str, ReadResult],
 def _read_all(
     config: Config, base: Path | None, skip_invalid: bool, problems: list[PladError]
 ) -> dict[str, ReadResult]:
-    results = {}
-    for name in SPLITS:
-        source = getattr(config.data, name)
-        if source is None:
-            continue
+    results: dict[str, ReadResult] = {}
+    for name, source in _sources(config).items():
         try:
             results[name] = read_examples(
                 source,

@@ -6,34 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from plad.config.data import Columns
-from plad.data.dialogue import split_dialogue
-from plad.data.sources import BadRow, Row, read_rows
+from plad.data.shapes import split_dialogue
+from plad.data.sources import Row, RowReader
 from plad.data.split import prompt_key
 from plad.errors import DataError
 from plad.records import Example, Message, Prompt
 
-SHOWN = 20  # bad rows named in an error; the rest are counted
 REFERENCE_COLUMNS = ("references", "reference", "completion")
 _PROMPT_SHAPE = 'text, or a list of {"role": ..., "content": text} that ends with the user'
 _REFERENCE_SHAPE = 'text, a list of texts, or [{"role": "assistant", "content": text}]'
-
-
-class BadRowsError(DataError):
-    """Rows that can't be read; holds the first `SHOWN` and the number of all."""
-
-    def __init__(self, source: str, bad: list[BadRow], total: int) -> None:
-        self.bad, self.total = bad, total
-        lines = [f"  {row.place}: {row.why}" for row in bad]
-        if total > len(bad):
-            lines.append(f"  ... and {total - len(bad)} more")
-        super().__init__(
-            "\n".join([f"{total} row{'s' * (total > 1)} can't be used", *lines]),
-            where=source,
-            fix="correct the rows (data.columns maps other column names)\nor drop them: --skip-invalid",
-        )
 
 
 @dataclass(frozen=True)
@@ -75,66 +60,61 @@ def read_examples(
         DataError: the source can't be read or holds no usable row.
         BadRowsError: some rows can't be used.
     """
-    reader = _Reader(columns, need_references)
-    for row in read_rows(source, base):
-        reader.take(row)
-        if limit is not None and len(reader.examples) >= limit:
+    rows = RowReader(source, base)
+    parser = _ExampleParser(columns, need_references)
+    examples: list[Example] = []
+    for example in rows.read(parser.parse):
+        examples.append(example)
+        if limit is not None and len(examples) >= limit:
             break
-    if reader.total_bad and not skip_invalid:
-        raise BadRowsError(source, reader.bad, reader.total_bad)
-    if not reader.examples:
-        why = f"all {reader.total_bad} rows were skipped as unusable" if reader.total_bad else "the file holds no row"
+    if not skip_invalid:
+        rows.check()
+    if not examples:
+        why = f"all {rows.refused} rows were skipped as unusable" if rows.refused else "the file holds no row"
         raise DataError(f"no example to read: {why}", where=source, fix="give a file with at least one usable row")
-    keys = {prompt_key(e.prompt) for e in reader.examples}
-    return ReadResult(reader.examples, reader.places, reader.total_bad, len(reader.examples) - len(keys))
+    keys = {prompt_key(e.prompt) for e in examples}
+    return ReadResult(examples, list(parser.places.values()), rows.refused, len(examples) - len(keys))
 
 
-class _Reader:
-    """Turns rows into examples and keeps what can't be one."""
+class _ExampleParser:
+    """Turns rows into examples, each with an id of its own.
+
+    Attributes:
+        places: id -> place, in the order of the rows.
+    """
 
     def __init__(self, columns: Columns, need_references: bool) -> None:
         self.columns, self.need_references = columns, need_references
         self.needs_id = "id" in columns.model_fields_set
-        self.examples: list[Example] = []
-        self.places: list[str] = []
-        self.bad: list[BadRow] = []
-        self.total_bad = 0
-        self._ids: dict[str, str] = {}  # id -> place
+        self.places: dict[str, str] = {}
         self._derived: Counter[str] = Counter()
+        self._first: Example | None = None
 
-    def take(self, row: Row | BadRow) -> None:
-        if isinstance(row, BadRow):
-            self._refuse(row)
-            return
-        try:
-            example = self._example(row.value)
-        except ValueError as e:
-            self._refuse(BadRow(row.place, str(e)))
-            return
-        if example.id in self._ids:
-            self._refuse(BadRow(row.place, f"id {example.id!r} is used before, at {self._ids[example.id]}"))
-            return
-        self._ids[example.id] = row.place
-        self.examples.append(example)
-        self.places.append(row.place)
+    def parse(self, row: Row) -> Example:
+        """The example in a row.
 
-    def _refuse(self, bad: BadRow) -> None:
-        self.total_bad += 1
-        if len(self.bad) < SHOWN:
-            self.bad.append(bad)
+        Raises:
+            ValueError: there is none.
+        """
+        example = self._example(row.value)
+        if example.id in self.places:
+            raise ValueError(f"id {example.id!r} is used before, at {self.places[example.id]}")
+        self.places[example.id] = row.place
+        self._first = self._first or example
+        return example
 
-    def _example(self, value: Any) -> Example:
+    def _example(self, value: JsonValue) -> Example:
         if not isinstance(value, dict):
             raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
         if self.columns.dialogue is not None:
             return self._dialogue(value, self.columns.dialogue)
         prompt = parse_prompt(_column(value, self.columns.prompt), self.columns.prompt)
-        if self.examples and isinstance(prompt, str) != isinstance(self.examples[0].prompt, str):
+        if self._first is not None and isinstance(prompt, str) != isinstance(self._first.prompt, str):
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
         return Example(self._id(value, prompt), prompt, self._references(value))
 
-    def _dialogue(self, value: dict[str, Any], name: str) -> Example:
+    def _dialogue(self, value: dict[str, JsonValue], name: str) -> Example:
         text = _text(_column(value, name), name)
         try:
             prompt, answer = split_dialogue(text, self.columns.dialogue_prompt)
@@ -142,7 +122,7 @@ class _Reader:
             raise ValueError(f"{name}: {e}") from None
         return Example(self._id(value, prompt), prompt, (answer,))
 
-    def _id(self, value: dict[str, Any], prompt: Prompt) -> str:
+    def _id(self, value: dict[str, JsonValue], prompt: Prompt) -> str:
         given = value.get(self.columns.id)
         if given is None:
             if self.needs_id:
@@ -156,40 +136,40 @@ class _Reader:
             raise ValueError(f"{self.columns.id}: {_kind(given)}; expected text or a whole number")
         return _text(str(given), self.columns.id)
 
-    def _references(self, value: dict[str, Any]) -> tuple[str, ...]:
+    def _references(self, value: dict[str, JsonValue]) -> tuple[str, ...]:
         name = self.columns.reference
         if name is None:
-            found = [c for c in REFERENCE_COLUMNS if value.get(c) is not None]
-            if not found:
+            given = [c for c in REFERENCE_COLUMNS if value.get(c) is not None]
+            if not given:
                 if not self.need_references:
                     return ()
                 null = [c for c in REFERENCE_COLUMNS if c in value]
                 if null:
                     raise ValueError(f"{null[0]}: null; expected {_REFERENCE_SHAPE}")
                 raise ValueError(f"no column {', '.join(REFERENCE_COLUMNS)} (has {_names(value)}); a target is needed")
-            name = found[0]
+            name = given[0]
         elif value.get(name) is None and not self.need_references:
             return ()
         return _texts(_column(value, name), name)
 
 
-def _column(value: dict[str, Any], name: str) -> Any:
+def _column(value: dict[str, JsonValue], name: str) -> JsonValue:
     if name not in value:
         raise ValueError(f"no column {name!r} (has {_names(value)})")
     return value[name]
 
 
-def _names(value: dict[str, Any]) -> str:
+def _names(value: dict[str, JsonValue]) -> str:
     names = ", ".join(repr(n)[:40] for n in list(value)[:8])
     return f"{names}, ..." if len(value) > 8 else names or "none"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: JsonValue) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: JsonValue, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: {_kind(value)}; expected text")
     if not value.strip():
@@ -203,7 +183,7 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def parse_prompt(value: Any, name: str) -> Prompt:
+def parse_prompt(value: JsonValue, name: str) -> Prompt:
     """A prompt as data has it: text, or messages that end with the user.
 
     Raises:
@@ -220,7 +200,7 @@ def parse_prompt(value: Any, name: str) -> Prompt:
     return messages
 
 
-def _message(value: Any, name: str) -> Message:
+def _message(value: JsonValue, name: str) -> Message:
     if not isinstance(value, dict):
         raise ValueError(f'{name}: {_kind(value)}; expected {{"role": ..., "content": text}}')
     return Message(
@@ -229,7 +209,7 @@ def _message(value: Any, name: str) -> Message:
     )
 
 
-def _texts(value: Any, name: str) -> tuple[str, ...]:
+def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
     """Targets, without outer white space, as answers are."""
     if isinstance(value, str):
         return (_text(value, name).strip(),)
@@ -253,7 +233,7 @@ def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
     return zip(result.places, result.examples, strict=True)
 
 
-def prompt_in(row: dict[str, Any], name: str) -> Prompt:
+def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
     """The prompt in a row's column.
 
     Raises:
@@ -262,7 +242,7 @@ def prompt_in(row: dict[str, Any], name: str) -> Prompt:
     return parse_prompt(_column(row, name), name)
 
 
-def texts_in(row: dict[str, Any], name: str) -> tuple[str, ...]:
+def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
     """The texts in a row's column: a text, a list of texts, or one assistant's message.
 
     Raises:

@@ -6,17 +6,24 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
+from pydantic import JsonValue
+
+from plad.data.parquet import iter_parquet
 from plad.errors import DataError
 from plad.rundir.directory import file_sha256, fingerprint
 
+T = TypeVar("T")
+
+SHOWN = 20  # bad rows named in an error; the rest are counted
 MAX_LINE_BYTES = 16 * 2**20
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
-_HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+(\[[\d%:]+\])?)")
+_HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w.-]+))?:([\w.-]+(?:\[[\d%:]+\])?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Row:
     """One JSON value and where it stands."""
 
     place: str
-    value: Any
+    value: JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,57 @@ class BadRow:
 
     place: str
     why: str
+
+
+class BadRowsError(DataError):
+    """Rows that can't be used; names the first `SHOWN` and the number of all."""
+
+    def __init__(self, source: str, bad: list[BadRow], total: int) -> None:
+        self.bad, self.total = bad, total
+        lines = [f"  {row.place}: {row.why}" for row in bad]
+        if total > len(bad):
+            lines.append(f"  ... and {total - len(bad)} more")
+        super().__init__(
+            "\n".join([f"{total} row{'s' * (total > 1)} can't be used", *lines]),
+            where=source,
+            fix="correct the rows (data.columns maps other column names)\nor drop them: --skip-invalid",
+        )
+
+
+class RowReader:
+    """Turns the rows of a source into something, and keeps what can't be.
+
+    Attributes:
+        refused: how many rows couldn't be used.
+    """
+
+    def __init__(self, source: str, base: Path | None = None) -> None:
+        self.source, self.base = source, base
+        self.refused = 0
+        self._first: list[BadRow] = []
+
+    def read(self, parse: Callable[[Row], T]) -> Iterator[T]:
+        """What `parse` makes of each row; a row that it raises ValueError for is kept as a bad one."""
+        for row in read_rows(self.source, self.base):
+            try:
+                if isinstance(row, BadRow):
+                    raise ValueError(row.why)
+                yield parse(row)
+            except ValueError as e:
+                self.refused += 1
+                if len(self._first) < SHOWN:
+                    self._first.append(BadRow(row.place, str(e)))
+
+    def check(self) -> None:
+        """Raise BadRowsError where rows were refused."""
+        if self.refused:
+            raise BadRowsError(self.source, self._first, self.refused)
+
+
+class _HubName(NamedTuple):
+    name: str
+    config: str | None
+    split: str
 
 
 def read_rows(source: str, base: Path | None = None) -> Iterator[Row | BadRow]:
@@ -79,15 +137,15 @@ def source_fingerprint(source: str, base: Path | None) -> str:
     name = _hub_name(source)
     if name is None:
         raise _missing(place, source, base)
-    files = _load_hub(source, **name).info.download_checksums or {}
+    files: Iterable[str] = _load_hub(source, name).info.download_checksums or ()
     return fingerprint([source, sorted(files)])
 
 
-def _hub_name(source: str) -> dict[str, str | None] | None:
+def _hub_name(source: str) -> _HubName | None:
     match = _HUB_NAME.fullmatch(source)
     if match is None or Path(source).exists() or source.endswith((*JSONL_SUFFIXES, ".parquet")):
         return None
-    return match.groupdict()
+    return _HubName(*match.groups())
 
 
 def _missing(path: Path, source: str, base: Path | None) -> DataError:
@@ -107,7 +165,7 @@ def _missing(path: Path, source: str, base: Path | None) -> DataError:
 def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
-            yield from _parse_lines(f, str(path))  # type: ignore[arg-type]
+            yield from _parse_lines(cast(BinaryIO, f), str(path))
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"damaged gzip file ({e})", where=str(path), fix="copy or download it again") from None
     except OSError as e:
@@ -148,7 +206,7 @@ def _parse_line(line: bytes, place: str, start: int) -> Row | BadRow:
         return BadRow(place, str(e))
 
 
-def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_twice(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -157,36 +215,28 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=256):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}:row {number}", value)
-    except (pa.ArrowException, OSError) as e:
-        first = str(e).splitlines()[0]
-        raise DataError(f"not a readable parquet file ({first})", where=str(path), fix="write it again") from None
+        for number, value in enumerate(iter_parquet(path), start=1):
+            yield Row(f"{path}:row {number}", value)
+    except ValueError as e:
+        raise DataError(f"not a readable parquet file ({e})", where=str(path), fix="write it again") from None
 
 
-def _read_hub(source: str, name: Mapping[str, str | None]) -> Iterator[Row | BadRow]:
-    for number, value in enumerate(_load_hub(source, **name), start=1):
+def _read_hub(source: str, name: _HubName) -> Iterator[Row | BadRow]:
+    for number, value in enumerate(cast(Iterable[JsonValue], _load_hub(source, name)), start=1):
         yield Row(f"{source}:row {number}", value)
 
 
-def _load_hub(source: str, *, name: str | None, config: str | None, split: str | None) -> Any:
-    import datasets
-
+def _load_hub(source: str, hub: _HubName) -> Any:
+    """A data set of `datasets`, which is heavy and of which types say little."""
+    load = import_module("datasets").load_dataset
     try:
         try:
-            return datasets.load_dataset(str(name), config, split=split)
+            return load(hub.name, hub.config, split=hub.split)
         except ValueError as e:
-            if config is None or "BuilderConfig" not in str(e):
+            if hub.config is None or "BuilderConfig" not in str(e):
                 raise
-            return datasets.load_dataset(str(name), data_dir=config, split=split)  # a folder of the data set
+            return load(hub.name, data_dir=hub.config, split=hub.split)  # a folder of the data set
     except Exception as e:  # the hub client raises a dozen unrelated kinds
         first = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise DataError(

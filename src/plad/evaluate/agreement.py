@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plad.evaluate.stats import LEVEL
+from plad.evaluate.metrics import Agreement
+from plad.evaluate.stats import Bootstrap, interval
 from plad.records import Judgement, Verdict
 
 METHOD = {
@@ -35,45 +35,33 @@ def kappas(tables: NDArray[np.float64]) -> NDArray[np.float64]:
         return (seen - chance) / (1 - chance)
 
 
-def agreement(verdicts: Sequence[tuple[str, Verdict, Verdict]], *, resamples: int, seed: int) -> dict[str, Any]:
-    """Agreement of two raters.
+def agreement(verdicts: Sequence[tuple[str, Verdict, Verdict]], bootstrap: Bootstrap) -> Agreement:
+    """Agreement of two raters; kappa is None where it isn't defined.
 
     Args:
         verdicts: (prompt id, one's verdict, the other's) of each comparison; the bootstrap draws prompts.
-
-    Returns:
-        `same` (share of equal verdicts), `kappa` with `low` and `high`, `n` (comparisons); kappa is None where it isn't
-        defined.
     """
     prompts = {p: i for i, p in enumerate(dict.fromkeys(p for p, _, _ in verdicts))}
     tables = np.zeros((len(prompts), len(_CODES), len(_CODES)))
     for prompt, a, b in verdicts:
         tables[prompts[prompt], _CODES[a], _CODES[b]] += 1
-    out: dict[str, Any] = {"same": None, "kappa": None, "low": None, "high": None, "n": len(verdicts)}
     if not verdicts:
-        return out
+        return Agreement(same=None, kappa=None, low=None, high=None, n=0)
     total = tables.sum(0)
-    out["same"] = float(np.trace(total) / len(verdicts))
-    value = float(kappas(total))
-    if not np.isfinite(value):
-        return out
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=resamples)
-    drawn = kappas(np.tensordot(counts, tables, axes=1))
-    drawn = drawn[np.isfinite(drawn)]
-    tail = (1 - LEVEL) / 2
-    low, high = map(float, np.quantile(drawn, [tail, 1 - tail])) if len(drawn) else (None, None)
-    return out | {"kappa": value, "low": low, "high": high}
+    same, kappa = float(np.trace(total) / len(verdicts)), float(kappas(total))
+    if not np.isfinite(kappa):
+        return Agreement(same=same, kappa=None, low=None, high=None, n=len(verdicts))
+    drawn = np.concatenate([kappas(np.tensordot(c, tables, axes=1)) for c in bootstrap.draws(len(prompts))])
+    low, high = interval(drawn[np.isfinite(drawn)])
+    return Agreement(same=same, kappa=kappa, low=low, high=high, n=len(verdicts))
 
 
-def agreements(judgements: Sequence[Judgement], *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def agreements(judgements: Sequence[Judgement], bootstrap: Bootstrap) -> dict[str, Agreement]:
     """Agreement of any two judges over the comparisons that both judged: `J and K` -> agreement."""
     by_judge: dict[str, dict[tuple[str, str, str], Verdict]] = {}
     for j in judgements:
         by_judge.setdefault(j.judge, {})[(j.example_id, j.system, j.opponent)] = j.verdict
     return {
-        f"{a} and {b}": agreement(
-            [(key[0], ours[key], theirs[key]) for key in ours if key in theirs], resamples=resamples, seed=seed
-        )
+        f"{a} and {b}": agreement([(key[0], ours[key], theirs[key]) for key in ours if key in theirs], bootstrap)
         for (a, ours), (b, theirs) in itertools.combinations(by_judge.items(), 2)
     }

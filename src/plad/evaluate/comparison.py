@@ -1,9 +1,10 @@
 """Methods side by side: what each cost, and p-values that allow for how many are compared."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import get_args
 
-from plad.evaluate.run import SFT, STUDENT
+from plad.evaluate.metrics import SFT, STUDENT, Cost, Difference, MethodComparison, Metrics, TextMetric
+from plad.evaluate.stats import holm
 
 P_HOLM = (
     "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm); `p` beside "
@@ -17,9 +18,9 @@ COSTS = (
 )
 
 
-def frame(costs: Mapping[str, Mapping[str, Any]]) -> str:
+def frame(costs: Mapping[str, Cost]) -> str:
     """What the compared students have in common: says that updates and prompts are equal only where they are."""
-    known = {system: (cost.get("updates"), cost.get("prompts")) for system, cost in costs.items()}
+    known = {system: (cost.updates, cost.prompts) for system, cost in costs.items()}
     start = "every method starts from the same fine-tuned student"
     if any(None in figures for figures in known.values()):
         return start
@@ -29,45 +30,40 @@ def frame(costs: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{start}; updates and prompts are not equal: {taken}"
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that hold for all comparisons of a family together.
-
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none is smaller than the one before, or above 1.
-
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = largest
-    return corrected
-
-
-def add_comparison(metrics: dict[str, Any], methods: Sequence[str], costs: Mapping[str, Any]) -> None:
-    """Write `p_holm` into the paired differences, and `comparison` beside them.
+def with_comparison(metrics: Metrics, methods: Sequence[str], costs: Mapping[str, Cost]) -> Metrics:
+    """The metrics with `comparison`, and with `p_holm` in the paired differences.
 
     Families are: every method and the student against the fine-tuned student; the student against every method. Each
     judge and each metric is a family of its own.
 
     Args:
-        metrics: contents of metrics.json, changed in place.
         methods: systems that are baselines.
         costs: by system, the student included.
     """
+    differences = dict(metrics.differences)
     against_sft = [f"{system} - {SFT}" for system in (STUDENT, *methods)]
     against_student = [f"{STUDENT} - {system}" for system in methods]
     for pairs in (against_sft, against_student):
-        found = [metrics["differences"][pair] for pair in pairs if pair in metrics["differences"]]
-        for measure in dict.fromkeys(m for difference in found for m in difference if m != "win_rate"):
-            _correct([difference[measure] for difference in found if measure in difference])
-        for judge in dict.fromkeys(j for difference in found for j in difference["win_rate"]):
-            _correct([difference["win_rate"][judge] for difference in found if judge in difference["win_rate"]])
-    metrics["comparison"] = {"methods": list(methods), "costs": dict(costs)}
-    metrics["method"] |= {"p_holm": P_HOLM, "comparison": f"{frame(costs)}; {COSTS}"}
+        family = {pair: differences[pair] for pair in pairs if pair in differences}
+        by_metric = {m: _corrected({k: d.metric(m) for k, d in family.items()}) for m in get_args(TextMetric)}
+        judges = dict.fromkeys(judge for d in family.values() for judge in d.win_rate)
+        by_judge = {j: _corrected({k: d.win_rate.get(j) for k, d in family.items()}) for j in judges}
+        for pair, difference in family.items():
+            rates = {judge: by_judge[judge][pair] for judge in difference.win_rate}
+            metrics_of = {m: by_pair[pair] for m, by_pair in by_metric.items() if pair in by_pair}
+            differences[pair] = difference.model_copy(update={"win_rate": rates, **metrics_of})
+    return metrics.model_copy(
+        update={
+            "differences": differences,
+            "comparison": MethodComparison(methods=tuple(methods), costs=dict(costs)),
+            "method": {**metrics.method, "p_holm": P_HOLM, "comparison": f"{frame(costs)}; {COSTS}"},
+        }
+    )
 
 
-def _correct(family: Sequence[dict[str, Any]]) -> None:
-    tested = [e for e in family if e.get("p") is not None]
-    for e, p in zip(tested, holm([e["p"] for e in tested]), strict=True):
-        e["p_holm"] = p
+def _corrected(family: Mapping[str, Difference | None]) -> dict[str, Difference]:
+    """The differences that there are, those that were tested with their corrected p-values."""
+    known = {pair: difference for pair, difference in family.items() if difference is not None}
+    tested = {pair: d.p for pair, d in known.items() if d.p is not None}
+    corrected = zip(tested, holm(list(tested.values())), strict=True)
+    return known | {pair: known[pair].model_copy(update={"p_holm": p}) for pair, p in corrected}

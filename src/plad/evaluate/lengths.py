@@ -2,19 +2,19 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plad.evaluate.stats import LEVEL, estimate, paired_difference
+from plad.evaluate.metrics import LengthBin, LengthControlled
+from plad.evaluate.stats import Bootstrap, estimate, interval, paired_difference
 
 RESAMPLES = 1000  # refits of the regression
 _RIDGE = 0.01  # inverse variance of the prior on both coefficients: they stay finite where one side always wins
 _STEPS = 25
-_CELLS = 2_000_000
 _BINS = 5  # about so many
-_NICE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # widths of a bin, in words
+_WIDTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # of a bin, in words
 
 METHOD = {
     "length_controlled": "logistic regression of the points on tanh(difference in words / its standard deviation), "
@@ -51,8 +51,8 @@ def _fit(points: NDArray[np.float64], x: NDArray[np.float64], counts: NDArray[np
 
 
 def length_controlled(
-    points: NDArray[np.float64], extra_words: NDArray[np.float64], *, resamples: int, seed: int
-) -> dict[str, Any]:
+    points: NDArray[np.float64], extra_words: NDArray[np.float64], bootstrap: Bootstrap
+) -> LengthControlled:
     """The win rate that remains where both answers have the same length.
 
     P(win) = sigmoid(a + b tanh(d / sd(d))) is fitted to the points; its value at d = 0 is sigmoid(a).
@@ -60,56 +60,52 @@ def length_controlled(
     Args:
         points: [n] win 1, tie 0.5, loss 0, one a prompt.
         extra_words: [n] d, words of the answer less words of its opponent.
-        resamples: refits, at most `RESAMPLES`.
-        seed: of the resampling.
+        bootstrap: of the refits, at most `RESAMPLES` of them.
 
     Returns:
-        `value`, `low`, `high`, `n` and `slope` (b: above 0 where longer answers win). Where all points or all d are
-        equal there is nothing to control: the plain win rate, slope 0. None where n is 0.
+        The win rate with its slope b. Where all points or all d are equal there is nothing to control: the plain win
+        rate, slope 0. None where n is 0.
 
     Source: Dubois et al., "Length-Controlled AlpacaEval", 2024, Eq. 2.
     """
     n = len(points)
     x = _regressor(points, extra_words)
     if x is None:
-        plain = estimate(points, resamples=resamples, seed=seed).to_json()
-        return {**plain, "slope": 0.0 if n else None}
+        e = estimate(points, bootstrap)
+        return LengthControlled(value=e.value, low=e.low, high=e.high, n=n, slope=0.0 if n else None)
     a, b = _fit(points, x, np.ones((1, n)))[0]
-    draws = _refits(points, x, min(resamples, RESAMPLES), seed)
-    return {"value": float(_sigmoid(a)), **_interval(draws), "n": n, "slope": float(b)}
+    low, high = interval(_refits(points, x, bootstrap))
+    return LengthControlled(value=float(_sigmoid(a)), low=low, high=high, n=n, slope=float(b))
 
 
 def length_controlled_difference(
     ours: tuple[NDArray[np.float64], NDArray[np.float64]],
     theirs: tuple[NDArray[np.float64], NDArray[np.float64]],
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
+    bootstrap: Bootstrap,
+) -> LengthControlled:
     """Length-controlled win rate of one system less another's, both against the same opponent.
 
     Args:
         ours, theirs: points and extra words of each, as in `length_controlled`; row i of both about the same prompt.
-        resamples, seed: the same rows are drawn for both.
+        bootstrap: the same rows are drawn for both.
     """
     n = len(ours[0])
     if n == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    values, draws = zip(
-        *(_with_draws(*system, resamples=resamples, seed=seed) for system in (ours, theirs)), strict=True
-    )
-    return {"value": values[0] - values[1], **_interval(draws[0] - draws[1]), "n": n}
+        return LengthControlled(value=None, low=None, high=None, n=0)
+    (a, drawn_a), (b, drawn_b) = (_with_draws(*system, bootstrap) for system in (ours, theirs))
+    low, high = interval(drawn_a - drawn_b)
+    return LengthControlled(value=a - b, low=low, high=high, n=n)
 
 
 def _with_draws(
-    points: NDArray[np.float64], extra_words: NDArray[np.float64], *, resamples: int, seed: int
+    points: NDArray[np.float64], extra_words: NDArray[np.float64], bootstrap: Bootstrap
 ) -> tuple[float, NDArray[np.float64]]:
     """The length-controlled win rate and its refits."""
     x = _regressor(points, extra_words)
     if x is None:
         x = np.zeros(len(points))  # the slope stays 0, and the intercept is the plain rate's
     value = float(_sigmoid(_fit(points, x, np.ones((1, len(points))))[0, 0]))
-    return value, _refits(points, x, min(resamples, RESAMPLES), seed)
+    return value, _refits(points, x, bootstrap)
 
 
 def _regressor(points: NDArray[np.float64], extra_words: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -119,25 +115,14 @@ def _regressor(points: NDArray[np.float64], extra_words: NDArray[np.float64]) ->
     return np.tanh(extra_words / extra_words.std())
 
 
-def _sigmoid(x: Any) -> Any:
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-x))
 
 
-def _interval(draws: NDArray[np.float64]) -> dict[str, float]:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return {"low": float(low), "high": float(high)}
-
-
-def _refits(points: NDArray[np.float64], x: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def _refits(points: NDArray[np.float64], x: NDArray[np.float64], bootstrap: Bootstrap) -> NDArray[np.float64]:
     """[resamples] the win rate at equal length, each of prompts drawn with replacement."""
-    n = len(points)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // n)
-    fits: list[NDArray[np.float64]] = []
-    for start in range(0, resamples, chunk):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(chunk, resamples - start))
-        fits.append(_fit(points, x, counts.astype(np.float64)))
+    fewer = replace(bootstrap, resamples=min(bootstrap.resamples, RESAMPLES))
+    fits = [_fit(points, x, counts) for counts in fewer.draws(len(points))]
     return _sigmoid(np.concatenate(fits)[:, 0])
 
 
@@ -149,7 +134,7 @@ def length_edges(words: Sequence[float]) -> list[int]:
     if not len(words):
         return []
     low, high = np.quantile(np.asarray(words, dtype=np.float64), [0.05, 0.95])
-    width = next((w for w in _NICE if w * _BINS >= high - low), _NICE[-1])
+    width = next((w for w in _WIDTHS if w * _BINS >= high - low), _WIDTHS[-1])
     first = int(low // width) * width
     count = max(1, int(np.ceil((high - first) / width)))
     return [first + width * i for i in range(1, count)]
@@ -159,25 +144,20 @@ def by_length(
     values: Mapping[str, float],
     words: Mapping[str, float],
     edges: Sequence[int],
+    bootstrap: Bootstrap,
     *,
-    resamples: int,
-    seed: int,
     against: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[LengthBin, ...]:
     """The mean of `values` in each bin of length, with its interval.
 
     Args:
         values: prompt -> points.
         words: prompt -> words of the answer that decides the bin; holds every prompt of `values`.
         edges: inner edges of the bins, ascending.
-        resamples, seed: of the bootstrap.
         against: prompt -> points of another system; then the paired difference is given, with its p-value.
-
-    Returns:
-        One row a bin: `words_above` (None in the first), `words_to` (None in the last), value, low, high, n.
     """
     ends: list[int | None] = [None, *edges, None]
-    rows: list[dict[str, Any]] = []
+    bins: list[LengthBin] = []
     for above, to in itertools.pairwise(ends):
         inside = [
             i
@@ -188,9 +168,8 @@ def by_length(
         ]
         ours = np.array([values[i] for i in inside], dtype=np.float64)
         if against is None:
-            e = estimate(ours, resamples=resamples, seed=seed).to_json()
+            e = estimate(ours, bootstrap)
         else:
-            theirs = np.array([against[i] for i in inside], dtype=np.float64)
-            e = {"p": None, **paired_difference(ours, theirs, resamples=resamples, seed=seed).to_json()}
-        rows.append({"words_above": above, "words_to": to, **e})
-    return rows
+            e = paired_difference(ours, np.array([against[i] for i in inside], dtype=np.float64), bootstrap)
+        bins.append(LengthBin.model_validate({"words_above": above, "words_to": to, **e.to_json()}))
+    return tuple(bins)

@@ -1,23 +1,35 @@
 """Evaluation of systems on a test set: win rates against the human target, ROUGE, text statistics, differences."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from plad.errors import DataError
-from plad.evaluate import agreement, lengths, ngrams
-from plad.evaluate.stats import METHOD, SMALL, estimate, paired_difference, power, sign_test_p
-from plad.evaluate.text import WORDS, count_words, outcome_shares
+from plad.evaluate import agreement, lengths, texts
+from plad.evaluate.metrics import (
+    SCHEMA,
+    SFT,
+    STUDENT,
+    TARGET,
+    TEACHER,
+    Difference,
+    Estimate,
+    Metrics,
+    SystemDifference,
+    SystemFigures,
+    WinRate,
+)
+from plad.evaluate.stats import DEFAULT, METHOD, SMALL, Bootstrap, estimate, paired_difference, power, sign_test_p
+from plad.evaluate.texts import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
 from plad.judges.base import Judge
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import Example, Generation, Judgement
 
-SCHEMA = 1
 POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
-TARGET, TEACHER, SFT, STUDENT = "target", "teacher", "student_sft", "student"
 RULES = {
     "win_rate": "share of prompts on which the judge prefers the answer to the human target; ties count half; rows "
     "without a target, or that the judge can't judge, are counted as unjudged and left out",
@@ -36,125 +48,119 @@ def evaluate_systems(
     answers: Mapping[str, Mapping[str, Generation]],
     judges: Sequence[Judge],
     *,
-    bootstrap: int = 10_000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
     stemmer: bool = False,
     rouge: bool = True,
-) -> tuple[dict[str, Any], list[Judgement]]:
+) -> tuple[Metrics, list[Judgement]]:
     """Evaluate systems side by side.
 
     Args:
         examples: N test prompts; the first reference is the target.
         answers: system -> example id -> its answer. `target` is added where the data has targets.
         judges: win rates are given for each.
-        bootstrap: resamples over prompts.
-        seed: of all resampling.
         stemmer: Porter-stem English words before ROUGE.
         rouge: whether to compute ROUGE.
 
     Returns:
-        The contents of metrics.json, and every judgement behind it.
+        The metrics, and every judgement behind them.
 
     Raises:
         DataError: a system lacks an answer, is called `target`, or an id occurs twice.
     """
     generations = _in_order(examples, answers)
-    texts = {system: {g.example_id: g.text for g in rows} for system, rows in generations.items()}
-    options = {"resamples": bootstrap, "seed": seed}
-    values = _values(examples, texts, Rouge(stemmer=stemmer) if rouge else None)
-    systems = _text_figures(examples, generations, texts, values, **options)
-    by_length = _ByLength(values, **options)
-    points, kept = _judge(examples, texts, judges, systems, by_length, **options)
-    metrics = {
-        "schema": SCHEMA,
-        "n": len(examples),
-        "systems": systems,
-        "differences": {
-            f"{a} - {b}": _differences(a, b, values, points, by_length, **options) for a, b in _pairs(texts)
+    written = {system: {g.example_id: g.text for g in rows} for system, rows in generations.items()}
+    values = _values(examples, written, Rouge(stemmer=stemmer) if rouge else None)
+    by_length = _ByLength(values, bootstrap)
+    rates, points, judgements = _judge(examples, written, judges, by_length, bootstrap)
+    metrics = Metrics(
+        version=SCHEMA,
+        n=len(examples),
+        systems=_systems(examples, generations, written, values, rates, bootstrap),
+        differences={
+            f"{a} - {b}": _differences(a, b, values, points, by_length, bootstrap) for a, b in _pairs(written)
         },
-        "teacher_student_win_rate": {},
-        "agreement": agreement.agreements(kept, **options),
-        "method": {
+        teacher_student_win_rate={},
+        agreement=agreement.agreements(judgements, bootstrap),
+        method={
             **METHOD,
             **(agreement.METHOD if len(judges) > 1 else {}),
             **lengths.METHOD,
-            **ngrams.METHOD,
+            **texts.METHOD,
             **RULES,
-            "seed": seed,
-            "resamples": bootstrap,
+            "seed": bootstrap.seed,
+            "resamples": bootstrap.resamples,
             "tokenizer": TOKENIZER,
             "stemmer": stemmer,
-            "judges": {judge.name: judge.describe() for judge in judges},
+            "judges": {judge.name: _as_json(judge.describe()) for judge in judges},
         },
-    }
-    return {**metrics, "warnings": _warnings(metrics)}, kept
+    )
+    return metrics.model_copy(update={"warnings": tuple(_warnings(metrics))}), judgements
+
+
+def _as_json(facts: Mapping[str, object]) -> dict[str, JsonValue]:
+    """As the file will hold it, whatever a judge says of itself."""
+    return json.loads(json.dumps(facts, default=str))
 
 
 def _values(
-    examples: Sequence[Example], texts: Mapping[str, Mapping[str, str]], scorer: Rouge | None
+    examples: Sequence[Example], written: Mapping[str, Mapping[str, str]], scorer: Rouge | None
 ) -> dict[str, dict[str, Values]]:
     """ROUGE and words of every text: system -> metric -> values; the target's too, where there are targets."""
     values: dict[str, dict[str, Values]] = {}
     if any(e.references for e in examples):
         values[TARGET] = _target_values(scorer, examples)
-    for system, by_id in texts.items():
+    for system, by_id in written.items():
         words = {i: float(count_words(text)) for i, text in by_id.items()}
         values[system] = {**_rouge(scorer, examples, by_id.values()), "words": words}
     return values
 
 
-def _text_figures(
+def _systems(
     examples: Sequence[Example],
     generations: Mapping[str, Sequence[Generation]],
-    texts: Mapping[str, Mapping[str, str]],
+    written: Mapping[str, Mapping[str, str]],
     values: Mapping[str, Mapping[str, Values]],
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    """`systems` of metrics.json, still without win rates: ROUGE, what the texts are made of, how answers ended."""
+    rates: Mapping[str, dict[str, WinRate]],
+    bootstrap: Bootstrap,
+) -> dict[str, SystemFigures]:
+    """Win rates, ROUGE, what the texts are made of, and how answers ended."""
     targets = {e.id: e.references[0] for e in examples if e.references}
-    statistics = ngrams.TextStatistics(
-        {e.id: e.prompt for e in examples},
-        (t for rows in texts.values() for t in rows.values()),
-        resamples=resamples,
-        seed=seed,
-    )
-    systems: dict[str, dict[str, Any]] = {
-        system: {
-            "win_rate": {},
-            **_estimates(v, resamples=resamples, seed=seed),
-            **statistics.of(texts.get(system, targets)),
-        }
-        for system, v in values.items()
-    }
-    for system, rows in generations.items():
-        systems[system] |= outcome_shares(rows, generations.get(SFT) if system != SFT else None)
+    prompts = {e.id: e.prompt for e in examples}
+    statistics = texts.TextStatistics(prompts, (t for rows in written.values() for t in rows.values()), bootstrap)
+    systems: dict[str, SystemFigures] = {}
+    for system, by_metric in values.items():
+        rows = generations.get(system)
+        sft = generations.get(SFT) if system != SFT else None
+        systems[system] = SystemFigures.model_validate(
+            {
+                "win_rate": rates.get(system, {}),
+                **{metric: _mean(metric, v, bootstrap) for metric, v in by_metric.items()},
+                **statistics.of(written.get(system, targets)),
+                **({} if rows is None else outcome_shares(rows, sft)),
+            }
+        )
     return systems
 
 
 def _judge(
     examples: Sequence[Example],
-    texts: Mapping[str, Mapping[str, str]],
+    written: Mapping[str, Mapping[str, str]],
     judges: Sequence[Judge],
-    systems: Mapping[str, dict[str, Any]],
     by_length: "_ByLength",
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[dict[str, dict[str, Values]], list[Judgement]]:
-    """Write every system's win rates into `systems`; returns points by system, judge and prompt, and the judgements."""
-    points: dict[str, dict[str, Values]] = {system: {} for system in texts}
+    bootstrap: Bootstrap,
+) -> tuple[dict[str, dict[str, WinRate]], dict[str, dict[str, Values]], list[Judgement]]:
+    """Win rates by system and judge; points by system, judge and prompt; the judgements."""
+    rates: dict[str, dict[str, WinRate]] = {system: {} for system in written}
+    points: dict[str, dict[str, Values]] = {system: {} for system in written}
     kept: list[Judgement] = []
     for judge in judges:
         judged = Judged(judge, examples)
-        for system, by_id in texts.items():
-            found = judged.against_target(system, list(by_id.values()))
-            won = points[system][judge.name] = points_by_prompt(found)
-            rate = win_rate(found, resamples=resamples, seed=seed).to_json()
-            systems[system]["win_rate"][judge.name] = rate | by_length.rate(system, won)
-            kept += [j for j in found if j is not None]
-    return points, kept
+        for system, by_id in written.items():
+            judgements = judged.against_target(system, list(by_id.values()))
+            won = points[system][judge.name] = points_by_prompt(judgements)
+            rates[system][judge.name] = by_length.added(win_rate(judgements, bootstrap), system, won)
+            kept += [j for j in judgements if j is not None]
+    return rates, points, kept
 
 
 def _in_order(
@@ -196,17 +202,13 @@ def _array(values: Values) -> NDArray[np.float64]:
     return np.array(list(values.values()), dtype=np.float64)
 
 
-def _estimates(values: Mapping[str, Values], *, resamples: int, seed: int) -> dict[str, Any]:
-    return {
-        metric: estimate(
-            _array(v), resamples=resamples, seed=seed, bounds=None if metric == "words" else (0.0, 1.0)
-        ).to_json()
-        for metric, v in values.items()
-    }
+def _mean(metric: str, values: Values, bootstrap: Bootstrap) -> Estimate:
+    return estimate(_array(values), bootstrap, bounds=None if metric == "words" else (0.0, 1.0))
 
 
-def _pairs(systems: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _pairs(systems: Iterable[str]) -> list[tuple[str, str]]:
     """The student against every other system, and every further system against the fine-tuned student."""
+    systems = list(systems)
     further = [s for s in systems if s not in (TEACHER, SFT, STUDENT)]
     order = [s for s in (SFT, TEACHER) if s in systems] + further
     ours = [(STUDENT, other) for other in order] if STUDENT in systems else []
@@ -216,41 +218,31 @@ def _pairs(systems: Mapping[str, Any]) -> list[tuple[str, str]]:
 class _ByLength:
     """What length has to do with the win rates; words of every answer are known, those of the targets too."""
 
-    def __init__(self, values: Mapping[str, Mapping[str, Values]], *, resamples: int, seed: int) -> None:
+    def __init__(self, values: Mapping[str, Mapping[str, Values]], bootstrap: Bootstrap) -> None:
         self._words = {system: v["words"] for system, v in values.items()}
         answers = [n for system, words in self._words.items() if system != TARGET for n in words.values()]
         self._edges = lengths.length_edges(answers)
-        self._resamples, self._seed = resamples, seed
+        self._bootstrap = bootstrap
 
     def _extra(self, system: str, points: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Points, and words of the answer less words of the target."""
-        own, target = self._words[system], self._words.get(TARGET, {})
-        return _array(points), np.array([own[i] - target[i] for i in points], dtype=np.float64)
+        words, target = self._words[system], self._words.get(TARGET, {})
+        return _array(points), np.array([words[i] - target[i] for i in points], dtype=np.float64)
 
-    def rate(self, system: str, points: Values) -> dict[str, Any]:
-        """Of one system's win rate."""
-        return {
-            "length_controlled": lengths.length_controlled(
-                *self._extra(system, points), resamples=self._resamples, seed=self._seed
-            ),
-            "by_length": lengths.by_length(
-                points, self._words[system], self._edges, resamples=self._resamples, seed=self._seed
-            ),
-        }
+    def added(self, rate: WinRate, system: str, points: Values) -> WinRate:
+        """A system's win rate, with what is left of it at equal length."""
+        controlled = lengths.length_controlled(*self._extra(system, points), self._bootstrap)
+        bins = lengths.by_length(points, self._words[system], self._edges, self._bootstrap)
+        return rate.model_copy(update={"length_controlled": controlled, "by_length": bins})
 
-    def difference(self, a: str, b: str, ours: Values, theirs: Values) -> dict[str, Any]:
-        """Of one system's win rate less another's."""
+    def compared(self, difference: Difference, a: str, b: str, ours: Values, theirs: Values) -> Difference:
+        """The same of one system's win rate less another's."""
         both = [i for i in ours if i in theirs]
         ours, theirs = ({i: points[i] for i in both} for points in (ours, theirs))
         extra = (self._extra(a, ours), self._extra(b, theirs))
-        return {
-            "length_controlled": lengths.length_controlled_difference(
-                *extra, resamples=self._resamples, seed=self._seed
-            ),
-            "by_length": lengths.by_length(
-                ours, self._words[a], self._edges, against=theirs, resamples=self._resamples, seed=self._seed
-            ),
-        }
+        controlled = lengths.length_controlled_difference(*extra, self._bootstrap)
+        bins = lengths.by_length(ours, self._words[a], self._edges, self._bootstrap, against=theirs)
+        return difference.model_copy(update={"length_controlled": controlled, "by_length": bins})
 
 
 def _differences(
@@ -259,39 +251,34 @@ def _differences(
     values: Mapping[str, Mapping[str, Values]],
     points: Mapping[str, Mapping[str, Values]],
     by_length: _ByLength,
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    def paired(ours: Values, theirs: Values, bounds: tuple[float, float] | None) -> dict[str, Any]:
+    bootstrap: Bootstrap,
+) -> SystemDifference:
+    def paired(ours: Values, theirs: Values, bounds: tuple[float, float] | None) -> Difference:
         both = [i for i in ours if i in theirs]
         x, y = np.array([ours[i] for i in both]), np.array([theirs[i] for i in both])
-        found = paired_difference(x, y, resamples=resamples, seed=seed, bounds=bounds).to_json()
-        return {"p": None, **found, "sign_test_p": sign_test_p(x - y), "power": power(x - y)}
+        difference = paired_difference(x, y, bootstrap, bounds=bounds)
+        return difference.model_copy(update={"sign_test_p": sign_test_p(x - y), "power": power(x - y)})
 
-    return {
-        "win_rate": {
-            judge: paired(won, points[b][judge], (-1.0, 1.0)) | by_length.difference(a, b, won, points[b][judge])
-            for judge, won in points[a].items()
-        },
-        **{m: paired(v, values[b][m], None if m == "words" else (-1.0, 1.0)) for m, v in values[a].items()},
+    rates = {
+        judge: by_length.compared(paired(won, points[b][judge], (-1.0, 1.0)), a, b, won, points[b][judge])
+        for judge, won in points[a].items()
     }
+    by_metric = {m: paired(v, values[b][m], None if m == "words" else (-1.0, 1.0)) for m, v in values[a].items()}
+    return SystemDifference.model_validate({"win_rate": rates, **by_metric})
 
 
-def _warnings(metrics: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
-    if metrics["n"] < SMALL:
-        found.append(f"only {metrics['n']} test prompts: intervals are rough below {SMALL}")
-    for judge, facts in metrics["method"]["judges"].items():
-        rates = [s["win_rate"][judge] for s in metrics["systems"].values() if judge in s["win_rate"]]
-        if rates and rates[0]["n"] == 0:
-            needs = "a second reference" if facts["type"] == "reference" else "a target"
-            found.append(f"judge {judge} could judge no row: no row has {needs}")
-        elif rates and rates[0]["unjudged"]:
-            found.append(f"judge {judge} could not judge {rates[0]['unjudged']} of {metrics['n']} rows")
-        bias = (facts.get("position_bias") or {}).get("share")
+def _warnings(metrics: Metrics) -> Iterator[str]:
+    if metrics.n < SMALL:
+        yield f"only {metrics.n} test prompts: intervals are rough below {SMALL}"
+    for judge, facts in metrics.judges.items():
+        rate = next((s.win_rate[judge] for s in metrics.systems.values() if judge in s.win_rate), None)
+        if rate is not None and rate.n == 0:
+            needs = "a second reference" if facts.type == "reference" else "a target"
+            yield f"judge {judge} could judge no row: no row has {needs}"
+        elif rate is not None and rate.unjudged:
+            yield f"judge {judge} could not judge {rate.unjudged} of {metrics.n} rows"
+        bias = facts.position_bias.share if facts.position_bias is not None else None
         if bias is not None and bias > POSITION_BIAS:
-            found.append(f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties")
-        if facts.get("truncated"):
-            found.append(f"judge {judge} saw {facts['truncated']} of {facts['scored']} inputs cut off")
-    return found
+            yield f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties"
+        if facts.truncated:
+            yield f"judge {judge} saw {facts.truncated} of {facts.scored} inputs cut off"

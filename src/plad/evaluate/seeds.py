@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad.evaluate.files import read_answers, read_judgements
+from plad.evaluate.metrics import TARGET, Difference, Metrics, SystemDifference, SystemFigures
 from plad.evaluate.stats import LEVEL
-from plad.evaluate.text import count_words
+from plad.evaluate.texts import count_words
 from plad.evaluate.winrate import POINTS
-from plad.judges.rouge import METRICS, Rouge
+from plad.judges.rouge import Rouge
 
 METHOD = {
     "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "
@@ -21,11 +22,12 @@ METHOD = {
     "further prompts; p of a difference from the same t statistic",
 }
 
+COUNTS = ("wins", "ties", "losses", "unjudged")
 SHARE, GAP = (0.0, 1.0), (-1.0, 1.0)  # scales of a share and of a difference of two
 _Table = dict[str, dict[str, dict[str, float]]]  # system -> measure -> example id -> value
 
 
-def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | None = None) -> dict[str, Any]:
+def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | None = None) -> Difference:
     """The mean over S seeds and P prompts, with an interval for new seeds and new prompts.
 
     Var(mean) = (MS_seeds + MS_prompts - MS_rest) / (S P), from the mean squares of the two-way layout; a mean square
@@ -36,19 +38,17 @@ def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | Non
         bounds: ends of the scale, where the interval is cut off; None where it has none.
 
     Returns:
-        `value`, `low`, `high`, `p` (two-sided, of "the mean is 0"), `n` (prompts), `seeds` and `sd_seeds` (of the means
-        of seeds); low, high and p are None where the values don't vary, or there is one prompt. None without prompts.
+        `p` is two-sided, of "the mean is 0"; low, high and p are None where the values don't vary, or there is one
+        prompt.
 
     Source: Brennan, "Generalizability Theory", 2001, p x i design; Satterthwaite, 1946.
     """
     seeds, prompts = values.shape
-    facts = {"n": prompts, "seeds": seeds}
     if prompts == 0:
-        return {"value": None, "low": None, "high": None, "p": None, **facts, "sd_seeds": None}
+        return Difference(value=None, low=None, high=None, p=None, n=0, seeds=seeds, sd_seeds=None)
     mean, of_seeds, of_prompts = values.mean(), values.mean(1), values.mean(0)
-    facts |= {"sd_seeds": float(of_seeds.std(ddof=1))}
-    ms_seeds = prompts * of_seeds.var(ddof=1)
-    unsure = {"value": float(mean), "low": None, "high": None, "p": None, **facts}
+    sd_seeds, ms_seeds = float(of_seeds.std(ddof=1)), prompts * of_seeds.var(ddof=1)
+    unsure = Difference(value=float(mean), low=None, high=None, p=None, n=prompts, seeds=seeds, sd_seeds=sd_seeds)
     if prompts == 1:
         return unsure
     ms_prompts = seeds * of_prompts.var(ddof=1)
@@ -65,7 +65,7 @@ def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | Non
     half = t.ppf((1 + LEVEL) / 2, freedom) * error
     low, high = np.clip((mean - half, mean + half), *(bounds or (-np.inf, np.inf)))
     p = 2 * t.sf(abs(mean) / error, freedom)
-    return unsure | {"low": float(low), "high": float(high), "p": float(p)}
+    return unsure.model_copy(update={"low": float(low), "high": float(high), "p": float(p)})
 
 
 def seed_groups(runs: Mapping[str, Path]) -> list[list[str]]:
@@ -85,48 +85,60 @@ def seed_groups(runs: Mapping[str, Path]) -> list[list[str]]:
     return [list(names.values()) for names in groups.values() if len(names) > 1]
 
 
-def mean_metrics(runs: Mapping[str, Path]) -> dict[str, Any]:
-    """What metrics.json says, as means over several seeds: systems and their differences.
+def mean_metrics(runs: Mapping[str, Path]) -> Metrics:
+    """The metrics as means over several seeds: systems and their differences.
 
     Args:
         runs: at least two evaluated runs that differ in their seed; prompts that all of them judged count.
     """
     tables = [prompt_values(run) for run in runs.values()]
-    metrics = [json.loads((run / "eval/metrics.json").read_text(encoding="utf-8")) for run in runs.values()]
-    systems = {s: _measures(_stack(tables, s), SHARE) for s in tables[0] if all(s in t for t in tables)}
-    differences: dict[str, Any] = {}
-    for pair in metrics[0]["differences"]:
+    metrics = [Metrics.read(run) for run in runs.values()]
+    systems = {s: _mean_system(s, tables, [m.systems[s] for m in metrics]) for s in _common(tables)}
+    differences: dict[str, SystemDifference] = {}
+    for pair in metrics[0].differences:
         a, b = pair.split(" - ")
         if a in systems and b in systems:
             ours, theirs = _stack(tables, a, b), _stack(tables, b, a)
-            differences[pair] = _measures({m: ours[m] - theirs[m] for m in ours if m in theirs}, GAP)
-    for system, found in systems.items():
-        for judge, rate in found["win_rate"].items():
-            counts = [m["systems"][system]["win_rate"][judge] for m in metrics]
-            rate |= {k: sum(c[k] for c in counts) for k in ("wins", "ties", "losses", "unjudged")}
-        shares = [[m["systems"][system].get(k) for m in metrics] for k in ("truncated", "empty")]
-        found |= {k: sum(s) / len(s) for k, s in zip(("truncated", "empty"), shares, strict=True) if None not in s}
-    return {
-        "schema": metrics[0]["schema"],
-        "n": min(m["n"] for m in metrics),
-        "runs": list(runs),
-        "systems": systems,
-        "differences": differences,
-        "method": METHOD,
-        "warnings": [f"{len(runs)} seeds: an interval over so few is wide"] if len(runs) < 5 else [],
+            means = _means({m: ours[m] - theirs[m] for m in ours if m in theirs}, GAP)
+            differences[pair] = SystemDifference.model_validate(means)
+    return Metrics(
+        version=metrics[0].version,
+        n=min(m.n for m in metrics),
+        runs=tuple(runs),
+        systems=systems,
+        differences=differences,
+        method=dict(METHOD),
+        warnings=(f"{len(runs)} seeds: an interval over so few is wide",) if len(runs) < 5 else (),
+    )
+
+
+def _common(tables: Sequence[_Table]) -> list[str]:
+    """The systems of every run."""
+    return [s for s in tables[0] if all(s in t for t in tables)]
+
+
+def _mean_system(system: str, tables: Sequence[_Table], each: Sequence[SystemFigures]) -> SystemFigures:
+    means = _means(_stack(tables, system), SHARE)
+    rates = {
+        judge: {**rate, **{k: sum(getattr(s.win_rate[judge], k) for s in each) for k in COUNTS}}
+        for judge, rate in means["win_rate"].items()
     }
+    shares = {k: [getattr(s, k) for s in each] for k in ("truncated", "empty")}
+    known = {k: sum(s) / len(s) for k, s in shares.items() if None not in s}
+    return SystemFigures.model_validate({**means, "win_rate": rates, **known})
 
 
-def _measures(stacked: Mapping[str, NDArray[np.float64]], bounds: tuple[float, float]) -> dict[str, Any]:
+def _means(stacked: Mapping[str, NDArray[np.float64]], bounds: tuple[float, float]) -> dict[str, Any]:
     """`win_rate` by judge, and the other metrics; measures are named `win_rate/JUDGE` or as the metric."""
-    out: dict[str, Any] = {"win_rate": {}}
+    rates: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for measure, values in stacked.items():
         kind, _, judge = measure.partition("/")
-        place, name = (out["win_rate"], judge) if judge else (out, kind)
-        place[name] = over_seeds(values, bounds=None if kind == "words" else bounds)
+        mean = over_seeds(values, bounds=None if kind == "words" else bounds).to_json()
         if bounds is SHARE:  # that a share is not 0 says nothing
-            del place[name]["p"]
-    return out
+            del mean["p"]
+        (rates if judge else metrics)[judge or kind] = mean
+    return {"win_rate": rates, **metrics}
 
 
 def _stack(tables: Sequence[_Table], system: str, paired: str | None = None) -> dict[str, NDArray[np.float64]]:
@@ -146,16 +158,15 @@ def prompt_values(run: Path) -> _Table:
 
     table: _Table = {}
     for j in read_judgements(run / "eval/judgements.parquet"):
-        if j.opponent == "target":
+        if j.opponent == TARGET:
             table.setdefault(j.system, {}).setdefault(f"win_rate/{j.judge}", {})[j.example_id] = POINTS[j.verdict]
-    stemmer = json.loads((run / "eval/metrics.json").read_text(encoding="utf-8"))["method"]["stemmer"]
-    scorer = Rouge(stemmer=stemmer)
+    scorer = Rouge(stemmer=bool(Metrics.read(run).method["stemmer"]))
     references = {e.id: e.references for e in read_examples_jsonl(run / "data/test.jsonl")}
     for row in read_answers(run / "eval/answers.jsonl"):
         for system, answer in row["answers"].items():
             values = table.setdefault(system, {})
             values.setdefault("words", {})[row["id"]] = float(count_words(answer["text"]))
             best = scorer.best(answer["text"], references[row["id"]])
-            for metric in METRICS if best is not None else ():
-                values.setdefault(metric, {})[row["id"]] = best[metric]  # type: ignore[index]
+            for metric, value in (best or {}).items():
+                values.setdefault(metric, {})[row["id"]] = value
     return table

@@ -5,11 +5,13 @@ All functions are deterministic given a seed and never return NaN: what can't be
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from plad.evaluate.metrics import Difference, Estimate, Power
 
 SMALL = 30  # below this many prompts a figure is flagged
 LEVEL = 0.95
@@ -36,26 +38,40 @@ METHOD = {
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over prompts with its 95 % interval.
+class Bootstrap:
+    """How prompts are drawn again, with replacement; the same seed draws the same prompts."""
 
-    Attributes:
-        value: the mean; None without values.
-        low, high: the interval; None where none can be given.
-        n: prompts.
-        p: two-sided p-value of "the mean is 0"; only for differences.
-    """
+    resamples: int = 10_000
+    seed: int = 0
 
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    p: float | None = None
+    def draws(self, n: int) -> Iterator[NDArray[np.float64]]:
+        """[resamples, n] how often each of n prompts was drawn, in chunks of rows that memory holds."""
+        rng, chunk = np.random.default_rng(self.seed), max(1, _CELLS // n)
+        for start in range(0, self.resamples, chunk):
+            rows = min(chunk, self.resamples - start)
+            yield rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
 
-    def to_json(self) -> dict[str, Any]:
-        """As in metrics.json; `p` only where there is one."""
-        out: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
-        return out if self.p is None else {**out, "p": self.p}
+    def means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[resamples] means of prompts drawn from `values` [n]."""
+        n, rng = len(values), np.random.default_rng(self.seed)
+        chunk = max(1, _CELLS // n)
+        means = [
+            values[rng.integers(0, n, size=(min(chunk, self.resamples - start), n))].mean(axis=1)
+            for start in range(0, self.resamples, chunk)
+        ]
+        return np.concatenate(means)
+
+
+DEFAULT = Bootstrap()
+
+
+def interval(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
+    """Percentile interval of what was drawn; None without draws."""
+    if not len(draws):
+        return None, None
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -73,27 +89,13 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means of `resamples` samples drawn with replacement from `values` [n]; the same seed draws the same rows."""
-    n = len(values)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // n)
-    means = [
-        values[rng.integers(0, n, size=(min(chunk, resamples - start), n))].mean(axis=1)
-        for start in range(0, resamples, chunk)
-    ]
-    return np.concatenate(means)
-
-
 def estimate(
-    values: NDArray[np.float64], *, resamples: int, seed: int, bounds: tuple[float, float] | None = (0.0, 1.0)
+    values: NDArray[np.float64], bootstrap: Bootstrap, *, bounds: tuple[float, float] | None = (0.0, 1.0)
 ) -> Estimate:
     """The mean of one value a prompt, with its interval.
 
     Args:
         values: [n], finite.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
         bounds: ends of the scale, or None where it has none.
 
     Raises:
@@ -102,22 +104,24 @@ def estimate(
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if n == 0:
-        return Estimate(None, None, None, 0)
+        return _estimate(None, None, None, 0)
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite")
     value = float(values.mean())
     if (values == values[0]).all():
         if bounds is None:
-            return Estimate(value, None, None, n)
+            return _estimate(value, None, None, n)
         value = float(values[0])
         share = wilson(n, n)[0]
-        return Estimate(value, share * value + (1 - share) * bounds[0], share * value + (1 - share) * bounds[1], n)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(bootstrap_means(values, resamples, seed), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
+        return _estimate(value, share * value + (1 - share) * bounds[0], share * value + (1 - share) * bounds[1], n)
+    return _estimate(value, *interval(bootstrap.means(values)), n)
 
 
-def sign_flip_p(differences: NDArray[np.float64], *, resamples: int, seed: int) -> float | None:
+def _estimate(value: float | None, low: float | None, high: float | None, n: int) -> Estimate:
+    return Estimate(value=value, low=low, high=high, n=n)
+
+
+def sign_flip_p(differences: NDArray[np.float64], bootstrap: Bootstrap) -> float | None:
     """Two-sided p-value of "the two systems are exchangeable on every prompt".
 
     Under it each difference is as likely to have the other sign, so p is the share of sign patterns whose sum is at
@@ -125,8 +129,7 @@ def sign_flip_p(differences: NDArray[np.float64], *, resamples: int, seed: int) 
 
     Args:
         differences: [n], one a prompt.
-        resamples: random patterns where there are too many to enumerate.
-        seed: of the random patterns.
+        bootstrap: of the random patterns, where there are too many to enumerate.
 
     Source: Fisher, "The Design of Experiments", 1935, section 21.
     """
@@ -139,23 +142,23 @@ def sign_flip_p(differences: NDArray[np.float64], *, resamples: int, seed: int) 
     if len(moved) <= _EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(moved))))
         return float((np.abs(signs @ moved) >= observed).mean())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(bootstrap.seed)
     chunk = max(1, _CELLS // len(moved))
     extreme = 0
-    for start in range(0, resamples, chunk):
-        signs = rng.integers(0, 2, size=(min(chunk, resamples - start), len(moved)), dtype=np.int8) * 2.0 - 1.0
+    for start in range(0, bootstrap.resamples, chunk):
+        patterns = min(chunk, bootstrap.resamples - start)
+        signs = rng.integers(0, 2, size=(patterns, len(moved)), dtype=np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ moved) >= observed).sum())
-    return (extreme + 1) / (resamples + 1)
+    return (extreme + 1) / (bootstrap.resamples + 1)
 
 
 def paired_difference(
     ours: NDArray[np.float64],
     theirs: NDArray[np.float64],
+    bootstrap: Bootstrap,
     *,
-    resamples: int,
-    seed: int,
     bounds: tuple[float, float] | None = (-1.0, 1.0),
-) -> Estimate:
+) -> Difference:
     """Mean of `ours - theirs` over the same prompts, with interval and p-value.
 
     Args:
@@ -163,8 +166,8 @@ def paired_difference(
         bounds: ends of the scale of the difference.
     """
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
-    e = estimate(differences, resamples=resamples, seed=seed, bounds=bounds)
-    return Estimate(e.value, e.low, e.high, e.n, sign_flip_p(differences, resamples=resamples, seed=seed))
+    e = estimate(differences, bootstrap, bounds=bounds)
+    return Difference(p=sign_flip_p(differences, bootstrap), value=e.value, low=e.low, high=e.high, n=e.n)
 
 
 def sign_test_p(differences: NDArray[np.float64]) -> float | None:
@@ -185,7 +188,7 @@ def sign_test_p(differences: NDArray[np.float64]) -> float | None:
     return float(binomtest(up, up + down).pvalue) if up + down else 1.0
 
 
-def power(differences: NDArray[np.float64]) -> dict[str, float | int | None]:
+def power(differences: NDArray[np.float64]) -> Power:
     """How many prompts a test would need to see the present effect, and what it sees with the present ones.
 
     With the two-sided level 0.05 and power 0.8: n = (1.960 + 0.842)^2 sd^2 / effect^2.
@@ -194,8 +197,7 @@ def power(differences: NDArray[np.float64]) -> dict[str, float | int | None]:
         differences: [n], one a prompt; their mean is the effect.
 
     Returns:
-        `effect`, `sd` (of one prompt), `prompts_needed` and `detectable` (an absolute effect); None where it can't be
-        said: without spread, and `prompts_needed` also without effect.
+        None where it can't be said: without spread, and `prompts_needed` also without effect.
 
     Source: Lachin, "Introduction to sample size determination and power analysis", 1981.
     """
@@ -203,7 +205,22 @@ def power(differences: NDArray[np.float64]) -> dict[str, float | int | None]:
     effect = float(differences.mean()) if n else None
     sd = float(differences.std(ddof=1)) if n > 1 else None
     if effect is None or not sd:
-        return {"effect": effect, "sd": sd, "prompts_needed": None, "detectable": None}
+        return Power(effect=effect, sd=sd, prompts_needed=None, detectable=None)
     z = _Z + _Z_POWER
     needed = math.ceil((z * sd / effect) ** 2) if abs(effect) > 1e-12 else None
-    return {"effect": effect, "sd": sd, "prompts_needed": needed, "detectable": z * sd / math.sqrt(n)}
+    return Power(effect=effect, sd=sd, prompts_needed=needed, detectable=z * sd / math.sqrt(n))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p-values that hold for all comparisons of a family together.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is smaller than the one before, or above 1.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected

@@ -1,47 +1,20 @@
 """Win rates: the share of prompts on which a judge prefers one answer to another, ties counting half."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from plad.evaluate.stats import Estimate, estimate, power, sign_test_p
+from plad.evaluate.metrics import SFT, STUDENT, TARGET, TEACHER, WinRate
+from plad.evaluate.stats import DEFAULT, Bootstrap, estimate, power, sign_test_p
+from plad.evaluate.texts import count_words
 from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceJudge
-from plad.records import Example, Judgement, Verdict
+from plad.judges.rouge import Rouge
+from plad.records import Example, Generation, Judgement, Outcome, Verdict
 
+QUICK = Bootstrap(2000)  # of figures while training
 POINTS = {Verdict.WIN: 1.0, Verdict.TIE: 0.5, Verdict.LOSS: 0.0}
-
-
-@dataclass(frozen=True, slots=True)
-class WinRate:
-    """A win rate with its 95 % interval.
-
-    Attributes:
-        value: mean points a prompt (win 1, tie 0.5, loss 0); None where nothing was judged.
-        low, high: interval of the value.
-        n: judged prompts.
-        wins, ties, losses: judged answers; they add up to n with one answer a prompt.
-        unjudged: answers the judge couldn't judge.
-        sign_test_p: exact p-value of "wins and losses are as likely", over prompts.
-        power: see `stats.power`; the effect is the value less 0.5.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    wins: int
-    ties: int
-    losses: int
-    unjudged: int
-    sign_test_p: float | None = None
-    power: Mapping[str, float | int | None] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As in metrics.json."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def judgements_of(
@@ -63,23 +36,22 @@ def points_by_prompt(judgements: Sequence[Judgement | None]) -> dict[str, float]
     return {key: sum(values) / len(values) for key, values in points.items()}
 
 
-def win_rate(judgements: Sequence[Judgement | None], *, resamples: int, seed: int) -> WinRate:
+def win_rate(judgements: Sequence[Judgement | None], bootstrap: Bootstrap) -> WinRate:
     """The win rate of a system: prompts weigh the same, however many answers they have."""
     values = np.array(list(points_by_prompt(judgements).values()))
-    e: Estimate = estimate(values, resamples=resamples, seed=seed)
+    e = estimate(values, bootstrap)
     counts = {v: sum(j is not None and j.verdict is v for j in judgements) for v in Verdict}
-    unjudged = sum(j is None for j in judgements)
     return WinRate(
-        e.value,
-        e.low,
-        e.high,
-        e.n,
-        counts[Verdict.WIN],
-        counts[Verdict.TIE],
-        counts[Verdict.LOSS],
-        unjudged,
-        sign_test_p(values - 0.5),
-        power(values - 0.5),
+        value=e.value,
+        low=e.low,
+        high=e.high,
+        n=e.n,
+        wins=counts[Verdict.WIN],
+        ties=counts[Verdict.TIE],
+        losses=counts[Verdict.LOSS],
+        unjudged=sum(j is None for j in judgements),
+        sign_test_p=sign_test_p(values - 0.5),
+        power=power(values - 0.5),
     )
 
 
@@ -106,7 +78,7 @@ class Judged:
         """One judgement an example; None where it has no target or the judge can't judge."""
         compared = self._compare([texts[i] for i in self._rows])
         out: list[Judgement | None] = [None] * self._total
-        found = judgements_of(self.judge.name, system, "target", self._examples, compared)
+        found = judgements_of(self.judge.name, system, TARGET, self._examples, compared)
         for i, judgement in zip(self._rows, found, strict=True):
             out[i] = judgement
         return out
@@ -119,7 +91,7 @@ class Judged:
 
 
 def reference_win_rate(
-    examples: Sequence[Example], texts: Sequence[str], *, resamples: int = 2000, seed: int = 0, stemmer: bool = False
+    examples: Sequence[Example], texts: Sequence[str], *, bootstrap: Bootstrap = QUICK, stemmer: bool = False
 ) -> WinRate:
     """Win rate against the targets by the reference judge, cheap enough to call while training.
 
@@ -128,7 +100,7 @@ def reference_win_rate(
         texts: N answers.
     """
     judged = Judged(ReferenceJudge(stemmer=stemmer), examples)
-    return win_rate(judged.against_target("student", texts), resamples=resamples, seed=seed)
+    return win_rate(judged.against_target(STUDENT, texts), bootstrap)
 
 
 def judge_pairs(
@@ -137,27 +109,58 @@ def judge_pairs(
     student: Sequence[str],
     judges: Sequence[Judge],
     *,
-    bootstrap: int = 10_000,
-    seed: int = 0,
-    systems: tuple[str, str] = ("teacher", "student_sft"),
-) -> tuple[dict[str, dict[str, Any]], list[Judgement]]:
+    bootstrap: Bootstrap = DEFAULT,
+    systems: tuple[str, str] = (TEACHER, SFT),
+) -> tuple[dict[str, WinRate], list[Judgement]]:
     """The teacher-student win rate on the distillation prompts: how often the chosen answer is the better one.
 
     Args:
         examples: N prompts; one that was sampled several times stands there as often.
         teacher, student: N answers each.
         judges: each sees all references of a prompt, because neither answer is the target.
-        bootstrap: resamples over prompts.
         systems: names of the two in the judgements.
 
     Returns:
-        `teacher_student_win_rate` of metrics.json (judge -> win rate of the teacher), and the judgements.
+        The win rate of the teacher by judge, and the judgements.
     """
     references = [e.references for e in examples]
-    rates: dict[str, dict[str, Any]] = {}
+    rates: dict[str, WinRate] = {}
     kept: list[Judgement] = []
     for judge in judges:
         found = judgements_of(judge.name, *systems, examples, compare(judge, examples, teacher, student, references))
-        rates[judge.name] = win_rate(found, resamples=bootstrap, seed=seed).to_json()
+        rates[judge.name] = win_rate(found, bootstrap)
         kept += [j for j in found if j is not None]
     return rates, kept
+
+
+def quick_figures(
+    examples: Sequence[Example], judge: Judge | None, *, stemmer: bool = False, seed: int = 0
+) -> Callable[[Sequence[Generation]], dict[str, float]]:
+    """The few figures by which a checkpoint is chosen while training: of one answer an example.
+
+    Targets are scored once, here.
+
+    Returns:
+        Figures: win_rate, low, high and n of the judge (left out where it can judge no row), rougeL (F1 against the
+        best reference), words (mean) and ended (share of answers that ended by themselves).
+    """
+    judged = Judged(judge, examples) if judge is not None else None
+    rouge = Rouge(("rougeL",), stemmer=stemmer)
+
+    def figures(answers: Sequence[Generation]) -> dict[str, float]:
+        texts = [g.text for g in answers]
+        measured: dict[str, float] = {}
+        if judged is not None:
+            rate = win_rate(judged.against_target(STUDENT, texts), replace(QUICK, seed=seed))
+            if rate.value is not None and rate.low is not None and rate.high is not None:
+                measured |= {"win_rate": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
+        best = [rouge.best(t, e.references) for e, t in zip(examples, texts, strict=True)]
+        scored = [b["rougeL"] for b in best if b is not None]
+        if scored:
+            measured["rougeL"] = sum(scored) / len(scored)
+        return measured | {
+            "words": sum(map(count_words, texts)) / len(texts),
+            "ended": sum(g.outcome is not Outcome.TRUNCATED for g in answers) / len(answers),
+        }
+
+    return figures

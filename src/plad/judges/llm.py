@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from plad.answers.engine import Sampling, answer
-from plad.answers.ledger import Ledger, request_key
+from plad.answers.fill import answer
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling, request_key
 from plad.config.engines import BudgetSection, OpenAIEngine
 from plad.config.judges import LlmJudge as LlmSection
 from plad.config.models import PromptSection
@@ -156,12 +157,9 @@ class LlmJudge:
             given = answer(
                 replace(self._engine, budget=Budget.of(self._budget, *spent)),
                 list(asked.values()),
-                system=f"judge {self.name}",
-                weights=request_key(self._engine.spec()),
-                sampling=sampling,
-                seed=self._seed,
-                ledger=ledger,
-                progress=progress,
+                AnswerSet(f"judge {self.name}", request_key(self._engine.spec()), sampling, self._seed),
+                ledger,
+                progress,
             )
         return {g.example_id: g for g in given}
 

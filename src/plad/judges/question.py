@@ -11,7 +11,7 @@ import re
 from base64 import b32encode
 from dataclasses import dataclass
 
-from plad.answers.ledger import canonical_json
+from plad.answers.question import canonical_json
 from plad.records import Message, Prompt
 
 RUBRICS = {

@@ -1,8 +1,17 @@
 """Preference losses from around PLaD: the same pairs, another loss."""
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from plad.config.objectives import Needs
+from plad.objectives.pairs import NORMALIZATION, AnchoredObjective, Normalization, PairObjective, Pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def dpo(
@@ -22,6 +31,8 @@ def dpo(
 
     Source: Rafailov et al. (arXiv 2305.18290), Eq. 7.
     """
+    from torch.nn import functional as F
+
     return -F.logsigmoid(beta * ((chosen - chosen_reference) - (rejected - rejected_reference)))
 
 
@@ -40,7 +51,7 @@ def slic(chosen: Tensor, rejected: Tensor, *, beta: float, regularization: float
 
     Source: SLiC-HF (Zhao et al., arXiv 2305.10425), with y+ as the text of its regularisation.
     """
-    return torch.relu(beta - chosen + rejected) - regularization * chosen
+    return (beta - chosen + rejected).relu() - regularization * chosen
 
 
 def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Tensor:
@@ -58,55 +69,63 @@ def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Ten
 
     Source: Meng et al. (arXiv 2405.14734), Eq. 6.
     """
+    from torch.nn import functional as F
+
     return -F.logsigmoid(beta * (chosen - rejected) - gamma)
 
 
-def rrhf(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Ranking responses: a better text must not be less likely, a token, than a worse one.
+class DpoObjective(PairObjective):
+    """Direct preference optimisation; the starting student's log-probabilities are measured once and kept."""
 
-        L_rank = sum over i better than j of max(0, p_j - p_i),  p = log P(y|x) / |y|
+    type: Literal["dpo"] = "dpo"
+    length_normalization: Normalization = Field(default="sum", description=NORMALIZATION)
+    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
 
-    Args:
-        chosen, rejected: [B] p_i and p_j.
+    @property
+    def needs(self) -> Needs:
+        """The starting student's log-probabilities."""
+        return replace(super().needs, reference_logps=True)
 
-    Returns:
-        [B] losses of the pairs, to be summed over a prompt's; the cross-entropy of its best text belongs beside them.
+    def formula(self) -> str:
+        """The tie."""
+        return f"direct preference optimisation (DPO): beta {self.beta:g}"
 
-    Source: RRHF (Yuan et al., arXiv 2304.05302).
-    """
-    return torch.relu(rejected - chosen)
-
-
-def lambda_weights(better_gain: Tensor, worse_gain: Tensor, better_rank: Tensor, worse_rank: Tensor) -> Tensor:
-    """By how much the discounted cumulative gain of a list changes when two of its texts change places.
-
-        Delta_ij = |2^psi_i - 2^psi_j| |1 / log(1 + tau_i) - 1 / log(1 + tau_j)|
-
-    Args:
-        better_gain, worse_gain: [B] psi, the quality of the two texts from 0 to 1.
-        better_rank, worse_rank: [B] tau, their places from 1 on in the student's own order.
-
-    Returns:
-        [B] weights.
-
-    Source: LiPO (Liu et al., arXiv 2402.01878), after LambdaRank.
-    """
-    discounts = (1 / torch.log1p(rank) for rank in (better_rank, worse_rank))
-    return (2**better_gain - 2**worse_gain).abs() * (next(discounts) - next(discounts)).abs()
+    def of_pairs(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """DPO of every pair; how far the pair's margin has grown is a metric."""
+        reference = pairs.reference_logps()
+        better, worse = reference[pairs.better], reference[pairs.worse]
+        gained = (pairs.chosen - pairs.rejected).detach() - (better - worse)
+        return dpo(pairs.chosen, pairs.rejected, better, worse, beta=self.beta), {"margin_gained": gained}
 
 
-def lipo(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Tensor:
-    """Listwise preference optimisation: pairs count by what their order is worth to the whole list.
+class SlicObjective(AnchoredObjective):
+    """Sequence likelihood calibration (SLiC-HF): a hinge and cross-entropy in its unit."""
 
-        L_lipo = sum over psi_i > psi_j of Delta_ij log(1 + exp(s_j - s_i)),  s = beta log P(y|x) / P_0(y|x)
+    type: Literal["slic"] = "slic"
+    length_normalization: Normalization = Field(default="sum", description=NORMALIZATION)
+    beta: float = Field(default=1.0, ge=0, description="Margin in nats (of the whole text for sum, a token for mean).")
+    regularization: float = Field(default=1.0, ge=0, description="Weight of -log P of the chosen text (lambda).")
 
-    Args:
-        chosen, rejected: [B] s_i and s_j.
-        weights: [B] Delta_ij, constants of the loss.
+    def formula(self) -> str:
+        """Margin and lambda."""
+        return f"sequence likelihood calibration (SLiC): beta {self.beta:g}, lambda {self.regularization:g}"
 
-    Returns:
-        [B] losses of the pairs, to be summed over a prompt's.
+    def of_pairs(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """SLiC of every pair."""
+        return slic(pairs.chosen, pairs.rejected, beta=self.beta, regularization=self.regularization), {}
 
-    Source: LiPO-lambda (Liu et al., arXiv 2402.01878).
-    """
-    return weights * F.softplus(rejected - chosen)
+
+class SimpoObjective(AnchoredObjective):
+    """Simple preference optimisation (SimPO): no reference, a margin in the reward."""
+
+    type: Literal["simpo"] = "simpo"
+    beta: float = Field(default=2.0, gt=0, description="Scale of the reward, which is log P of a text.")
+    gamma: float = Field(default=1.0, ge=0, description="Margin of the reward.")
+
+    def formula(self) -> str:
+        """Scale and margin."""
+        return f"simple preference optimisation (SimPO): beta {self.beta:g}, gamma {self.gamma:g}"
+
+    def of_pairs(self, pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """SimPO of every pair."""
+        return simpo(pairs.chosen, pairs.rejected, beta=self.beta, gamma=self.gamma), {}

@@ -1,16 +1,16 @@
 """How much a text resembles a reference, by the states the student has of both."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-SPANS = (1, 2, 4, 8)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def similarity(
-    states: Tensor, lengths: Tensor, candidates: Tensor, references: Tensor, spans: Sequence[int] = SPANS
+    states: Tensor, lengths: Tensor, candidates: Tensor, references: Tensor, spans: Sequence[int] = (1, 2, 4, 8)
 ) -> Tensor:
     """The score of candidate texts against reference texts: an F-measure for every span length, summed.
 
@@ -31,6 +31,9 @@ def similarity(
 
     Source: PLaD (arXiv 2406.02886), Eq. 6-8, after SLiC (Zhao et al., 2022).
     """
+    import torch
+    from torch.nn import functional as F
+
     unit = F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)
     cosines = _padded(unit, lengths, candidates) @ _padded(unit, lengths, references).transpose(1, 2)
     total = cosines.new_zeros(len(candidates))
@@ -57,6 +60,8 @@ def precision_recall(cosines: Tensor, rows: Tensor, columns: Tensor, n: int) -> 
 
     Source: PLaD (arXiv 2406.02886), Eq. 7 and 8.
     """
+    import torch
+
     pairs, height, width = cosines.shape
     if n > min(height, width):
         nothing = cosines.new_zeros(pairs)
@@ -78,6 +83,8 @@ def precision_recall(cosines: Tensor, rows: Tensor, columns: Tensor, n: int) -> 
 
 def _padded(states: Tensor, lengths: Tensor, texts: Tensor) -> Tensor:
     """[P, longest, H] states of the texts; what stands behind a shorter one's end is another's."""
+    import torch
+
     starts = lengths.cumsum(0) - lengths
     longest = int(lengths[texts].max()) if len(texts) else 0
     at = starts[texts][:, None] + torch.arange(longest, device=states.device)

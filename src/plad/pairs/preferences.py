@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from plad.config.pairs import PairsSection
-from plad.evaluate.text import count_words
+from plad.evaluate.texts import count_words
 from plad.judges.base import Comparison
 from plad.records import Verdict
 
@@ -106,11 +106,11 @@ def _share(seen: Sequence[tuple[str, int, bool]]) -> dict[str, Any]:
     """Share of wrong pairs with its interval over prompts: {value, low, high, n (prompts), pairs, wrong (pairs)}."""
     import numpy as np
 
-    from plad.evaluate.stats import estimate
+    from plad.evaluate.stats import Bootstrap, estimate
 
     by_prompt: dict[str, list[bool]] = {}
     for example_id, _, wrong in seen:
         by_prompt.setdefault(example_id, []).append(wrong)
     means = np.array([sum(w) / len(w) for w in by_prompt.values()], dtype=np.float64)
-    found = estimate(means, resamples=RESAMPLES, seed=0).to_json()
+    found = estimate(means, Bootstrap(RESAMPLES)).to_json()
     return {**found, "pairs": len(seen), "wrong": sum(w for _, _, w in seen)}

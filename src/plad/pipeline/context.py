@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config.distillation import MiniLlmObjective
 from plad.config.engines import FileEngine, OpenAIEngine
 from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.models import ModelSection
-from plad.config.objectives import AutoObjective, Objective
+from plad.config.objectives import AnyObjective
 from plad.config.root import Config
 from plad.data.sources import locate
 from plad.records import Example
@@ -94,12 +93,11 @@ def weights(ctx: Context, system: str) -> str:
     return folder_fingerprint(ctx.run / place)
 
 
-def text_files(ctx: Context, objective: Objective) -> dict[str, Any]:
+def text_files(ctx: Context, objective: AnyObjective) -> dict[str, Any]:
     """What the files hold that an objective reads, as something that the student depends on."""
     from plad.data.sources import source_fingerprint
 
-    each = objective.candidates if isinstance(objective, AutoObjective) else (objective,)
-    files = [o.pretraining for o in each if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    files = [documents.file for o in objective.alternatives if (documents := o.needs.documents) is not None]
     return {"texts": {file: source_fingerprint(file, ctx.base) for file in files}} if files else {}
 
 

@@ -2,18 +2,20 @@
 
 from typing import Any
 
+from plad.answers.fill import fill as fill_ledger
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import FileEngine, OpenAIEngine, VllmEngine
 from plad.data.sources import locate
 from plad.errors import PartialResultError
 from plad.pipeline.context import Context, fine_tuned, weights
+from plad.progress import track
 from plad.records import Example, Outcome
 from plad.rundir.directory import verify_dir
 
 
 def open_ledger(ctx: Context) -> Any:
     """The run's ledger, for writing."""
-    from plad.answers.ledger import Ledger
-
     return Ledger(ctx.run.ledger, run=ctx.run.id)
 
 
@@ -116,27 +118,20 @@ def missing_answers(engine: Any, rows: list[Example]) -> str | None:
     return f"{n:,} of {len(rows):,} prompts have no answer in {engine.name}" if n else None
 
 
-def fill(ctx: Context, engine: Any, rows: Any, total: int, system: str, sampling: Any, ledger: Any) -> dict[str, int]:
+def answer_set(ctx: Context, system: str, sampling: Sampling) -> AnswerSet:
+    """The answers of one of the run's systems."""
+    return AnswerSet(system, weights(ctx, system), sampling, ctx.config.run.seed)
+
+
+def fill(ctx: Context, engine: Any, rows: Any, total: int, answers: AnswerSet, ledger: Any) -> dict[str, int]:
     """Let an engine answer rows into the ledger, with progress; returns the number of answers by outcome.
 
     Raises:
         PartialResultError: more of them are missing than `generate.max_failed` allows.
     """
-    from plad.answers.engine import fill as fill_ledger
-    from plad.progress import track
-
-    with track(f"{system} answers", total * sampling.samples, "answers") as progress:
-        counts = fill_ledger(
-            engine,
-            rows,
-            system=system,
-            weights=weights(ctx, system),
-            sampling=sampling,
-            seed=ctx.config.run.seed,
-            ledger=ledger,
-            progress=progress,
-        )
-    _require_enough(ctx, system, counts, ledger)
+    with track(f"{answers.system} answers", total * answers.sampling.samples, "answers") as progress:
+        counts = fill_ledger(engine, rows, answers, ledger, progress)
+    _require_enough(ctx, answers.system, counts, ledger)
     return counts
 
 
@@ -170,12 +165,3 @@ def served_by_others(ctx: Context, ledger: Any) -> list[str]:
         for name, n in served.items()
         if is_other_model(asked, name)
     ]
-
-
-def answered(ctx: Context, rows: list[Example], system: str, sampling: Any, ledger: Any) -> dict[str, Any]:
-    """Recorded answers to rows by example, from the ledger alone."""
-    from plad.answers.engine import recorded
-
-    return recorded(
-        rows, system=system, weights=weights(ctx, system), sampling=sampling, seed=ctx.config.run.seed, ledger=ledger
-    )

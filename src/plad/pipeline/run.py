@@ -17,8 +17,8 @@ from typing import Any
 
 from plad.config.base import ROLES
 from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.models import ValidationSection
 from plad.config.root import Config
-from plad.config.training import ValidationSection
 from plad.errors import ConfigError, RunDirError
 from plad.pipeline.context import Context, teacher_source, text_files
 from plad.pipeline.stages.baselines import baselines, reopen_for_methods

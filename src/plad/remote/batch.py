@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plad.answers.engine import Question, Record
+from plad.answers.engine import Record
+from plad.answers.question import Question
 from plad.answers.reply import Kind, Reply, Verdict, read_response
 from plad.config.engines import OpenAIEngine
 from plad.errors import ProviderError

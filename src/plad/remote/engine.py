@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from plad.answers.engine import Question, Record, Sampling
+from plad.answers.engine import Record
+from plad.answers.question import Question, Sampling
 from plad.answers.reply import Reply
 from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection

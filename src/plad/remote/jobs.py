@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plad.answers.engine import Question
-from plad.answers.ledger import Ledger, canonical_json
+from plad.answers.ledger import Ledger
+from plad.answers.question import Question, canonical_json
 from plad.answers.reply import Reply
 from plad.records import Example
 
@@ -86,5 +86,4 @@ class Jobs:
 
     def record(self, question: Question, reply: Reply) -> None:
         """Record an answer to a question of an earlier session; see `Ledger.put`."""
-        q = question
-        self._ledger.put(q.key, q.ask, self._system, q.example.id, q.sample, reply, spec=q.spec)
+        self._ledger.put(question, self._system, reply)

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plad.answers.engine import Question, Sampling
+from plad.answers.question import Question, Sampling
 from plad.answers.reply import Reply, Verdict
 from plad.config.engines import Endpoint
 from plad.errors import ProviderError

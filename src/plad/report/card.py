@@ -15,7 +15,6 @@ from plad.report.parts.measures import TEXT_METRICS, WORDS, judge_settings
 from plad.report.parts.run_facts import RunFacts
 from plad.report.parts.verdict import verdict
 from plad.report.sections.calibration import calibration_sentences, calibration_table
-from plad.report.sections.objectives import in_words
 from plad.report.sections.results import differences_table, results_table
 from plad.text import redact
 
@@ -33,7 +32,7 @@ def _method(config: Config) -> str:
             "Pairs: the teacher's answer is preferred to the fine-tuned student's, both sampled at temperature "
             f"{config.generate.temperature:g} with at most {config.generate.max_new_tokens} tokens (PLaD, "
             "arXiv 2406.02886).",
-            f"Objective: {in_words(config.distill.objective)}.",
+            f"Objective: {config.distill.objective.describe()}.",
             f"Training: {trained}; {config.distill.epochs:g} epoch(s), learning rate "
             f"{config.distill.learning_rate:g}, batch {config.distill.batch_size}, seed {config.run.seed}.",
         )
@@ -163,7 +162,8 @@ def _front_matter(config: Config, metrics: Metrics | None, *, seq2seq: bool) -> 
         model_name=shown_name(config.student.model) if results else None,
         eval_results=results or None,
     )
-    return f"---\n{redact(data.to_yaml())}\n---"
+    head = data.to_yaml()  # pyright: ignore[reportUnknownMemberType]  # a parameter has no type
+    return f"---\n{redact(head)}\n---"
 
 
 def _model_index(config: Config, metrics: Metrics) -> list[EvalResult]:

@@ -9,7 +9,7 @@ import numpy as np
 from plad.errors import RunDirError
 from plad.evaluate.metrics import STUDENT, Difference, Metrics, SystemFigures
 from plad.evaluate.seeds import prompt_values
-from plad.evaluate.stats import SMALL, paired_difference
+from plad.evaluate.stats import SMALL, Bootstrap, paired_difference
 from plad.records import Example
 from plad.report.html import render
 from plad.report.parts.blocks import (
@@ -307,8 +307,7 @@ def _gaps(values: Mapping[str, Values], shared: Mapping[str, Example]) -> dict[s
                 continue
             mine, theirs = (np.array([v[measure][i] for i in ids]) for v in (ours, base))
             bounds = None if measure == WORDS else (-1.0, 1.0)
-            difference = paired_difference(mine, theirs, resamples=RESAMPLES, seed=0, bounds=bounds)
-            gaps.setdefault(name, {})[measure] = Difference.model_validate(difference.to_json())
+            gaps.setdefault(name, {})[measure] = paired_difference(mine, theirs, Bootstrap(RESAMPLES), bounds=bounds)
     return gaps
 
 

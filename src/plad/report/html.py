@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from plad.report.parts.blocks import Plot, Report
+from plad.report.parts.blocks import Block, Plot, Report
 from plad.report.parts.formatting import harmless
 from plad.text import redact
 
@@ -37,6 +37,8 @@ def render(report: Report) -> str:
             css=Markup(_file("page.css")),
             policy=f"default-src 'none'; script-src {allowed}; {_POLICY}",
             script=Markup(f"<script>{script}</script>") if script else "",
+            drawn=drawn,
+            kind_of=kind_of,
         )
     )
     return page.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate has no bytes
@@ -53,7 +55,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    environment.globals |= {"drawn": drawn, "kind_of": lambda block: type(block).__name__}
     return environment
 
 
@@ -69,6 +70,11 @@ def _shown(value: object) -> object:
 def unbroken(text: str) -> str:
     """`text` whose figures keep their sign and unit on their line."""
     return _GLUED.sub("\u00a0", text)
+
+
+def kind_of(block: Block) -> str:
+    """The name of its class, by which the template knows how to show it."""
+    return type(block).__name__
 
 
 def drawn(plot: Plot) -> str:

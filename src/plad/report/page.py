@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from plad.config.root import Config
@@ -81,7 +81,7 @@ def write_card(run: Path, facts: RunFacts, config: Config | None = None) -> None
 
 
 @contextlib.contextmanager
-def not_fatal(what: str, run: Path) -> Iterator[None]:
+def not_fatal(what: str, run: Path) -> Generator[None]:
     """A block that describes what is already saved: whatever goes wrong in it is a warning, and the run goes on."""
     try:
         yield

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from plad.answers.engine import Question, Record, Sampling
+from plad.answers.engine import Record
+from plad.answers.question import Question, Sampling
 from plad.answers.reply import Reply
 from plad.errors import PolicyError
 from plad.policy.load import Policy

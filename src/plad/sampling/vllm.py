@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from plad.answers.engine import Question, Record, Sampling
+from plad.answers.engine import Record
+from plad.answers.question import Question, Sampling
 from plad.answers.reply import Reply
 from plad.config.engines import VllmEngine
 from plad.config.models import ModelSection

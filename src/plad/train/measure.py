@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from plad.objectives.pairwise import REFERENCE, SIMILARITY, live_similarity
 from plad.scoring.attention import unwrap
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
+from plad.train.loss import REFERENCE, SIMILARITY, live_similarity
 
 
 @torch.no_grad()

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plad.config.models import LoraSection
-from plad.config.training import TrainSettings
+from plad.config.models import LoraSection, TrainSettings
 from plad.errors import DataError, PolicyError
 
 

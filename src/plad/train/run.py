@@ -12,20 +12,18 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from plad.config.distillation import MiniLlmObjective
-from plad.config.objectives import SingleObjective
-from plad.config.training import TrainSettings
-from plad.distillers.divergence import LiveTeacher, Teacher
-from plad.distillers.rollouts import TextSource
+from plad.config.models import TrainSettings
+from plad.config.objectives import ObjectiveSection
+from plad.distillers.logits.compare import LiveTeacher, Teacher
+from plad.distillers.samples.rollouts import TextSource
 from plad.errors import TrainingError
-from plad.objectives.make import make_objective
-from plad.policy.backend import no_progress_bars
-from plad.policy.load import Policy
+from plad.policy.load import Policy, no_progress_bars
 from plad.progress import track
 from plad.rundir.directory import fingerprint, keep_metrics
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
 from plad.train.checkpoints import latest_checkpoint, trained_with
+from plad.train.loss import loss_of
 from plad.train.memory import PeakMemory
 from plad.train.trainer import GroupTrainer
 
@@ -123,7 +121,7 @@ def _resume(folder: Path, depends: Mapping[str, Any], metrics_file: Path, stage:
 
 
 def _shaping(
-    settings: TrainSettings, objective: SingleObjective, groups: Sequence[Group], steps: int | None
+    settings: TrainSettings, objective: ObjectiveSection, groups: Sequence[Group], steps: int | None
 ) -> dict[str, Any]:
     """What a checkpoint depends on beside the weights that training started from."""
     return {
@@ -152,7 +150,7 @@ def train_policy(
     policy: Policy,
     groups: Sequence[Group],
     settings: TrainSettings,
-    objective: SingleObjective,
+    objective: ObjectiveSection,
     *,
     route: Route,
     depends: Mapping[str, Any],
@@ -204,15 +202,14 @@ def train_policy(
         policy.model,
         _arguments(settings, folder, rows=len(groups), steps=steps, seed=seed, bf16=bf16, on_cpu=on_cpu),
         list(groups),
-        objective=make_objective(objective, policy.model, teacher),
+        objective=loss_of(objective, policy.model, teacher),
         route=route,
         max_tokens=settings.max_tokens or (None if on_cpu else GPU_MAX_TOKENS),
         settings=depends,
         emit=record,
         callbacks=[progress, *callbacks],
         texts=texts,
-        # The ratio of a rollout's likelihood to the one it was sampled with is 1 until the student has moved.
-        dropout=not isinstance(objective, MiniLlmObjective),
+        dropout=objective.needs.dropout,
         meter=(meter := PeakMemory([policy.device, *_device_of(teacher)])),
     )
     if resume:

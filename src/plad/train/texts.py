@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from plad.distillers.logits import Document
+from plad.distillers.logits.losses import Document
 from plad.pairs.build import TEACHER
 from plad.policy.prompt import PromptFormat
 from plad.records import Pair

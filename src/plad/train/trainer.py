@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from plad.distillers.rollouts import TextSource
+from plad.distillers.logits.losses import GroupLoss
+from plad.distillers.samples.rollouts import TextSource
 from plad.errors import DivergedError
-from plad.objectives.objective import Objective
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group, pack
 from plad.scoring.score import Route, score
@@ -57,7 +57,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         args: TrainingArguments,
         train_dataset: Sequence[Group],
         *,
-        objective: Objective,
+        objective: GroupLoss,
         route: Route,
         max_tokens: int | None,
         settings: Mapping[str, Any],

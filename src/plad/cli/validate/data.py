@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from plad.config.distillation import MiniLlmObjective
 from plad.config.root import Config
 from plad.data.prepare import Prepared, check
 from plad.data.sources import locate
@@ -37,7 +36,7 @@ def check_data(findings: Findings, config: Config, base: Path, skip_invalid: boo
 
 def check_texts(findings: Findings, config: Config, base: Path) -> None:
     """Plain text that an objective reads beside the data."""
-    files = [o.pretraining for o in config.objectives if isinstance(o, MiniLlmObjective) and o.pretraining is not None]
+    files = [documents.file for o in config.objectives if (documents := o.needs.documents) is not None]
     missing = [file for name in files if not Path(file := locate(name, base)).is_file()]
     if missing:
         findings.fail(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plad.cli.validate.teacher import check_teacher
-from plad.config.distillation import LogitObjective
 from plad.config.engines import VllmEngine
 from plad.config.models import ModelSection
 from plad.config.root import Config
@@ -54,7 +53,7 @@ def _check_gpu(findings: Findings) -> None:
 
 def check_vocabularies(findings: Findings, config: Config, base: Path) -> None:
     """Objectives on logits need one vocabulary; where a policy has problems already, they come first."""
-    if findings.problems or not any(isinstance(objective, LogitObjective) for objective in config.objectives):
+    if findings.problems or not any(objective.needs.logits for objective in config.objectives):
         return
     from plad.pipeline.students.teacher_logits import check_logits
 

@@ -1,14 +1,25 @@
-"""Writing GGUF files: a Llama with its tokenizer, unquantised, as llama.cpp and transformers read it."""
+"""The student as one GGUF file: a Llama with its tokenizer, unquantised, as llama.cpp and transformers read it."""
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from plad.data.formats import read_examples_jsonl
 from plad.errors import MissingExtraError, PolicyError
+from plad.extras.export.handover import Handover
 from plad.rundir.directory import atomic_file
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+log = logging.getLogger("plad")
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -17,7 +28,75 @@ _LLAMA3 = (
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _SPLITS = {_LLAMA3: "llama-bpe", _QWEN2: "qwen2"}  # a tokenizer's split, and llama.cpp's name for it
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_PROBES = 50  # texts of the run that a written tokenizer is tried on
 _OTHER_WAY = "plad export RUN --to merged\nthen convert_hf_to_gguf.py of llama.cpp, which knows more models"
+
+
+class _Bpe(TypedDict):
+    """The vocabulary in a tokenizer.json."""
+
+    type: str
+    vocab: dict[str, int]
+    merges: list[str | list[str]]
+    byte_fallback: NotRequired[bool]
+
+
+class _Added(TypedDict):
+    """A token beside the vocabulary."""
+
+    id: int
+    content: str
+    special: bool
+
+
+class _Step(TypedDict):
+    """A step of a normalizer or a pre-tokenizer."""
+
+    type: str
+    normalizers: NotRequired[list["_Step"]]
+    pretokenizers: NotRequired[list["_Step"]]
+    add_prefix_space: NotRequired[bool]
+    use_regex: NotRequired[bool]
+    individual_digits: NotRequired[bool]
+    pattern: NotRequired[dict[str, str]]
+    prepend_scheme: NotRequired[str]
+
+
+class _Backend(TypedDict):
+    """What is read of a tokenizer.json."""
+
+    model: _Bpe
+    added_tokens: list[_Added]
+    normalizer: _Step | None
+    pre_tokenizer: _Step | None
+
+
+def export_gguf(handover: Handover) -> str:
+    """Write the student as one GGUF file."""
+    out, student = handover.place("student.gguf"), handover.student()
+    write_gguf(student, out, name=handover.run.resolve().name)
+    _try_tokenizer(student, out, handover.run / "data/test.jsonl")
+    return f"wrote {out}"
+
+
+def _try_tokenizer(student: Path, out: Path, examples: Path) -> None:
+    """Warn where transformers would cut the run's own texts into other tokens when it reads the file."""
+    from transformers import AutoTokenizer
+
+    from plad.policy.folder import load_tokenizer
+
+    rows = read_examples_jsonl(examples)[:_PROBES] if examples.is_file() else []
+    texts = [t for e in rows for t in (e.prompt if isinstance(e.prompt, str) else "", *e.references) if t]
+    ours: Any = load_tokenizer(student)
+    loader: Any = AutoTokenizer  # whose types are partial
+    theirs: Any = loader.from_pretrained(out.parent, gguf_file=out.name, local_files_only=True)
+    different = sum(ours(t).input_ids != theirs(t).input_ids for t in texts)
+    if different:
+        log.warning(
+            "transformers, reading %s, cuts %d of %d texts into other tokens than the student learnt; llama.cpp knows "
+            "the file's own way to split text",
+            *(out, different, len(texts)),
+        )
 
 
 def write_gguf(folder: Path, out: Path, *, name: str) -> None:
@@ -39,11 +118,12 @@ def write_gguf(folder: Path, out: Path, *, name: str) -> None:
             "writing a GGUF file needs the package gguf", where=str(folder), fix="pip install 'plad[gguf]'"
         )
     import gguf
-    from transformers import AutoConfig, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    from plad.policy.folder import load_config, load_tokenizer
+
+    config: Any = load_config(folder)
     _check(config, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     with _opened(folder) as tensors, atomic_file(out) as temporary:
         writer = gguf.GGUFWriter(temporary, "llama")
         _add_shape(writer, config, name)
@@ -54,11 +134,12 @@ def write_gguf(folder: Path, out: Path, *, name: str) -> None:
 
 def _check(config: Any, folder: Path) -> None:
     """Refuse what the file's `llama` architecture doesn't say."""
-    odd = {
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    odd: dict[str, bool] = {
         f"it is a {config.model_type} model": config.model_type != "llama",
         "its attention has biases": getattr(config, "attention_bias", False),
         "its MLP has biases": getattr(config, "mlp_bias", False),
-        "it scales its rotary positions": _rope(config).get("rope_type", "default") != "default",
+        "it scales its rotary positions": rope.get("rope_type", "default") != "default",
         f"its activation is {getattr(config, 'hidden_act', '?')}": getattr(config, "hidden_act", "silu") != "silu",
     }
     reasons = [reason for reason, holds in odd.items() if holds]
@@ -70,11 +151,7 @@ def _check(config: Any, folder: Path) -> None:
         )
 
 
-def _rope(config: Any) -> Mapping[str, Any]:
-    return getattr(config, "rope_parameters", None) or {}
-
-
-def _add_shape(writer: Any, config: Any, name: str) -> None:
+def _add_shape(writer: "GGUFWriter", config: Any, name: str) -> None:
     import gguf
 
     width = config.head_dim or config.hidden_size // config.num_attention_heads
@@ -89,16 +166,16 @@ def _add_shape(writer: Any, config: Any, name: str) -> None:
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(_rope(config)["rope_theta"])
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(width)
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_vocab_size(config.vocab_size)
 
 
-def _add_tokenizer(writer: Any, tokenizer: Any, rows: int, folder: Path) -> None:
+def _add_tokenizer(writer: "GGUFWriter", tokenizer: Any, rows: int, folder: Path) -> None:
     """The vocabulary, one token an embedding row, and how text is split into it."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend: _Backend = json.loads(tokenizer.backend_tokenizer.to_str())
     model = backend["model"]
     if model["type"] != "BPE":
         raise _no_tokenizer(f"a {model['type']} vocabulary", folder)
@@ -140,7 +217,7 @@ def _no_tokenizer(what: str, folder: Path) -> PolicyError:
 
 
 def _kind(
-    token_id: int, token: str, added: Mapping[int, Any], known: Mapping[int, str], unknown: int | None, pieces: bool
+    token_id: int, token: str, added: Mapping[int, _Added], known: Mapping[int, str], unknown: int | None, pieces: bool
 ) -> int:
     if token_id not in known:
         return _UNUSED
@@ -151,57 +228,58 @@ def _kind(
     return _BYTE if pieces and len(token) == 6 and token.startswith("<0x") and token.endswith(">") else _NORMAL
 
 
-def _steps(part: Mapping[str, Any] | None, inner: str) -> Sequence[Mapping[str, Any]]:
-    if part is None:
-        return []
-    return part[inner] if part["type"] == "Sequence" else [part]
+def _steps(part: _Step | None) -> list[_Step]:
+    return [] if part is None else part.get("normalizers") or part.get("pretokenizers") or [part]
 
 
-def _split_name(part: Mapping[str, Any] | None, folder: Path) -> str:
+def _split_name(part: _Step | None, folder: Path) -> str:
     """llama.cpp's name for how a byte-level tokenizer splits text before its merges."""
-    steps = list(_steps(part, "pretokenizers"))
-    if steps and steps[-1]["type"] == "ByteLevel" and not steps[-1]["add_prefix_space"]:
-        before = steps[:-1]
-        if not before and steps[-1]["use_regex"]:
-            return "gpt-2"
-        if len(before) == 1 and before[0]["type"] == "Digits" and before[0]["individual_digits"]:
-            return "smollm"
-        pattern = before[0]["pattern"].get("Regex") if len(before) == 1 and before[0]["type"] == "Split" else None
-        if pattern in _SPLITS and not steps[-1]["use_regex"]:
-            return _SPLITS[pattern]
+    match _steps(part):
+        case [*before, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": splits}]:
+            match before, splits:
+                case [], True:
+                    return "gpt-2"
+                case [{"type": "Digits", "individual_digits": True}], _:
+                    return "smollm"
+                case [{"type": "Split", "pattern": {"Regex": pattern}}], False if pattern in _SPLITS:
+                    return _SPLITS[pattern]
+                case _:
+                    pass
+        case _:
+            pass
     raise _no_tokenizer("plad does not know llama.cpp's name for how it splits text", folder)
 
 
-def _adds_space(backend: Mapping[str, Any]) -> bool:
-    normalizers = _steps(backend.get("normalizer"), "normalizers")
-    splits = _steps(backend.get("pre_tokenizer"), "pretokenizers")
-    return any(n["type"] == "Prepend" for n in normalizers) or any(
-        s["type"] == "Metaspace" and s.get("prepend_scheme", "always") != "never" for s in splits
+def _adds_space(backend: _Backend) -> bool:
+    return any(n["type"] == "Prepend" for n in _steps(backend["normalizer"])) or any(
+        s["type"] == "Metaspace" and s.get("prepend_scheme", "always") != "never"
+        for s in _steps(backend["pre_tokenizer"])
     )
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[dict[str, Any]]:
+def _opened(folder: Path) -> Generator[dict[str, Callable[[], "Tensor"]]]:
     """The folder's tensors by name, each read when it is asked for."""
-    from contextlib import ExitStack
-
     from safetensors import safe_open
 
     with ExitStack() as stack:
-        found: dict[str, Any] = {}
+        tensors: dict[str, Callable[[], Tensor]] = {}
         for file in sorted(folder.glob("*.safetensors")):
-            handle = stack.enter_context(safe_open(file, framework="pt"))
-            found |= {name: (lambda name=name, handle=handle: handle.get_tensor(name)) for name in handle.keys()}  # noqa: SIM118
-        if not found:
+            opened: Any = safe_open(file, framework="pt")
+            handle: Any = stack.enter_context(opened)
+            tensors |= {name: partial(handle.get_tensor, name) for name in list[str](handle.keys())}
+        if not tensors:
             raise PolicyError("no weights in safetensors", where=str(folder), fix="plad export RUN --to merged")
-        yield found
+        yield tensors
 
 
-def _add_tensors(writer: Any, tensors: Mapping[str, Any], config: Any, folder: Path) -> None:
+def _add_tensors(
+    writer: "GGUFWriter", tensors: Mapping[str, Callable[[], "Tensor"]], config: Any, folder: Path
+) -> None:
     import gguf
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    written = []
+    written: list[tuple[str, str]] = []
     for name in sorted(tensors):
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue  # the file says the same by leaving it out
@@ -218,22 +296,17 @@ def _add_tensors(writer: Any, tensors: Mapping[str, Any], config: Any, folder: P
         writer.write_tensor_data(_values(tensors[name](), theirs, config)[0])
 
 
-def _values(tensor: Any, name: str, config: Any) -> tuple[Any, Any]:
+def _values(tensor: "Tensor", name: str, config: Any) -> "tuple[NDArray[Any], GGMLQuantizationType | None]":
     """A tensor as the file holds it, and its type there; norms are always float32."""
     import gguf
     import torch
 
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(name.split(".")[-2])
-    if heads:
-        tensor = _interleaved(tensor, heads)
+    if heads:  # rows of a query or key projection [heads x width, hidden], rotary halves in turn, as llama.cpp wants
+        rows, hidden = tensor.shape
+        tensor = tensor.reshape(heads, 2, rows // heads // 2, hidden).transpose(1, 2).reshape(rows, hidden)
     if tensor.ndim == 1:
         tensor = tensor.float()
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.uint8).numpy(), gguf.GGMLQuantizationType.BF16
     return tensor.contiguous().numpy(), None
-
-
-def _interleaved(weight: Any, heads: int) -> Any:
-    """The rows of a query or key projection [heads x width, hidden] as llama.cpp wants them: rotary halves in turn."""
-    rows, hidden = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, hidden).transpose(1, 2).reshape(rows, hidden)

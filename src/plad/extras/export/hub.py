@@ -4,28 +4,22 @@ import os
 from pathlib import Path
 
 from plad.errors import ConfigError, ProviderError, RunDirError
-from plad.extras.export.run import student_folder
-from plad.rundir.directory import COMPLETE, read_manifest
+from plad.extras.export.handover import Handover
+from plad.rundir.directory import COMPLETE
 from plad.text import hide
 
 
-def push(run: Path, repo: str | None, *, public: bool = False) -> str:
+def export_hub(handover: Handover) -> str:
     """Upload the student's folder with its model card, nothing else of the run, in one commit.
 
-    Args:
-        repo: `owner/name`; made where it doesn't exist.
-        public: whether a repository that is made here is public; an existing one stays as it is.
-
-    Returns:
-        The address of the commit.
+    A repository that is made here is private unless wished otherwise; an existing one stays as it is.
 
     Raises:
         ConfigError: no repository or no token is given, or the hub is switched off.
         RunDirError: the student is not finished, or was not evaluated.
         ProviderError: the hub refuses, or can't be reached.
     """
-    read_manifest(run)
-    student = student_folder(run)
+    run, repo, student = handover.run, handover.repo, handover.student()
     if not (run / "eval/metrics.json").is_file():
         raise RunDirError("the student was not evaluated yet", where=str(run), fix="plad run CONFIG")
     if not (student / "README.md").is_file():
@@ -35,7 +29,7 @@ def push(run: Path, repo: str | None, *, public: bool = False) -> str:
         raise ConfigError(what, where="--repo", fix="--repo OWNER/NAME")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise ConfigError("the hub is switched off", where="HF_HUB_OFFLINE", fix="unset HF_HUB_OFFLINE")
-    return _upload(student, repo, run.resolve().name, public)
+    return f"uploaded: {_upload(student, repo, run.resolve().name, handover.public)}"
 
 
 def _upload(student: Path, repo: str, name: str, public: bool) -> str:

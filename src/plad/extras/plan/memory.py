@@ -1,21 +1,32 @@
-"""Memory of a training run, from a model's config.json and the headers of its safetensors files: nothing is loaded."""
+"""Memory of each training stage and disk of the whole run.
+
+Sizes come from a model's config.json and the headers of its safetensors files: nothing is loaded.
+"""
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plad.config.models import LoraSection, PruneInit
-from plad.config.training import TrainSettings
+from plad.config.models import LoraSection, ModelSection, PretrainedInit, PruneInit, StudentSection, TrainSettings
+from plad.config.root import Config
+from plad.data.prepare import Prepared
+from plad.data.sources import locate
+from plad.errors import PladError
+from plad.extras.plan.requests import distill_rows
+from plad.extras.plan.tokens import Counter
+from plad.policy.resolve import is_adapter, local_folder
+from plad.records import Example
 
 GPU_MAX_TOKENS = 16_384  # tokens of one forward pass on a GPU, where the config names none
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|block|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:embed|wte|wpe|shared\.weight|lm_head|embed_out)")
 _STATES = 12  # of width h, kept a token and layer for the backward pass: norms, residuals, query, attention, output
 _HIDDEN = 4  # of the width of the feed-forward part, likewise: gate, up, their activation and product
+LEDGER_ROW, LEDGER_TOKEN = 1_300, 10  # bytes of the ledger an answer, and a token of it: text and token ids
 _ADAM = 8  # bytes a trained weight: two moments in float32
 
 
@@ -41,21 +52,53 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a training run holds at once, beside the process itself."""
+    """Bytes that a training run holds at once, beside the process itself.
 
+    Attributes:
+        trained: weights that are trained.
+        tokens: in one forward pass.
+    """
+
+    trained: int
+    tokens: int
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    tokens: int  # in one forward pass
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+@dataclass(frozen=True, slots=True)
+class StageMemory(Need):
+    """What a training stage needs.
+
+    Attributes:
+        model: all weights of the model.
+        dtype: of weights that are not trained, and of activations.
+        total: bytes in all.
+    """
+
+    stage: str
+    model: int
+    dtype: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Memory of each training stage and disk of the run, in bytes.
+
+    Attributes:
+        gpu: whether training is on a GPU.
+        size_notes: models that are not here, and what is not counted.
+    """
+
+    memory: list[StageMemory]
+    gpu: bool
+    disk: dict[str, int]
+    size_notes: list[str]
+
+
+def _read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor in a folder, from the headers of its safetensors files."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -65,38 +108,32 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_model(folder: Path, init: Any = None) -> Model:
+def read_model(folder: Path, init: PretrainedInit | PruneInit | None = None) -> Model:
     """What a model folder says of its size.
 
     Args:
         init: of a student: a pruned one keeps some of its layers.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
     kept = init.layers if isinstance(init, PruneInit) else None
-    shapes = {n: s for n, s in read_shapes(folder).items() if kept is None or _layer(n) < kept}
+    shapes = {n: s for n, s in _read_shapes(folder).items() if kept is None or _layer(n) < kept}
     embeddings = sum(math.prod(s) for n, s in shapes.items() if _EMBEDDING.search(n))
     linear = {n: sum(s) for n, s in shapes.items() if len(s) == 2 and not _EMBEDDING.search(n)}
     layers = len({n[: m.end()] for n in shapes for m in [_LAYER.search(n)] if m})
-    width = next(_numbers(config, "hidden_size", "n_embd", "d_model"), 0)
-    return Model(
-        weights=sum(map(math.prod, shapes.values())),
-        embeddings=embeddings,
-        linear=linear,
-        layers=layers,
-        width=width,
-        inner=next(_numbers(config, "intermediate_size", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim"), 4 * width),
-        vocabulary=next(_numbers(config, "vocab_size"), 0),
-    )
+
+    def number(*names: str, default: int = 0) -> int:
+        return next((config[name] for name in names if isinstance(config.get(name), int)), default)
+
+    width = number("hidden_size", "n_embd", "d_model")
+    inner = number("intermediate_size", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim", default=4 * width)
+    weights = sum(map(math.prod, shapes.values()))
+    return Model(weights, embeddings, linear, layers, width, inner, number("vocab_size"))
 
 
 def _layer(name: str) -> int:
     match = _LAYER.search(name)
     return int(match[1]) if match else -1
-
-
-def _numbers(config: Mapping[str, Any], *names: str) -> Iterator[int]:
-    return (config[name] for name in names if isinstance(config.get(name), int))
 
 
 def trained_weights(model: Model, lora: LoraSection | None, settings: TrainSettings) -> int:
@@ -138,16 +175,93 @@ def need(
     states = _STATES * model.width + _HIDDEN * model.inner
     kept = model.width * model.layers + states if settings.gradient_checkpointing else states * model.layers
     return Need(
+        trained=trained,
+        tokens=tokens,
         weights=frozen * size + trained * 4,
         gradients=trained * 4,
         optimizer=trained * _ADAM,
         activations=size * (tokens * kept + 2 * scored * model.vocabulary),
-        tokens=tokens,
     )
 
 
-def disk(model: Model, trained: int, *, half: bool, adapter: bool) -> tuple[int, int]:
-    """Bytes of a finished model folder, and of what its training keeps meanwhile: two checkpoints and the best."""
-    size = 2 if half else 4
-    whole = trained * size if adapter else model.weights * size
-    return whole, 2 * trained * (4 + _ADAM) + trained * 4
+def memory_and_disk(
+    config: Config,
+    prepared: Prepared,
+    base: Path,
+    counters: Mapping[str, Counter],
+    recorded: tuple[int, int],
+    *,
+    gpu: bool,
+) -> Sizes:
+    """Memory of each training stage and disk; models that are not here are named.
+
+    Args:
+        counters: of `teacher` and `student_sft`.
+        recorded: answers and their tokens that are still to be recorded.
+    """
+    memory: list[StageMemory] = []
+    unknown: list[str] = []
+    sizes = {"ledger": LEDGER_ROW * recorded[0] + LEDGER_TOKEN * recorded[1]}
+    longest = _longest(config, prepared, counters)
+    for stage, section, settings, copies in _trainings(config):
+        model = _model(section, base)
+        if model is None:
+            unknown.append(f"{stage}: {section.model} is not on this machine as a folder")
+            continue
+        lora = config.lora_for(settings, section)
+        half = section.dtype in ("bfloat16", "float16") or (section.dtype == "auto" and gpu)
+        prompt, completions = longest[stage]
+        n = need(model, settings, lora, longest=prompt + completions, completions=completions, gpu=gpu, half=half)
+        total = n.weights + n.gradients + n.optimizer + n.activations
+        dtype = "16 bit" if half else "float32"
+        memory.append(StageMemory(**asdict(n), stage=stage, model=model.weights, dtype=dtype, total=total))
+        adapter = lora is not None and stage != "distill"
+        sizes[stage] = copies * (n.trained if adapter else model.weights) * (2 if half else 4)
+        while_training = 2 * n.trained * (4 + _ADAM) + n.trained * 4  # two checkpoints and the best weights
+        sizes["checkpoints"] = max(sizes.get("checkpoints", 0), while_training)
+    return Sizes(memory, gpu, sizes, [*unknown, *_not_counted(config)])
+
+
+def _trainings(config: Config) -> Iterator[tuple[str, ModelSection, TrainSettings, int]]:
+    """Training runs: stage, whose model, settings, and how many models it leaves behind."""
+    if config.teacher.sft:
+        yield "sft/teacher", config.teacher, config.sft.settings("teacher"), 1
+    yield "sft/student", config.student, config.sft.settings("student"), 1
+    best_and_latest = 2 if config.distill.rounds > 1 or len(config.distill.objective.alternatives) > 1 else 0
+    yield "distill", config.student, config.distill, 1 + best_and_latest
+    if config.methods:
+        yield "baselines", config.student, config.distill, len(config.methods)
+
+
+def _model(section: ModelSection, base: Path) -> Model | None:
+    try:
+        folder = local_folder(locate(section.model, base), section.revision)
+    except PladError:
+        return None
+    if folder is None or is_adapter(folder):
+        return None
+    return read_model(folder, section.init if isinstance(section, StudentSection) else None)
+
+
+def _longest(config: Config, prepared: Prepared, counters: Mapping[str, Counter]) -> dict[str, tuple[int, int]]:
+    """Tokens of the longest prompt of each training stage, and of its completions."""
+
+    def prompt(rows: Sequence[Example], system: str) -> int:
+        return max((counters[system].prompt(e) for e in rows), default=0)
+
+    def target(system: str) -> int:
+        return max((counters[system].completion(e.target) for e in prepared.sft if e.target is not None), default=0)
+
+    answers = (config.generate.samples + config.student_samples) * config.generate.max_new_tokens
+    on_pairs = (prompt(distill_rows(config, prepared), "student_sft"), answers)
+    return {
+        "sft/teacher": (prompt(prepared.sft, "teacher"), target("teacher")),
+        "sft/student": (prompt(prepared.sft, "student_sft"), target("student_sft")),
+        "distill": on_pairs,
+        "baselines": on_pairs,
+    }
+
+
+def _not_counted(config: Config) -> Iterator[str]:
+    if any(o.needs.logits for o in config.objectives):
+        yield "not counted: the teacher beside the student, or its stored logits, for an objective on logits"

@@ -3,27 +3,83 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad.config.engines import Endpoint
+from plad.answers.fill import count_recorded
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
+from plad.config.engines import BudgetSection, Endpoint
 from plad.config.file import load_config
+from plad.config.judges import LlmJudge
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
-from plad.extras.plan.answers import Asking, Judging, askings, distill_rows, judgings
-from plad.extras.plan.lines import Line, budget_stop, wall_times
-from plad.extras.plan.sizes import memory_and_disk
+from plad.errors import PladError
+from plad.extras.plan.memory import Sizes, memory_and_disk
+from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
+from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
+from plad.pipeline.context import Context, weights
 from plad.records import Outcome
 from plad.rundir.directory import STAGES, RunDir, check_place, ledger_of, read_manifest
 
 _LENGTHS = {Outcome.OK, Outcome.TRUNCATED}  # outcomes whose lengths tell something of further answers
 
 
+@dataclass(frozen=True, slots=True)
+class Usd:
+    """US dollars, expected and at worst."""
+
+    expected: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has taken from providers already."""
+
+    usd: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOutlook:
+    """The limits of a budget, and where they stop the run if answers cost what is expected, or all they can."""
+
+    usd: float | None
+    tokens: int | None
+    expected: Stop | None
+    worst: Stop | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Sizes):
+    """What a run will ask, cost and need.
+
+    Attributes:
+        prompts: in use, by split.
+        done: stages that need nothing more.
+        tokens: how they are counted, by system.
+        unpriced: endpoints that are asked and have no price.
+    """
+
+    run: str
+    prompts: dict[str, int]
+    done: list[str]
+    lines: list[Line]
+    tokens: dict[str, str]
+    usd: Usd
+    unpriced: list[str]
+    spent: Spent
+    budget: BudgetOutlook | None
+    time: list[PacedTime | BatchTime]
+    notes: list[str]
+
+
 @dataclass
-class _Known:
+class _Progress:
     """What a run that was started has already.
 
     Attributes:
@@ -32,12 +88,12 @@ class _Known:
         rows: the ledger by system, served model and outcome.
     """
 
-    ledger: Any = None
-    ctx: Any = None
-    done: set[str] = field(default_factory=set)
+    ctx: Context
+    ledger: Ledger | None = None
+    done: set[str] = field(default_factory=set[str])
     changed: str | None = None
     spent: tuple[float, int] = (0.0, 0)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def mean_completion(self, system: str) -> float | None:
         """Mean tokens of a system's recorded answers."""
@@ -52,7 +108,7 @@ class _Known:
         return sum(r["seconds"] * r["answers"] for r in rows) / answers if answers else None
 
 
-def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> dict[str, Any]:
+def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Plan:
     """Plan a run without asking, loading or writing anything.
 
     Raises:
@@ -63,57 +119,58 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
     prepared = prepare(config, base=base, skip_invalid=skip_invalid)
     check_place(config.run.dir)
     endpoints = dict(config.endpoints())
-    with _known(config, base) as known:
-        counters = {role: counter_of(config, role, base) for role in ("teacher", "student_sft")}
+    counters = {role: counter_of(config, role, base) for role in ("teacher", "student_sft")}
+    with _read_progress(config, base) as progress:
         lines = [
-            *(_answers(a, config, known, counters) for a in askings(config, prepared)),
-            *(_verdicts(j, known) for j in judgings(config, prepared)),
+            *(_answers(a, progress, counters) for a in answer_requests(config, prepared)),
+            *(_verdicts(v, progress) for v in verdict_requests(config, prepared)),
         ]
+        lines = [line if line.place is None else line.priced(endpoints[line.place]) for line in lines]
         lines.sort(key=lambda line: STAGES.index(line.stage))
-        latency = {place: s for place in endpoints if (s := known.latency(_asked_at(place, config))) is not None}
-        found = {
-            "run": str(config.run.dir),
-            "prompts": _prompts(config, prepared),
-            "done": [s for s in STAGES if s in known.done],
-            "lines": [_line(line, endpoints) for line in lines],
-            "tokens": {name: counter.how for name, counter in counters.items()},
-            "usd": _usd(lines, endpoints),
-            "unpriced": [p for p, e in endpoints.items() if e.price is None and any(ln.place == p for ln in lines)],
-            "spent": {"usd": known.spent[0], "tokens": known.spent[1]},
-            "budget": _budget(config, lines, endpoints, known),
-            "time": list(wall_times(lines, endpoints, latency)),
-            "notes": [known.changed] if known.changed else [],
-        }
-    answers = sum(line.new for line in lines if line.split != "validation")
-    texts = sum(line.completion_tokens for line in lines if line.split != "validation")
-    return found | memory_and_disk(config, prepared, base, counters, answers, texts, gpu=_has_gpu())
+        latency = {place: s for place in endpoints if (s := progress.latency(_asked_at(place, config))) is not None}
+    kept = [line for line in lines if line.split != "validation"]
+    recorded = sum(line.new for line in kept), sum(line.completion_tokens for line in kept)
+    sizes = memory_and_disk(config, prepared, base, counters, recorded, gpu=_has_gpu())
+    return Plan(
+        memory=sizes.memory,
+        gpu=sizes.gpu,
+        disk=sizes.disk,
+        size_notes=sizes.size_notes,
+        run=str(config.run.dir),
+        prompts=_prompts(config, prepared),
+        done=[s for s in STAGES if s in progress.done],
+        lines=lines,
+        tokens={name: counter.how for name, counter in counters.items()},
+        usd=Usd(sum(line.usd or 0.0 for line in lines), sum(line.most_usd or 0.0 for line in lines)),
+        unpriced=[p for p, e in endpoints.items() if e.price is None and any(line.place == p for line in lines)],
+        spent=Spent(*progress.spent),
+        budget=config.budget and _budget(config.budget, lines, progress.spent),
+        time=list(wall_times(lines, endpoints, latency)),
+        notes=[progress.changed] if progress.changed else [],
+    )
 
 
 @contextlib.contextmanager
-def _known(config: Config, base: Path) -> Iterator[_Known]:
+def _read_progress(config: Config, base: Path) -> Generator[_Progress]:
     """What the run directory and its ledger hold; nothing where neither is there."""
     run = config.run.dir
-    manifest = read_manifest(run) if (run / "manifest.json").is_file() else {"stages": {}, "id": ""}
+    manifest: dict[str, Any] = {"stages": {}, "id": ""}
+    if (run / "manifest.json").is_file():
+        manifest = read_manifest(run)
     file = Path(config.generate.ledger).expanduser() if config.generate.ledger else ledger_of(run, {})
-    with contextlib.ExitStack() as stack:
-        known = _Known()
-        from plad.pipeline.context import Context
-
-        known.ctx = Context(config, RunDir(run, manifest), base)
-        if manifest["stages"]:
-            known.done, known.changed = _done(known.ctx)
-        if file.is_file():
-            from plad.answers.ledger import Ledger
-
-            known.ledger = stack.enter_context(Ledger(file, readonly=True))
-            known.spent = known.ledger.spent(manifest["id"])
-            known.rows = known.ledger.summary()
-        yield known
+    progress = _Progress(Context(config, RunDir(run, manifest), base))
+    if manifest["stages"]:
+        progress.done, progress.changed = _done(progress.ctx)
+    if not file.is_file():
+        yield progress
+        return
+    with Ledger(file, readonly=True) as ledger:
+        progress.ledger, progress.spent, progress.rows = ledger, ledger.spent(manifest["id"]), ledger.summary()
+        yield progress
 
 
-def _done(ctx: Any) -> tuple[set[str], str | None]:
+def _done(ctx: Context) -> tuple[set[str], str | None]:
     """The stages that the same command would pass over, and why the next is not one of them."""
-    from plad.errors import PladError
     from plad.pipeline.run import inputs
 
     done: set[str] = set()
@@ -128,8 +185,12 @@ def _done(ctx: Any) -> tuple[set[str], str | None]:
 
 
 def _prompts(config: Config, prepared: Prepared) -> dict[str, int]:
-    used = {"distill": len(distill_rows(config, prepared))}
-    return {name: used.get(name, len(getattr(prepared, name))) for name in ("sft", "distill", "validation", "test")}
+    return {
+        "sft": len(prepared.sft),
+        "distill": len(distill_rows(config, prepared)),
+        "validation": len(prepared.validation),
+        "test": len(prepared.test),
+    }
 
 
 def _asked_at(place: str, config: Config) -> str:
@@ -137,134 +198,95 @@ def _asked_at(place: str, config: Config) -> str:
     if place == "teacher.engine":
         return "teacher"
     judge = config.pairs.scorer if place == "pairs.scorer" else config.evaluate.judges[int(place.rpartition(".")[2])]
+    assert isinstance(judge, LlmJudge)
     return _judge_name(judge)
 
 
-def _judge_name(judge: Any) -> str:
+def _judge_name(judge: LlmJudge) -> str:
     return f"judge {judge.model.rpartition('/')[2]}"
 
 
-def _answers(a: Asking, config: Config, known: _Known, counters: dict[str, Counter]) -> Line:
+def _answers(a: AnswerRequests, progress: _Progress, counters: Mapping[str, Counter]) -> Line:
     role = "teacher" if a.system == "teacher" or (a.stage == "sft" and not a.kept) else "student_sft"
-    counter = counters[role]
-    held = _held(a, config, known)
+    counter, engine = counters[role], progress.ctx.config.teacher.engine
+    held = _held(a, progress)
     new = {e.id: a.samples - held.get(e.id, 0) for e in a.rows}
-    n = sum(new.values())
-    paid = a.system == "teacher" and isinstance(config.teacher.engine, Endpoint)
-    free = a.system == "teacher" and config.teacher.engine.type == "file"
-    each, basis = _expected(a, known, counter)
+    n, total = sum(new.values()), a.samples * len(a.rows)
+    place = "teacher.engine" if a.system == "teacher" and isinstance(engine, Endpoint) else None
+    if a.system == "teacher" and engine.type == "file":
+        return Line(a.stage, a.system, a.split, place, total, total - n, 0, 0, 0, 0, "a file")
+    each, basis = _expected(a, progress, counter)
     prompt = sum(new[e.id] * counter.prompt(e) for e in a.rows if new[e.id])
     most = prompt if counter.exact else sum(new[e.id] * counter.most(e) for e in a.rows if new[e.id])
-    return Line(
-        a.stage,
-        a.system,
-        a.split,
-        "teacher.engine" if paid else None,
-        a.samples * len(a.rows),
-        a.samples * len(a.rows) - n,
-        0 if free else prompt,
-        0 if free else round(n * each),
-        0 if free else most,
-        0 if free else n * a.max_new_tokens,
-        "a file" if free else basis,
-    )
+    tokens = prompt, round(n * each), most, n * a.max_new_tokens
+    return Line(a.stage, a.system, a.split, place, total, total - n, *tokens, basis)
 
 
-def _held(a: Asking, config: Config, known: _Known) -> dict[str, int]:
+def _held(a: AnswerRequests, progress: _Progress) -> Mapping[str, int]:
     """Answers to each row that the run would not ask for again."""
-    if a.stage in known.done:
+    if a.stage in progress.done:
         return {e.id: a.samples for e in a.rows}
-    weights = _weights(a.system, config, known) if a.kept else None
-    if weights is None or known.ledger is None:
+    fingerprint = _weights(a.system, progress) if a.kept else None
+    if fingerprint is None or progress.ledger is None:
         return {}
-    from plad.answers.engine import Sampling, settled
-
-    sampling = Sampling(a.temperature, a.max_new_tokens, a.samples)
-    facts: dict[str, Any] = {"system": a.system, "weights": weights, "seed": config.run.seed}
-    return settled(a.rows, sampling=sampling, ledger=known.ledger, **facts)
+    sampling, seed = Sampling(a.temperature, a.max_new_tokens, a.samples), progress.ctx.config.run.seed
+    return count_recorded(a.rows, AnswerSet(a.system, fingerprint, sampling, seed), progress.ledger)
 
 
-def _weights(system: str, config: Config, known: _Known) -> str | None:
+def _weights(system: str, progress: _Progress) -> str | None:
     """Fingerprint of who answers; None where the stage that makes it is not done."""
     made_by = {"teacher": "sft", "student_sft": "sft", "student": "distill"}
     stage = "distill" if system.startswith("student_round_") else made_by.get(system, "baselines")
-    ready = system == "teacher" and not config.teacher.sft
-    if not ready and stage not in known.done:
+    ready = system == "teacher" and not progress.ctx.config.teacher.sft
+    if not ready and stage not in progress.done:
         return None
-    from plad.errors import PladError
-    from plad.pipeline.context import weights
-
     try:
-        return weights(known.ctx, system)
+        return weights(progress.ctx, system)
     except PladError:  # a model that isn't there; validate says so
         return None
 
 
-def _expected(a: Asking, known: _Known, counter: Counter) -> tuple[float, str]:
+def _expected(a: AnswerRequests, progress: _Progress, counter: Counter) -> tuple[float, str]:
     """Tokens that an answer is expected to have, and why."""
-    mean = known.mean_completion(a.system) if a.kept else None
+    mean = progress.mean_completion(a.system) if a.kept else None
     if mean is not None:
         return min(mean, a.max_new_tokens), "the ledger"
     target = mean_target(a.rows, counter)
     return (a.max_new_tokens, "max_new_tokens") if target is None else (min(target, a.max_new_tokens), "the targets")
 
 
-def _verdicts(j: Judging, known: _Known) -> Line:
+def _verdicts(v: VerdictRequests, progress: _Progress) -> Line:
     """Two questions a comparison: rubric, prompt and both answers."""
     from plad.judges.question import RUBRICS, ask
 
-    done = j.stage in known.done
-    questions = 0 if done else 2 * j.each
-    counter = by_bytes("")
-    rubric = j.judge.rubric or RUBRICS[j.judge.task]
-    answer = mean_target(j.rows, counter)
-    expected = min(j.answer_tokens if answer is None else answer, j.answer_tokens)
-    fixed = len(j.rows) * prompt_bytes(ask("", "", "", rubric=rubric, salt="").messages)
-    own = sum(prompt_bytes(e.prompt) for e in j.rows)
-    mean = known.mean_completion(_judge_name(j.judge))
-    reply = j.judge.max_new_tokens if mean is None else min(mean, j.judge.max_new_tokens)
-    total = questions * len(j.rows)
+    judge, rows = v.judge, len(v.rows)
+    questions = 0 if v.stage in progress.done else 2 * v.each
+    target = mean_target(v.rows, by_bytes(""))
+    expected = min(v.answer_tokens if target is None else target, v.answer_tokens)
+    rubric = judge.rubric or RUBRICS[judge.task]
+    texts = rows * prompt_bytes(ask("", "", "", rubric=rubric, salt="").messages)
+    texts += sum(prompt_bytes(e.prompt) for e in v.rows)
+    mean = progress.mean_completion(_judge_name(judge))
+    reply = judge.max_new_tokens if mean is None else min(mean, judge.max_new_tokens)
+    total = questions * rows
     return Line(
-        j.stage,
-        _judge_name(j.judge),
-        j.split,
-        j.place,
-        2 * j.each * len(j.rows),
-        2 * j.each * len(j.rows) - total,
-        round(questions * (fixed + own) / 4 + total * 2 * expected),
-        round(total * reply),
-        questions * (fixed + own) + total * 2 * j.answer_tokens,
-        total * j.judge.max_new_tokens,
-        "max_new_tokens" if mean is None else "the ledger",
+        v.stage,
+        _judge_name(judge),
+        v.split,
+        v.place,
+        answers=2 * v.each * rows,
+        held=2 * v.each * rows - total,
+        prompt_tokens=round(questions * texts / 4 + total * 2 * expected),
+        completion_tokens=round(total * reply),
+        most_prompt_tokens=questions * texts + total * 2 * v.answer_tokens,
+        most_completion_tokens=total * judge.max_new_tokens,
+        basis="max_new_tokens" if mean is None else "the ledger",
     )
 
 
-def _line(line: Line, endpoints: dict[str, Endpoint]) -> dict[str, Any]:
-    usd = line.usd(endpoints[line.place]) if line.place else None
-    return asdict(line) | {"new": line.new, "usd": usd and usd[0], "most_usd": usd and usd[1]}
-
-
-def _usd(lines: Sequence[Line], endpoints: dict[str, Endpoint]) -> dict[str, float]:
-    found = [usd for line in lines if line.place and (usd := line.usd(endpoints[line.place])) is not None]
-    return {"expected": sum(u[0] for u in found), "most": sum(u[1] for u in found)}
-
-
-def _budget(
-    config: Config, lines: Sequence[Line], endpoints: dict[str, Endpoint], known: _Known
-) -> dict[str, Any] | None:
-    if config.budget is None:
-        return None
-    found: dict[str, Any] = config.budget.model_dump()
-    for name, worst in (("expected", False), ("worst", True)):
-        stop = budget_stop(config.budget, lines, endpoints, known.spent, worst=worst)
-        found[name] = stop and {
-            "limit": stop.limit,
-            "stage": stop.line.stage,
-            "system": stop.line.system,
-            "answers": stop.answers,
-            "of": stop.line.new,
-        }
-    return found
+def _budget(budget: BudgetSection, lines: Sequence[Line], spent: tuple[float, int]) -> BudgetOutlook:
+    expected, worst = (budget_stop(budget, lines, spent, worst=worst) for worst in (False, True))
+    return BudgetOutlook(budget.usd, budget.tokens, expected, worst)
 
 
 def _has_gpu() -> bool:

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from plad.answers.reply import estimated_tokens
+from plad.config.base import Role
 from plad.config.engines import OpenAIEngine
 from plad.config.root import Config
 from plad.data.sources import locate
 from plad.errors import PladError
+from plad.policy.resolve import cached, local_folder
 from plad.records import Example, Prompt
 from plad.remote.budget import TEMPLATE_TOKENS
+from plad.remote.engine import OpenAI, count_tokens
 
 CHARACTERS = "4 bytes a token"
 
@@ -44,21 +47,18 @@ def prompt_bytes(prompt: Prompt) -> int:
 
 def counter_of(config: Config, system: str, base: Path) -> Counter:
     """The counter of the system's own tokenizer; of the bytes where it isn't on this machine."""
-    role = "teacher" if system == "teacher" else "student"
+    role: Role = "teacher" if system == "teacher" else "student"
+    section = config.teacher if role == "teacher" else config.student
     if role == "teacher" and not config.teacher.local:
         return _of_endpoint(config, base)
-    section = getattr(config, role)
     try:
-        from plad.policy.resolve import local_folder
-
-        located = section.model_copy(update={"model": locate(section.model, base)})
-        folder = local_folder(located.model, located.revision)
+        model = locate(section.model, base)
+        folder = local_folder(model, section.revision)
         if folder is None:
             return by_bytes(f"{section.model} is not on this machine: {CHARACTERS}")
         from plad.policy.folder import check_policy
 
-        own = located.model_copy(update={"model": str(folder), "revision": None})
-        prompt = check_policy(own, role)
+        prompt = check_policy(section.model_copy(update={"model": str(folder), "revision": None}), role)
     except PladError as e:
         return by_bytes(f"{e.what}: {CHARACTERS}")
     return _exact(
@@ -72,26 +72,22 @@ def _of_endpoint(config: Config, base: Path) -> Counter:
     engine = config.teacher.engine
     if not isinstance(engine, OpenAIEngine):
         return by_bytes(CHARACTERS)
-    from plad.remote.engine import OpenAI, count_tokens
+    client = OpenAI(engine, config.teacher.model, config.teacher.prompt)
+    folder = None if engine.tokenizer is None else _tokenizer_folder(locate(engine.tokenizer, base))
+    if folder is None:
+        return by_bytes(CHARACTERS, client.encode)
+    from plad.policy.folder import load_tokenizer
 
-    asked = OpenAI(engine, config.teacher.model, config.teacher.prompt)
-    if engine.tokenizer is not None:
-        folder = _tokenizer_folder(locate(engine.tokenizer, base))
-        if folder is not None:
-            from plad.policy.folder import load_tokenizer
-
-            tokenizer = load_tokenizer(folder)
-            return _exact(
-                lambda e: count_tokens(tokenizer, asked.encode(e)),
-                lambda text: len(tokenizer.encode(text, add_special_tokens=False)) + 1,
-                "counted by engine.tokenizer",
-            )
-    return by_bytes(CHARACTERS, asked.encode)
+    tokenizer = load_tokenizer(folder)
+    encode = cast("Callable[..., list[int]]", tokenizer.encode)  # pyright: ignore[reportUnknownMemberType]  # half typed
+    return _exact(
+        lambda e: count_tokens(tokenizer, client.encode(e)),
+        lambda text: len(encode(text, add_special_tokens=False)) + 1,
+        "counted by engine.tokenizer",
+    )
 
 
 def _tokenizer_folder(name: str) -> Path | None:
-    from plad.policy.resolve import cached
-
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -104,12 +100,12 @@ def _exact(prompt: Callable[[Example], int], completion: Callable[[str], int], h
     return Counter(prompt, completion, prompt, how, exact=True)
 
 
-def by_bytes(how: str, put: Callable[[Example], Any] = lambda example: example.prompt) -> Counter:
-    """An estimate from the bytes of a prompt as it is put, and of an answer."""
+def by_bytes(how: str, sent: Callable[[Example], Prompt] = lambda example: example.prompt) -> Counter:
+    """An estimate from the bytes of a prompt as it is sent, and of an answer."""
     return Counter(
-        lambda e: prompt_bytes(put(e)) // 4,
+        lambda e: prompt_bytes(sent(e)) // 4,
         lambda text: estimated_tokens(text) + 1,
-        lambda e: prompt_bytes(put(e)) + TEMPLATE_TOKENS,
+        lambda e: prompt_bytes(sent(e)) + TEMPLATE_TOKENS,
         how,
         exact=False,
     )

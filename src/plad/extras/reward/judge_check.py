@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plad.config.file import parse_as, read_mapping
 from plad.config.judges import EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
@@ -12,6 +12,9 @@ from plad.data.preferences import Preference
 from plad.errors import ConfigError
 from plad.judges.base import Judge, compare
 from plad.records import Example, Verdict
+
+if TYPE_CHECKING:
+    from plad.evaluate.stats import Bootstrap
 
 PANDALM = "pandalm"  # names the data that ships with the package
 _SECTIONS: dict[str, Any] = {
@@ -53,7 +56,7 @@ def data_source(text: str) -> str:
     return str(shipped) if text == PANDALM else text
 
 
-def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int) -> dict[str, Any]:
+def check(judge: Judge, rows: Sequence[Preference], bootstrap: "Bootstrap") -> dict[str, Any]:
     """Let a judge compare labelled pairs, and hold its verdicts against the labels.
 
     The better answer stands on either side, by a hash of the row's id, so that a judge's verdicts and people's have
@@ -69,7 +72,7 @@ def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int
     from plad.evaluate.agreement import agreement
     from plad.evaluate.stats import estimate
 
-    swapped = [hashlib.sha256(f"{seed}:{r.id}".encode()).digest()[0] % 2 == 1 for r in rows]
+    swapped = [hashlib.sha256(f"{bootstrap.seed}:{r.id}".encode()).digest()[0] % 2 == 1 for r in rows]
     examples = [Example(r.id, r.prompt, r.references) for r in rows]
     ours = [r.rejected if s else r.chosen for r, s in zip(rows, swapped, strict=True)]
     theirs = [r.chosen if s else r.rejected for r, s in zip(rows, swapped, strict=True)]
@@ -79,7 +82,7 @@ def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int
 
     def accuracy(points: Mapping[Any, list[float]]) -> dict[str, Any]:
         values = np.array([sum(v) / len(v) for v in points.values()], dtype=np.float64)
-        return estimate(values, resamples=resamples, seed=seed).to_json()
+        return estimate(values, bootstrap).to_json()
 
     right: dict[Any, list[float]] = {}
     longer: dict[Any, list[float]] = {}
@@ -91,9 +94,7 @@ def check(judge: Judge, rows: Sequence[Preference], *, resamples: int, seed: int
     return {
         "rows": len(rows),
         "accuracy": accuracy(right),
-        "kappa": agreement(
-            [(str(r.prompt), said, verdict) for r, said, verdict in judged], resamples=resamples, seed=seed
-        ),
+        "kappa": agreement([(str(r.prompt), said, verdict) for r, said, verdict in judged], bootstrap).to_json(),
         "ties": sum(v is Verdict.TIE for _, _, v in judged),
         "unjudged": len(rows) - len(judged),
         "people_ties": sum(p is Verdict.TIE for _, p, _ in judged),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad.config.extras import RewardTraining
 from plad.config.judges import RewardJudge as RewardSection
-from plad.config.reward import RewardTraining
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
@@ -168,8 +168,8 @@ def measure(judge: Any, rows: Sequence[Preference], *, seed: int) -> dict[str, A
     """
     import numpy as np
 
-    from plad.evaluate.calibration import Candidates, reliability
-    from plad.evaluate.stats import estimate
+    from plad.evaluate.likelihood_calibration import RankedTexts, reliability
+    from plad.evaluate.stats import Bootstrap, estimate
 
     examples = [Example(r.id, r.prompt) for r in rows]
     none: list[tuple[str, ...]] = [()] * len(rows)
@@ -179,14 +179,15 @@ def measure(judge: Any, rows: Sequence[Preference], *, seed: int) -> dict[str, A
     for row, gap in zip(rows, gaps, strict=True):
         points.setdefault(prompt_key(row.prompt), []).append(float((gap > 0) + 0.5 * (gap == 0)))
     values = np.array([sum(v) / len(v) for v in points.values()])
-    pairs = [Candidates(np.array(pair), np.array([1.0, 0.0])) for pair in zip(*scores, strict=True)]
-    curve, ece = reliability(pairs, resamples=RESAMPLES, seed=seed)
+    pairs = [RankedTexts(np.array(pair), np.array([1.0, 0.0])) for pair in zip(*scores, strict=True)]
+    bootstrap = Bootstrap(RESAMPLES, seed)
+    curve, ece = reliability(pairs, bootstrap)
     return {
-        "accuracy": estimate(values, resamples=RESAMPLES, seed=seed).to_json(),
+        "accuracy": estimate(values, bootstrap).to_json(),
         "pairs": len(rows),
         "ties": int((gaps == 0).sum()),
         "truncated": judge.describe()["truncated"],
         "margin": float(gaps.mean()),
-        "reliability": curve,
-        "ece": ece,
+        "reliability": [row.to_json() for row in curve],
+        "ece": ece.to_json(),
     }

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, se
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from plad.config.reward import RewardTraining
+from plad.config.extras import RewardTraining
 from plad.data.preferences import Preference
 from plad.errors import DataError, DivergedError, MissingExtraError, PolicyError, TrainingError
 from plad.judges.encode import CONFIG_KEY, RewardInput, choose_input

@@ -4,22 +4,24 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from plad.config.sweep import SweepRange
+from plad.config.extras import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
+from plad.extras.sweep.study import Study, TrialResult
 from plad.report.console import table
 from plad.report.html import render
 from plad.report.markdown import escape, table_text
 from plad.report.parts.blocks import Cell, Code, Plot, Report, Section, Table, Text, Verdict, plots
+from plad.report.parts.drawing import Axes
 from plad.report.parts.formatting import DASH, duration, number, span
 from plad.rundir.directory import write_text
 from plad.text import clean
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from rich.console import RenderableType
 
 METRICS = {"win_rate": "Win rate", "rougeL": "ROUGE-L"}
@@ -42,52 +44,32 @@ class SweepSummary:
     command: str | None
 
 
-def settings_of(trial: Any) -> dict[str, str]:
-    """Setting -> value as written in an override."""
-    overrides: list[str] = trial.user_attrs.get("overrides", [])
-    return dict(o.split("=", 1) for o in overrides)
-
-
-def summarize(study: Any, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
+def summarize(study: Study, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Words and table of a sweep as it stands; trials from the best to the worst, then the others.
 
     Args:
         place: from a trial's number to the overrides that say where it is kept.
     """
-    metric = space.section.metric
-    best = studies.best(study)
-    trials = study.get_trials(deepcopy=False)
+    metric, best = space.section.metric, studies.best(study)
     done = sorted(studies.finished(study), key=lambda t: (-t.value, t.number))
-    rest = [t for t in trials if t not in done and t.state.name != "WAITING"]
+    rest = [t for t in studies.results(study) if t.state.name not in ("COMPLETE", "WAITING")]
     waiting = studies.wanted_trials(study, space.section) - len(done) - len(rest)
-    keys = [k for k in space.section.space if any(k in settings_of(t) for t in (*done, *rest))]
+    keys = [k for k in space.section.space if any(k in t.settings for t in (*done, *rest))]
     columns = ("Trial", METRICS[metric] + " (%)", *(_short(k, keys) for k in keys), "Time", "")
-    rows = tuple(_row(t, metric, keys) for t in (*done, *rest))
-    if best is None:
-        return SweepSummary(
-            "No trial is finished yet.", _notes(None, waiting), Table("Trials", columns, rows), None, None
-        )
-    value = number(best.value, scale=100)
-    settings = ", ".join(f"{k} {_value(v)}" for k, v in settings_of(best).items())
-    return SweepSummary(
-        f"Best of {len(done)} trials: {METRICS[metric]} {value} % on validation, with {settings}.",
-        _notes(best, waiting),
-        Table("Trials", columns, rows),
-        str(best.number),
-        _command(best, space, place),
-    )
-
-
-def _notes(best: Any | None, waiting: int) -> tuple[str, ...]:
+    trials = Table("Trials", columns, tuple(_row(t, metric, keys) for t in (*done, *rest)))
     notes = [f"{waiting} trials are still to come; the same command continues."] if waiting > 0 else []
-    if best is not None:
-        rows = best.user_attrs["figures"].get("n")
-        many = f" of {rows} rows" if rows else ""
-        notes.append(
-            f"The best of several figures on the same validation set{many} flatters its trial: only the test rows, "
-            "which no trial has seen, say how good it is."
-        )
-    return tuple(notes)
+    if best is None:
+        return SweepSummary("No trial is finished yet.", tuple(notes), trials, None, None)
+    rows = best.figures.get("n")
+    notes.append(
+        f"The best of several figures on the same validation set{f' of {rows} rows' if rows else ''} flatters its "
+        "trial: only the test rows, which no trial has seen, say how good it is."
+    )
+    settings = ", ".join(f"{k} {_value(v)}" for k, v in best.settings.items())
+    value = number(best.value, scale=100)
+    headline = f"Best of {len(done)} trials: {METRICS[metric]} {value} % on validation, with {settings}."
+    command = ["plad", "run", str(space.path), *space.overrides, *best.overrides, *place(best.number)]
+    return SweepSummary(headline, tuple(notes), trials, str(best.number), shlex.join(command))
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
@@ -99,42 +81,31 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 def _value(text: str) -> str:
     """A value as a reader wants it: a section as its type and what differs from the defaults."""
-    value = json.loads(text)
+    value: float | str | bool | list[object] | dict[str, object] | None = json.loads(text)
     if isinstance(value, dict):
-        return ", ".join(str(v) if k == "type" else f"{k} {v}" for k, v in sorted(value.items(), key=_type_first))
+        fields = sorted(value.items(), key=lambda item: item[0] != "type")
+        return ", ".join(str(v) if k == "type" else f"{k} {v}" for k, v in fields)
     return f"{value:.4g}" if isinstance(value, float) else text.strip('"')
 
 
-def _type_first(item: tuple[str, Any]) -> tuple[bool, str]:
-    return item[0] != "type", item[0]
-
-
-def _row(trial: Any, metric: str, keys: Sequence[str]) -> tuple[Cell, ...]:
-    figures = trial.user_attrs.get("figures", {})
-    settings = settings_of(trial)
-    same, error = trial.user_attrs.get("same_as"), trial.user_attrs.get("error")
-    note = f"same as trial {same}" if same is not None else error or _STATES[trial.state.name]
+def _row(trial: TrialResult, metric: str, keys: Sequence[str]) -> tuple[Cell, ...]:
+    figures, seconds = trial.figures, trial.figures.get("seconds")
+    same = trial.same_as
+    note = f"same as trial {same}" if same is not None else trial.error or _STATES[trial.state.name]
     value = Cell(
         number(trial.value, scale=100) if figures else DASH,
         span(figures.get("low"), figures.get("high"), scale=100) if metric == "win_rate" else "",
     )
-    time = Cell(duration(figures["seconds"]) if figures and same is None else DASH)
-    cells = (Cell(_value(settings[k])) if k in settings else Cell(DASH) for k in keys)
+    time = Cell(DASH if seconds is None or same is not None else duration(seconds))
+    cells = (Cell(_value(trial.settings[k])) if k in trial.settings else Cell(DASH) for k in keys)
     return (Cell(str(trial.number)), value, *cells, time, Cell(note))
 
 
-def _command(best: Any, space: Space, place: Callable[[int], list[str]]) -> str:
-    parts = [*space.overrides, *best.user_attrs["overrides"], *place(best.number)]
-    return shlex.join(["plad", "run", str(space.path), *parts])
-
-
-def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
+def write_report(folder: Path, study: Study, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Write report/index.html and report/report.md; returns what they say."""
     summary = summarize(study, space, place)
-    drawn, next_step = (
-        plots(_plots(study, space)),
-        "Evaluates the best trial on the test rows; nothing that is done is done again.",
-    )
+    drawn = plots(_plots(study, space))
+    next_step = "Evaluates the best trial on the test rows; nothing that is done is done again."
     sections = [
         Section("plots", "Trials", "", (drawn,)) if drawn else None,
         Section("trials", "All trials", "", (replace(summary.trials, mine=summary.best or ""),)),
@@ -154,7 +125,7 @@ def write_report(folder: Path, study: Any, space: Space, place: Callable[[int], 
     return summary
 
 
-def _plots(study: Any, space: Space) -> list[Plot]:
+def _plots(study: Study, space: Space) -> list[Plot]:
     """The figure over trials with the best so far, and the figure over each setting's values."""
     done = studies.finished(study)
     if not done:
@@ -163,7 +134,7 @@ def _plots(study: Any, space: Space) -> list[Plot]:
     numbers, values = [t.number for t in done], [100 * t.value for t in done]
     so_far = [max(values[: i + 1]) for i in range(len(values))]
 
-    def history(axes: "Axes") -> None:
+    def history(axes: Axes) -> None:
         axes.plot(numbers, so_far, drawstyle="steps-post", label="best so far")
         axes.plot(numbers, values, "o", label="trial")
         axes.set_xlabel("trial")
@@ -172,27 +143,28 @@ def _plots(study: Any, space: Space) -> list[Plot]:
 
     drawn = [Plot("history", "Trials in order", f"best so far: {so_far[-1]:.1f} %", 2.5, history)]
     for i, (key, spread) in enumerate(space.section.space.items()):
-        own = [(settings_of(t)[key], 100 * t.value) for t in done if key in settings_of(t)]
-        if not own:
-            continue
-
-        def scatter(axes: "Axes", own: Any = own, key: str = key, spread: Any = spread) -> None:
-            if isinstance(spread, SweepRange):
-                axes.plot([float(x) for x, _ in own], [y for _, y in own], "o")
-                if spread.log:
-                    axes.set_xscale("log")
-            else:
-                places = list(dict.fromkeys(sorted((x for x, _ in own), key=_order)))
-                axes.plot([places.index(x) for x, _ in own], [y for _, y in own], "o")
-                axes.set_xticks(range(len(places)), [_value(p)[:24] for p in places])
-                axes.margins(x=0.2)
-            axes.set_xlabel(key)
-            axes.set_ylabel(axis)
-
-        best = max(own, key=lambda pair: pair[1])
-        alt = f"best at {_value(best[0])}: {best[1]:.1f} %"
-        drawn.append(Plot(f"setting-{i}", key, alt, 2.3, scatter))
+        points = [(t.settings[key], 100 * t.value) for t in done if key in t.settings]
+        if points:
+            best = max(points, key=lambda pair: pair[1])
+            alt = f"best at {_value(best[0])}: {best[1]:.1f} %"
+            drawn.append(Plot(f"setting-{i}", key, alt, 2.3, partial(_scatter, key, axis, spread, points)))
     return drawn
+
+
+def _scatter(key: str, axis: str, spread: object, points: Sequence[tuple[str, float]], axes: Axes) -> None:
+    """Draw the figures of trials over the values of a setting."""
+    figures = [y for _, y in points]
+    if isinstance(spread, SweepRange):
+        axes.plot([float(x) for x, _ in points], figures, "o")
+        if spread.log:
+            axes.set_xscale("log")
+    else:
+        places = list(dict.fromkeys(sorted((x for x, _ in points), key=_order)))
+        axes.plot([places.index(x) for x, _ in points], figures, "o")
+        axes.set_xticks(range(len(places)), [_value(p)[:24] for p in places])
+        axes.margins(x=0.2)
+    axes.set_xlabel(key)
+    axes.set_ylabel(axis)
 
 
 def _order(text: str) -> tuple[bool, float, str]:

@@ -1,26 +1,37 @@
 """Running a sweep: one trial after the other, each a run directory that shares what it can with those before it."""
 
+import contextlib
 import gc
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plad.config.extras import SweepSection
 from plad.config.judges import ReferenceJudge
 from plad.config.root import Config
-from plad.config.sweep import SweepSection
 from plad.data.prepare import check
 from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError, join
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.report import write_report
 from plad.extras.sweep.space import Space
+from plad.extras.sweep.study import Study, Trial
 from plad.pipeline import run as pipeline
 from plad.pipeline.context import Context
 from plad.rundir.config_files import write_config
-from plad.rundir.directory import STAGES, RunDir, atomic_file, check_place, differences, open_run, write_json
+from plad.rundir.directory import (
+    STAGES,
+    RunDir,
+    atomic_file,
+    check_place,
+    differences,
+    open_run,
+    read_manifest,
+    write_json,
+)
 from plad.rundir.lock import acquire
 
 log = logging.getLogger("plad")
@@ -45,7 +56,6 @@ class Sweep:
     base: Path
     skip_invalid: bool
     verify: str | None
-    _lock: Any
 
     @property
     def section(self) -> SweepSection:
@@ -61,35 +71,26 @@ class Sweep:
         ledger = self.config.generate.ledger or self.folder / LEDGER
         return [f"run.dir={json.dumps(str(self.trial(number)))}", f"generate.ledger={json.dumps(str(ledger))}"]
 
-    def __enter__(self) -> "Sweep":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-
-def open_sweep(space: Space, *, skip_invalid: bool = False, verify: str | None = None) -> Sweep:
-    """Check a sweep before anything is trained, and create or resume its directory.
+@contextlib.contextmanager
+def open_sweep(space: Space, *, skip_invalid: bool = False, verify: str | None = None) -> Generator[Sweep]:
+    """Check a sweep before anything is trained, and create or resume its directory, locked.
 
     Raises:
         PladError: everything that is wrong with its space and its data, all of it at once.
         RunDirError: the place is unfit, in use, or was started with other settings.
     """
-    config = space.load()
-    base = space.path.parent
+    config, base = space.load(), space.path.parent
     problems = [*space.check(), *_yardstick(config, space.section, base, skip_invalid)]
     if problems:
         raise join(problems)
     folder = space.section.dir or config.run.dir.with_name(f"{config.run.dir.name}-sweep")
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = acquire(folder)
-    try:
-        _check_settings(folder, _inputs(config, folder, base, skip_invalid, verify))
-    except BaseException:
-        lock.close()
-        raise
-    return Sweep(space, config, folder, base, skip_invalid, verify, lock)
+    sweep = Sweep(space, config, folder, base, skip_invalid, verify)
+    with contextlib.closing(acquire(folder)):
+        _check_settings(folder, _inputs(sweep))
+        yield sweep
 
 
 def _yardstick(config: Config, section: SweepSection, base: Path, skip_invalid: bool) -> list[PladError]:
@@ -119,15 +120,11 @@ def _check_folder(folder: Path) -> None:
     check_place(folder)
 
 
-def _inputs(config: Config, folder: Path, base: Path, skip_invalid: bool, verify: str | None) -> dict[str, Any]:
+def _inputs(sweep: Sweep) -> dict[str, Any]:
     """All that the figures of a trial depend on beside its own settings."""
-    ctx = Context(config, RunDir(folder, {"stages": {}}), base, skip_invalid, verify)
+    ctx = Context(sweep.config, RunDir(sweep.folder, {"stages": {}}), sweep.base, sweep.skip_invalid, sweep.verify)
     stages = STAGES[: STAGES.index(LAST) + 1]
-    assert config.sweep is not None
-    return {
-        **{stage: pipeline.own_inputs(ctx, stage) for stage in stages},
-        "sweep": config.sweep.shaping(),
-    }
+    return {**{stage: pipeline.own_inputs(ctx, stage) for stage in stages}, "sweep": sweep.section.shaping()}
 
 
 def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -146,8 +143,8 @@ def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
         )
 
 
-def run_sweep(sweep: Sweep) -> Any:
-    """Run the trials that are not finished yet; returns the Optuna study.
+def run_sweep(sweep: Sweep) -> Study:
+    """Run the trials that are not finished yet.
 
     Raises:
         PladError: anything that a single trial's settings are not to blame for; the same command continues.
@@ -169,48 +166,44 @@ def run_sweep(sweep: Sweep) -> Any:
 def _start_ledger(sweep: Sweep) -> None:
     """One ledger for all trials, with what the run of the same config has recorded already."""
     file, known = sweep.folder / LEDGER, sweep.config.run.dir / LEDGER
-    if sweep.config.generate.ledger is not None:
+    if sweep.config.generate.ledger is not None or file.is_file() or not known.is_file():
         return
-    if not file.is_file() and known.is_file():
-        with atomic_file(file) as temporary:
-            source, target = (
-                sqlite3.connect(f"{known.absolute().as_uri()}?mode=ro", uri=True),
-                sqlite3.connect(temporary),
-            )
-            source.backup(target)
-            target.close()
-            source.close()
+    with (
+        atomic_file(file) as temporary,
+        contextlib.closing(sqlite3.connect(f"{known.absolute().as_uri()}?mode=ro", uri=True)) as source,
+        contextlib.closing(sqlite3.connect(temporary)) as target,
+    ):
+        source.backup(target)
 
 
-def _run_trial(sweep: Sweep, study: Any, trial: Any) -> None:
-    number: int = trial.number
+def _run_trial(sweep: Sweep, study: Study, trial: Trial) -> None:
+    number, folder = trial.number, sweep.trial(trial.number)
     try:
         overrides = sweep.space.suggest(studies.suggestion(trial))
     except PladError as e:
-        _fail(study, trial, e)
+        studies.fail(study, trial, e)
         return
     trial.set_user_attr("overrides", overrides)
     log.info("trial %d of %d: %s", number, studies.wanted_trials(study, sweep.section), ", ".join(overrides))
-    same = studies.twin(study, overrides)
-    if same is not None:
-        trial.set_user_attr("same_as", same.number)
-        _finish(study, trial, same.user_attrs["figures"], same.value)
+    twin = studies.twin(study, overrides)
+    if twin is not None:
+        trial.set_user_attr("same_as", twin.number)
+        studies.finish(study, trial, twin.figures, twin.value)
         return
-    folder = sweep.trial(number)
     try:
         figures = _figures(sweep, number, overrides)
     except PladError as e:
-        if not _own_fault(e, folder):
+        if not _settings_are_to_blame(e, folder):
             raise
-        _fail(study, trial, e)
+        studies.fail(study, trial, e)
         return
     value = figures.get(sweep.section.metric)
     if value is None:
         raise ConfigError(f"validation gave no {sweep.section.metric}", where=str(folder), fix="another sweep.metric")
-    _finish(study, trial, figures, value)
+    studies.finish(study, trial, figures, value)
 
 
-def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, float | None]:
     """Run a trial up to its student; returns the validation figures of its best weights."""
     folder, config = sweep.trial(number), sweep.space.load([*overrides, *sweep.place(number)])
     earlier = sorted((sweep.folder / "trials").glob("*"), key=lambda p: int(p.name))
@@ -231,33 +224,20 @@ def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, A
         return {**best["validation"], "step": best["step"], "seconds": round(seconds, 1)}
 
 
-def _own_fault(error: PladError, folder: Path) -> bool:
-    """Whether a trial's settings are to blame: training went wrong, or they leave no pairs."""
-    answered = (folder / "manifest.json").is_file() and "generate" in json.loads(
-        (folder / "manifest.json").read_text(encoding="utf-8")
-    )["stages"]
-    return isinstance(error, DivergedError) or (isinstance(error, DataError) and answered)
+def _settings_are_to_blame(error: PladError, folder: Path) -> bool:
+    """Whether training went wrong with a trial's settings, or they leave no pairs."""
+    if not isinstance(error, DataError):
+        return isinstance(error, DivergedError)
+    return (folder / "manifest.json").is_file() and "generate" in read_manifest(folder)["stages"]
 
 
-def _finish(study: Any, trial: Any, figures: Mapping[str, Any], value: float) -> None:
-    trial.set_user_attr("figures", dict(figures))
-    study.tell(trial, value)
-    log.info("trial %d: %.4f, best so far %.4f", trial.number, value, study.best_value)
-
-
-def _fail(study: Any, trial: Any, error: PladError) -> None:
-    trial.set_user_attr("error", str(error).splitlines()[0])
-    study.tell(trial, state=type(study.get_trials(deepcopy=False)[trial.number].state).FAIL)
-    log.warning("trial %d failed: %s", trial.number, error)
-
-
-def _keep_best(sweep: Sweep, study: Any) -> None:
+def _keep_best(sweep: Sweep, study: Study) -> None:
     """Delete the students of all finished trials but the best."""
-    if sweep.section.keep == "all":
-        return
     best = studies.best(study)
+    if sweep.section.keep == "all" or best is None:
+        return
     for trial in studies.finished(study):
         folder = sweep.trial(trial.number)
-        if best is not None and trial.number != best.number and (folder / "student").exists():
+        if trial.number != best.number and (folder / "student").exists():
             with open_run(folder) as run:
                 run.forget(LAST)

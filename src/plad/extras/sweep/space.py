@@ -1,22 +1,21 @@
 """The space of a sweep: from choices and ranges to overrides of a config."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel
 
+from plad.config.extras import SweepRange, SweepSection
 from plad.config.file import load_config
 from plad.config.root import Config
-from plad.config.sweep import SweepRange, SweepSection
 from plad.errors import ConfigError, PladError
 
 _ABSENT = "check its name\nor give the section above it in the config: null has no settings"
-Values = SweepRange | tuple[Any, ...]
-Suggest = Callable[[str, "Knob"], Any]
-"""From a setting's name and its knob to one of its values."""
+Value = str | int | float | bool | None
+"""A value that is tried; whatever is no number or text as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +24,20 @@ class Knob:
 
     Attributes:
         kind: `choice`, or the type of a range's numbers.
-        choices: for `choice`: numbers, texts and booleans as they are, everything else as JSON.
     """
 
     kind: Literal["choice", "int", "float"]
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Value, ...] = ()
     range: SweepRange | None = None
 
-    def override(self, key: str, value: Any) -> str:
+    def override(self, key: str, value: Value) -> str:
         """`a.b=value` of a suggested value."""
-        if self.kind == "choice" and isinstance(value, str) and value[:1] in ("{", "["):
-            return f"{key}={value}"
-        return f"{key}={json.dumps(value)}"
+        as_it_is = self.kind == "choice" and isinstance(value, str) and value[:1] in ("{", "[")
+        return f"{key}={value}" if as_it_is else f"{key}={json.dumps(value)}"
+
+
+Suggest = Callable[[str, Knob], Value]
+"""From a setting's name and its knob to one of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,78 +63,82 @@ class Space:
         Raises:
             PladError: the values don't fit together.
         """
-        chosen: list[str] = []
-        config = self.load()
-        for key in self.keys:
-            if _field_type(config, key) is None:
-                continue
-            knob = _knob(self.section.space[key], config, key)
-            chosen.append(knob.override(key, suggest(key, knob)))
-            config = self.load(chosen)
-        return chosen
+        _, overrides = next(self._combinations(self.keys, lambda key, knob: [suggest(key, knob)]))
+        self.load(overrides)
+        return overrides
 
-    def grid(self) -> Iterator[dict[str, Any]]:
+    def grid(self) -> Iterator[dict[str, Value]]:
         """Every combination of choices, by setting."""
+        return (values for values, _ in self._combinations(self.keys, lambda _, knob: knob.choices))
 
-        def below(keys: Sequence[str], chosen: dict[str, Any], overrides: list[str]) -> Iterator[dict[str, Any]]:
-            if not keys:
-                yield chosen
-                return
-            key, rest = keys[0], keys[1:]
-            config = self.load(overrides)
-            if _field_type(config, key) is None:
-                yield from below(rest, chosen, overrides)
-                return
-            knob = _knob(self.section.space[key], config, key)
-            for value in knob.choices:
-                yield from below(rest, {**chosen, key: value}, [*overrides, knob.override(key, value)])
+    def _combinations(
+        self, keys: Sequence[str], values: Callable[[str, Knob], Iterable[Value]], chosen: Sequence[str] = ()
+    ) -> Iterator[tuple[dict[str, Value], list[str]]]:
+        """Values by setting, and as overrides, for all values of each setting that has a place below those before."""
+        if not keys:
+            yield {}, list(chosen)
+            return
+        key, *rest = keys
+        knob = self._knob(key, self.load(chosen))
+        if knob is None:
+            yield from self._combinations(rest, values, chosen)
+            return
+        for value in values(key, knob):
+            for others, overrides in self._combinations(rest, values, [*chosen, knob.override(key, value)]):
+                yield {key: value, **others}, overrides
 
-        yield from below(self.keys, {}, [])
+    def _knob(self, key: str, config: Config) -> Knob | None:
+        """The values of a setting; None where the config has no such place."""
+        annotation = _field_type(config, key)
+        values = self.section.space[key]
+        if annotation is None:
+            return None
+        if isinstance(values, SweepRange):
+            types = set(_leaves(annotation))
+            return Knob("float" if float in types or int not in types else "int", range=values)
+        return Knob("choice", tuple(v if isinstance(v, Value) else json.dumps(v) for v in values))
 
     def check(self) -> list[PladError]:
         """What is wrong with single values: each setting's, with the others as they are in the file."""
         problems: list[PladError] = []
         for key in self.keys:
-            parents = self._parents(key)
-            places = [p for p in parents if self._has(p, key)]
+            places = [place for place in self._parents(key) if self._knob_at(place, key) is not None]
             if not places:
                 problems.append(ConfigError("no such setting", where=f"sweep.space.{key}", fix=_ABSENT))
                 continue
-            values = self.section.space[key]
-            step = getattr(values, "step", None)
-            if step is not None and step % 1 and _knob(values, self.load(places[0]), key).kind == "int":
-                problems.append(ConfigError("step must be a whole number", where=f"sweep.space.{key}"))
-            for value in _ends(values):
-                problems += self._problems(places, key, value)
+            values, knob = self.section.space[key], self._knob_at(places[0], key)
+            if isinstance(values, SweepRange):
+                if values.step is not None and values.step % 1 and knob is not None and knob.kind == "int":
+                    problems.append(ConfigError("step must be a whole number", where=f"sweep.space.{key}"))
+                values = tuple(int(v) if v.is_integer() else v for v in (values.low, values.high))
+            for value in values:
+                problems += self._problems(places, key, json.dumps(value))
         return problems
 
     def _parents(self, key: str) -> list[list[str]]:
         """Overrides by choices of settings above `key`, under which it may exist."""
         above = [p for p in self.section.space if key.startswith(f"{p}.") or p == f"{key.rpartition('.')[0]}.type"]
-        found: list[list[str]] = [[]]
-        for p in above:
-            values = self.section.space[p]
-            found += [[f"{p}={json.dumps(v)}"] for v in (values if isinstance(values, tuple) else ())]
-        return found
+        choices = {p: values for p in above if isinstance(values := self.section.space[p], tuple)}
+        return [[], *([f"{p}={json.dumps(v)}"] for p, values in choices.items() for v in values)]
 
-    def _has(self, overrides: list[str], key: str) -> bool:
+    def _knob_at(self, overrides: list[str], key: str) -> Knob | None:
         try:
-            return _field_type(self.load(overrides), key) is not None
+            return self._knob(key, self.load(overrides))
         except PladError:
-            return False
+            return None
 
-    def _problems(self, places: list[list[str]], key: str, value: Any) -> list[PladError]:
+    def _problems(self, places: list[list[str]], key: str, value: str) -> list[PladError]:
         """The problem of a value that is none under any of its parents."""
-        problem: PladError | None = None
+        problems: list[PladError] = []
         for place in places:
             try:
-                self.load([*place, f"{key}={json.dumps(value)}"])
+                self.load([*place, f"{key}={value}"])
                 return []
             except PladError as e:
-                problem = problem or e
-        assert problem is not None
-        what = f"{json.dumps(value)}: {problem.what.splitlines()[0]}"
-        return [ConfigError(what, where=f"sweep.space.{key}", fix=problem.fix)]
+                problems.append(
+                    ConfigError(f"{value}: {e.what.splitlines()[0]}", where=f"sweep.space.{key}", fix=e.fix)
+                )
+        return problems[:1]
 
 
 def open_space(path: Path, overrides: Sequence[str]) -> Space:
@@ -153,15 +158,9 @@ def open_space(path: Path, overrides: Sequence[str]) -> Space:
     return Space(path, tuple(overrides), section)
 
 
-def _ends(values: Values) -> tuple[Any, ...]:
-    if isinstance(values, tuple):
-        return values
-    return tuple(int(v) if v.is_integer() else v for v in (values.low, values.high))
-
-
-def _field_type(config: Config, key: str) -> Any:
+def _field_type(config: Config, key: str) -> object | None:
     """The type of a setting; None where the config has no such place."""
-    node: Any = config
+    node: object = config
     *parents, name = key.split(".")
     for part in parents:
         node = getattr(node, part, None) if isinstance(node, BaseModel) and part in type(node).model_fields else None
@@ -170,18 +169,10 @@ def _field_type(config: Config, key: str) -> Any:
     return type(node).model_fields[name].annotation
 
 
-def _leaves(annotation: Any) -> Iterator[Any]:
+def _leaves(annotation: object) -> Iterator[object]:
     """The types that a union or an annotation is made of."""
     arguments = get_args(annotation)
     if not arguments:
         yield annotation
     for argument in arguments:
         yield from _leaves(argument)
-
-
-def _knob(values: Values, config: Config, key: str) -> Knob:
-    if isinstance(values, SweepRange):
-        types = set(_leaves(_field_type(config, key)))
-        return Knob("float" if float in types or int not in types else "int", range=values)
-    plain = tuple(v if isinstance(v, str | bool | int | float) or v is None else json.dumps(v) for v in values)
-    return Knob("choice", choices=plain)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from plad.evaluate.metrics import Cost
 from plad.pipeline.context import Context, fine_tuned, text_files
 from plad.pipeline.students.student import train_and_keep
 from plad.rundir.directory import STAGES, RunDir
@@ -70,7 +71,7 @@ def _beside_methods(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in inputs.items() if k != "methods"}
 
 
-def costs(ctx: Context) -> dict[str, dict[str, Any]]:
+def costs(ctx: Context) -> dict[str, Cost]:
     """What the student and every baseline cost: updates, prompts, seconds, peak memory, tokens they learnt from."""
     cfg, run = ctx.config, ctx.run
     found = {"student": cost_of(_rounds(run), _sampled_between(run))}
@@ -104,15 +105,12 @@ def _sampled_between(run: RunDir) -> int:
     return tokens
 
 
-def cost_of(trainings: Sequence[Mapping[str, Any]], sampled: int = 0) -> dict[str, Any]:
+def cost_of(trainings: Sequence[Mapping[str, Any]], sampled: int = 0) -> Cost:
     """Costs of trainings of one student after another, each with the warm-up before it.
 
     Args:
         trainings: their counts.
         sampled: tokens that were sampled between them.
-
-    Returns:
-        Figures by name; None where an earlier version counted otherwise.
     """
     parts = [part for counts in trainings for part in (counts.get("sft"), counts) if part]
 
@@ -128,11 +126,11 @@ def cost_of(trainings: Sequence[Mapping[str, Any]], sampled: int = 0) -> dict[st
     met: list[Any] = [s.get("prompts", part.get("prompts")) for s, part in zip(samples, parts, strict=True)]
     seconds, peaks = total("train_seconds"), each("peak_memory")
     cached = trainings[0].get("tokens_cached")
-    return {
-        "updates": total("steps"),
-        "prompts": None if None in met else max(met),
-        "seconds": None if seconds is None else round(seconds + sum(p.get("teacher_seconds", 0) for p in parts), 1),
-        "peak_memory": None if peaks is None else max(peaks),
-        "tokens_cached": cached,
-        "tokens_fresh": None if cached is None else sampled + sum(s.get("tokens", 0) for s in samples),
-    }
+    return Cost(
+        updates=total("steps"),
+        prompts=None if None in met else max(met),
+        seconds=None if seconds is None else round(seconds + sum(p.get("teacher_seconds", 0) for p in parts), 1),
+        peak_memory=None if peaks is None else max(peaks),
+        tokens_cached=cached,
+        tokens_fresh=None if cached is None else sampled + sum(s.get("tokens", 0) for s in samples),
+    )

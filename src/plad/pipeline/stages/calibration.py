@@ -4,8 +4,11 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
+from plad.evaluate.metrics import CalibrationChange, CalibrationFigures
 from plad.pipeline.context import Context
-from plad.pipeline.engines import answered, engine_for, fill, missing_answers
+from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
 from plad.records import Example
 
 log = logging.getLogger("plad")
@@ -13,15 +16,15 @@ log = logging.getLogger("plad")
 BEFORE, AFTER = "student_sft", "student"
 
 
-def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any) -> dict[str, Any] | None:
+def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any) -> CalibrationFigures | None:
     """`calibration` of metrics.json; None where it is switched off.
 
     The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
     it was and as it is, and their quality by every judge that scores texts.
     """
-    from plad.answers.engine import Sampling
-    from plad.evaluate.calibration import METHOD, before_and_after
-    from plad.evaluate.candidates import gather, judged, likelihoods
+    from plad.evaluate.likelihood_calibration import METHOD, calibration_change
+    from plad.evaluate.likelihoods import gather, judged, likelihoods
+    from plad.evaluate.stats import Bootstrap
     from plad.judges.base import ScoringJudge
 
     section = ctx.config.evaluate.calibration
@@ -44,26 +47,28 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
         likelihood[model] = likelihoods(policy, rows, texts, max_tokens=_max_tokens(policy))
         del policy
         gc.collect()
-    options = {"resamples": ctx.config.evaluate.bootstrap, "seed": ctx.config.run.seed}
-    found: dict[str, Any] = {}
+    bootstrap = Bootstrap(ctx.config.evaluate.bootstrap, ctx.config.run.seed)
+    by_judge: dict[str, CalibrationChange] = {}
     for judge in judges:
         if not isinstance(judge, ScoringJudge):
             continue
         by_model = judged(judge, rows, texts, likelihood)
-        own = {name: [p.of_its_own() for p in prompts] for name, prompts in by_model.items()}
-        found[judge.name] = before_and_after(by_model, **options)
+        before, after = by_model[BEFORE], by_model[AFTER]
+        change = calibration_change(before, after, bootstrap)
         if answers["teacher"]:
-            found[judge.name]["own"] = before_and_after(own, **options)
-    return {
-        "prompts": len(texts),
-        "texts": sum(map(len, texts.values())),
-        "left_out": left_out,
-        "samples": samples,
-        "temperature": section.temperature,
-        "writers": [system for system, given in answers.items() if given],
-        "judges": found,
-        "method": METHOD,
-    }
+            own = ([p.of_its_own() for p in prompts] for prompts in (before, after))
+            change = change.model_copy(update={"own": calibration_change(*own, bootstrap)})
+        by_judge[judge.name] = change
+    return CalibrationFigures(
+        prompts=len(texts),
+        texts=sum(map(len, texts.values())),
+        left_out=left_out,
+        samples=samples,
+        temperature=section.temperature,
+        writers=tuple(system for system, given in answers.items() if given),
+        judges=by_judge,
+        method=METHOD,
+    )
 
 
 def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledger: Any) -> dict[str, Any]:
@@ -71,8 +76,9 @@ def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledg
     engine = engine_for(ctx, system, ledger)
     if missing_answers(engine, rows) is not None:
         return {}
-    fill(ctx, engine, rows, len(rows), system, sampling, ledger)
-    return answered(ctx, rows, system, sampling, ledger)
+    answers = answer_set(ctx, system, sampling)
+    fill(ctx, engine, rows, len(rows), answers, ledger)
+    return recorded(rows, answers, ledger)
 
 
 def _max_tokens(policy: Any) -> int | None:

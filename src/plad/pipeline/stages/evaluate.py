@@ -4,9 +4,11 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
 from plad.pipeline.context import Context
 from plad.pipeline.engines import (
-    answered,
+    answer_set,
     engine_for,
     fill,
     judge_options,
@@ -18,15 +20,12 @@ from plad.pipeline.stages.baselines import costs
 from plad.pipeline.stages.calibration import calibrate
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import ANSWERED, Example, Generation
-from plad.rundir.directory import write_json
 
 log = logging.getLogger("plad")
 
 
 def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
     """The answers of all systems on the test rows, and what a reader must know of them."""
-    from plad.answers.engine import Sampling
-
     cfg = ctx.config
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
     answers: dict[str, dict[str, Generation]] = {}
@@ -39,8 +38,9 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
                 notes.append(f"{system} is left out: {lacking}")
                 log.warning(notes[-1])
                 continue
-            fill(ctx, engine, rows, len(rows), system, sampling, ledger)
-            answers[system] = {i: given[0] for i, given in answered(ctx, rows, system, sampling, ledger).items()}
+            asked = answer_set(ctx, system, sampling)
+            fill(ctx, engine, rows, len(rows), asked, ledger)
+            answers[system] = {i: given[0] for i, given in recorded(rows, asked, ledger).items()}
             del engine
             gc.collect()
         notes += served_by_others(ctx, ledger)
@@ -49,9 +49,10 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
 
 def evaluate(ctx: Context) -> dict[str, Any]:
     """Score target, teacher, SFT student, distilled student and baselines on the test rows."""
-    from plad.evaluate.comparison import add_comparison
+    from plad.evaluate.comparison import with_comparison
     from plad.evaluate.files import write_answers, write_judgements
     from plad.evaluate.run import evaluate_systems
+    from plad.evaluate.stats import Bootstrap
     from plad.judges.base import load_judges
 
     cfg, run = ctx.config, ctx.run
@@ -62,26 +63,28 @@ def evaluate(ctx: Context) -> dict[str, Any]:
         rows,
         answers,
         judges,
-        bootstrap=cfg.evaluate.bootstrap,
-        seed=cfg.run.seed,
+        bootstrap=Bootstrap(cfg.evaluate.bootstrap, cfg.run.seed),
         stemmer=cfg.evaluate.stemmer,
         rouge=cfg.evaluate.rouge,
     )
     rates, more = _teacher_against_student(ctx, judges)
-    metrics["teacher_student_win_rate"] = rates
     if cfg.evaluate.baselines:
-        add_comparison(metrics, [m.name for m in cfg.methods], costs(ctx))
+        metrics = with_comparison(metrics, [m.name for m in cfg.methods], costs(ctx))
     with open_ledger(ctx) as ledger:
-        metrics["calibration"] = calibrate(ctx, rows, judges, ledger)
-    metrics["warnings"] = [*notes, *metrics["warnings"]]
+        calibration = calibrate(ctx, rows, judges, ledger)
+    warnings = (*notes, *metrics.warnings)
+    metrics = metrics.model_copy(
+        update={"teacher_student_win_rate": rates, "calibration": calibration, "warnings": warnings}
+    )
     write_answers(run / "eval/answers.jsonl", rows, answers)
     write_judgements(run / "eval/judgements.parquet", [*judgements, *more])
-    write_json(run / "eval/metrics.json", metrics)
+    metrics.write(run.path)
     return {"rows": len(rows), "judgements": len(judgements) + len(more)}
 
 
 def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str, Any], list[Any]]:
     """The teacher-student win rate on D: every teacher answer meets every student answer to its prompt."""
+    from plad.evaluate.stats import Bootstrap
     from plad.evaluate.winrate import judge_pairs
 
     cfg = ctx.config
@@ -95,14 +98,13 @@ def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str,
         if {chosen.outcome, rejected.outcome} <= ANSWERED
     ]
     examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
-    rates, judgements = judge_pairs(
-        examples, chosen, rejected, judges, bootstrap=cfg.evaluate.bootstrap, seed=cfg.run.seed
-    )
+    bootstrap = Bootstrap(cfg.evaluate.bootstrap, cfg.run.seed)
+    rates, judgements = judge_pairs(examples, chosen, rejected, judges, bootstrap=bootstrap)
     for judge, rate in rates.items():
-        if rate["n"] and rate["low"] <= 0.5:
+        if rate.value is not None and rate.low is not None and rate.high is not None and rate.low <= 0.5:
             log.warning(
                 "judge %s does not find the teacher better than the student on D: it wins %.0f %% [%.0f, %.0f] of %d "
                 "prompts, so the pairs teach little; use a stronger teacher or a smaller student",
-                *(judge, 100 * rate["value"], 100 * rate["low"], 100 * rate["high"], rate["n"]),
+                *(judge, 100 * rate.value, 100 * rate.low, 100 * rate.high, rate.n),
             )
     return rates, judgements

@@ -4,8 +4,10 @@ import gc
 import logging
 from typing import Any
 
+from plad.answers.fill import recorded
+from plad.answers.question import Sampling
 from plad.pipeline.context import Context
-from plad.pipeline.engines import answered, engine_for, fill, open_ledger
+from plad.pipeline.engines import answer_set, engine_for, fill, open_ledger
 from plad.records import Outcome
 
 log = logging.getLogger("plad")
@@ -13,8 +15,6 @@ log = logging.getLogger("plad")
 
 def generate(ctx: Context) -> dict[str, Any]:
     """D -> answers of teacher and student in the ledger (Algorithm 1, step 2)."""
-    from plad.answers.engine import Sampling
-
     cfg = ctx.config
     total = sum(1 for _ in ctx.stream("distill"))
     counts: dict[str, Any] = {}
@@ -22,7 +22,7 @@ def generate(ctx: Context) -> dict[str, Any]:
         for system, samples in (("student_sft", cfg.student_samples), ("teacher", cfg.generate.samples)):
             sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens, samples)
             engine = engine_for(ctx, system, ledger)
-            counts[system] = fill(ctx, engine, ctx.stream("distill"), total, system, sampling, ledger)
+            counts[system] = fill(ctx, engine, ctx.stream("distill"), total, answer_set(ctx, system, sampling), ledger)
             _warn_if_cut_off(system, counts[system])
             del engine
             gc.collect()
@@ -40,8 +40,6 @@ def _warn_if_cut_off(system: str, outcomes: dict[str, int]) -> None:
 
 def recorded_on_distill(ctx: Context, system: str, samples: int) -> dict[str, list[Any]]:
     """Recorded answers on D by example, from the ledger alone: no model is loaded."""
-    from plad.answers.engine import Sampling
-
     sampling = Sampling(ctx.config.generate.temperature, ctx.config.generate.max_new_tokens, samples)
     with open_ledger(ctx) as ledger:
-        return answered(ctx, ctx.examples("distill"), system, sampling, ledger)
+        return recorded(ctx.examples("distill"), answer_set(ctx, system, sampling), ledger)

@@ -5,9 +5,8 @@ import logging
 from typing import Any
 
 from plad.config.base import ROLES, Role
-from plad.config.models import PruneInit
-from plad.config.objectives import SftObjective
-from plad.config.training import ValidationSection
+from plad.config.models import PruneInit, ValidationSection
+from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.engines import check_teacher
 from plad.pipeline.made import made_before, sign

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config.objectives import AutoObjective
-from plad.config.training import DistillSection
+from plad.config.models import DistillSection
+from plad.config.objectives import ObjectiveSection
 from plad.pipeline.context import Context
 from plad.pipeline.made import keep_counts
 from plad.pipeline.students.student import train_and_keep, train_student
@@ -15,15 +15,15 @@ from plad.records import Pair
 log = logging.getLogger("plad")
 
 
-def labels(objective: AutoObjective) -> list[str]:
+def labels(candidates: Sequence[ObjectiveSection]) -> list[str]:
     """A short name for each candidate: its type, and what sets it apart from the type's defaults and its like."""
     names: list[str] = []
-    for candidate in objective.candidates:
+    for candidate in candidates:
         default = type(candidate)().model_dump(mode="json")
-        same = [c.model_dump(mode="json") for c in objective.candidates if c.type == candidate.type]
-        own = candidate.model_dump(mode="json")
-        apart = [key for key in own if own[key] != default[key] and any(other[key] != own[key] for other in same)]
-        names.append(" ".join([candidate.type, *(f"{key}={_short(own[key])}" for key in apart)]))
+        same = [c.model_dump(mode="json") for c in candidates if c.tag() == candidate.tag()]
+        these = candidate.model_dump(mode="json")
+        apart = [key for key in these if these[key] != default[key] and any(o[key] != these[key] for o in same)]
+        names.append(" ".join([candidate.tag(), *(f"{key}={_short(these[key])}" for key in apart)]))
     return names
 
 
@@ -45,13 +45,12 @@ def choose_objective(
     """Train every candidate from the same student; return the best with its counts and everybody's figures."""
     from plad.policy.load import load_policy
 
-    objective = settings.objective
-    assert isinstance(objective, AutoObjective)
+    candidates = settings.objective.alternatives
     found: list[dict[str, Any]] = []
     folders: list[Path] = []
-    names = labels(objective)
+    names = labels(candidates)
     best = 0
-    for i, (label, candidate) in enumerate(zip(names, objective.candidates, strict=True)):
+    for i, (label, candidate) in enumerate(zip(names, candidates, strict=True)):
         folders.append(ctx.run / "checkpoints" / f"{name.replace('/', '-')}-{label.replace(' ', '-')}-done")
         own = settings.model_copy(update={"objective": candidate})
         found.append(train_and_keep(ctx, f"{name}/{label}", own, start, pairs, folders[-1], file))
@@ -60,19 +59,24 @@ def choose_objective(
             better = figures(found[i]) > figures(found[best])  # the first of equals stays
             keep_counts(folders[best if better else i])
             best = i if better else best
-    candidates = [
+    everybody = [
         {"name": label, "validation": (c.get("best") or {}).get("validation"), "seconds": c["seconds"]}
         for label, c in zip(names, found, strict=True)
     ]
     log.info("kept: %s", names[best])
     policy = load_policy(ctx.policy_section("student"), folder=folders[best])
-    return policy, {**found[best], "stage": f"{name}/{names[best]}", "chosen": names[best], "candidates": candidates}
+    return policy, {
+        **found[best],
+        "stage": f"{name}/{names[best]}",
+        "chosen": names[best],
+        "candidates": everybody,
+    }
 
 
 def distilled(
     ctx: Context, name: str, settings: DistillSection, start: Callable[[], Any], pairs: Sequence[Pair], file: Path
 ) -> tuple[Any, dict[str, Any]]:
     """The student that `settings` make of the one `start` gives, and counts."""
-    if isinstance(settings.objective, AutoObjective):
+    if len(settings.objective.alternatives) > 1:
         return choose_objective(ctx, name, settings, start, pairs, file)
     return train_student(ctx, name, settings, start(), pairs, file)

@@ -1,20 +1,13 @@
 """Numbers that an objective needs of every text: measured once with the starting student, kept with the pairs."""
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from plad.config.objectives import (
-    AnchoredObjective,
-    DpoObjective,
-    LipoObjective,
-    MarginObjective,
-    Objective,
-    PairObjective,
-)
-from plad.config.training import DistillSection
+from plad.config.models import DistillSection
+from plad.config.objectives import Needs, ObjectiveSection
 from plad.errors import DataError
 from plad.pairs.build import by_example, pair_groups
 from plad.pipeline.context import Context
@@ -22,11 +15,15 @@ from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Pair
 from plad.rundir.directory import fingerprint
 
+if TYPE_CHECKING:
+    from plad.policy.load import Policy
+    from plad.scoring.layout import Group
+
 log = logging.getLogger("plad")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedPairs:
     """Pairs that an objective can train on.
 
     Attributes:
@@ -36,31 +33,25 @@ class Prepared:
     """
 
     pairs: Sequence[Pair]
-    references: Mapping[str, str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict[str, str])
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def groups_of(
-    objective: Objective, policy: Any, pairs: Sequence[Pair], references: Mapping[str, str] | None = None
-) -> list[Any]:
+    objective: ObjectiveSection, policy: "Policy", pairs: Sequence[Pair], references: Mapping[str, str] | None = None
+) -> "list[Group]":
     """One group a prompt, its texts as the objective scores them: what is measured is what is trained on."""
     from plad.train.groups import without_rejected_end
 
     groups = pair_groups(pairs, policy.prompt, references)
-    if not isinstance(objective, PairObjective) or objective.rejected_end:
+    if objective.needs.rejected_end:
         return groups
     return [without_rejected_end(group, policy.eos_ids) for group in groups]
 
 
-def needs_reference_logp(objective: Objective) -> bool:
-    """Whether the objective compares the student with the one that training starts from."""
-    anchored = isinstance(objective, AnchoredObjective) and objective.anchor_weight > 0
-    return anchored or isinstance(objective, DpoObjective | LipoObjective)
-
-
 def prepare_pairs(
-    ctx: Context, settings: DistillSection, policy: Any, pairs: Sequence[Pair], file: Path | None = None
-) -> Prepared:
+    ctx: Context, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], file: Path | None = None
+) -> PreparedPairs:
     """Give the pairs what `settings.objective` needs of them.
 
     Args:
@@ -72,27 +63,24 @@ def prepare_pairs(
     Raises:
         DataError: no prompt has a reference.
     """
-    objective, counts = settings.objective, {}
+    (objective,) = settings.objective.alternatives
+    similarity = objective.needs.similarity
+    counts: dict[str, int] = {}
     references: dict[str, str] = {}
-    spans: Sequence[int] | None = None
-    live = False
-    if isinstance(objective, MarginObjective):
-        live = objective.scores == "live"
-        spans = None if live else objective.spans
-        before, (references, pairs) = len(pairs), _references(ctx, objective, pairs)
-        counts = {"pairs_without_reference": before - len(pairs)}
-    if spans is not None or needs_reference_logp(objective):
+    if similarity is not None:
+        before, (references, pairs) = len(pairs), _references(ctx, similarity.reference == "target", pairs)
+        counts["pairs_without_reference"] = before - len(pairs)
+    frozen = similarity is not None and not similarity.live
+    if frozen or objective.needs.reference_logps:
         before, pairs = len(pairs), _measured(settings, policy, pairs, references, file or ctx.run / "pairs.parquet")
-        counts |= {"pairs_too_long_to_measure": before - len(pairs)}
-    return Prepared(pairs, references if live else {}, counts)
+        counts["pairs_too_long_to_measure"] = before - len(pairs)
+    return PreparedPairs(pairs, {} if frozen else references, counts)
 
 
-def _references(
-    ctx: Context, objective: MarginObjective, pairs: Sequence[Pair]
-) -> tuple[dict[str, str], Sequence[Pair]]:
+def _references(ctx: Context, targets_first: bool, pairs: Sequence[Pair]) -> tuple[dict[str, str], Sequence[Pair]]:
     from plad.pairs.references import choose_references
 
-    examples = ctx.examples("distill") if objective.reference == "target" else []
+    examples = ctx.examples("distill") if targets_first else []
     targets = {example.id: example.target for example in examples}
     complete = all((targets.get(i) or "").strip() for i in by_example(pairs))
     answers = {} if complete else recorded_on_distill(ctx, "teacher", ctx.config.generate.samples)
@@ -112,22 +100,24 @@ def _references(
 
 
 def _measured(
-    settings: DistillSection, policy: Any, pairs: Sequence[Pair], references: Mapping[str, str], file: Path
+    settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], references: Mapping[str, str], file: Path
 ) -> list[Pair]:
     """The pairs that fit into the context, with all that the objective needs of them."""
     from plad.data.formats import measured_with, read_pairs_parquet, write_pairs_parquet
-    from plad.objectives.pairwise import REFERENCE, SIMILARITY
     from plad.train.groups import keep_fitting
+    from plad.train.loss import REFERENCE, SIMILARITY
     from plad.train.measure import weights_digest
 
-    objective = settings.objective
+    (objective,) = settings.objective.alternatives
+    needs = objective.needs
     groups = keep_fitting(groups_of(objective, policy, pairs, references), policy, settings.max_length).groups
     made_of = [weights_digest(policy.model), [[g.id, g.prompt, g.completions[: g.candidates]] for g in groups]]
     wanted: dict[str, str] = {}
-    if needs_reference_logp(objective):
+    if needs.reference_logps:
         wanted[REFERENCE] = fingerprint(made_of)
-    if isinstance(objective, MarginObjective) and objective.scores == "frozen":
-        wanted[SIMILARITY] = fingerprint([made_of, [g.completions[g.candidates :] for g in groups], objective.spans])
+    if needs.similarity is not None and not needs.similarity.live:
+        compared = [g.completions[g.candidates :] for g in groups]
+        wanted[SIMILARITY] = fingerprint([made_of, compared, needs.similarity.spans])
     known = measured_with(file)
     missing = {name: key for name, key in wanted.items() if known.get(name) != key}
     fitting = {group.id for group in groups}
@@ -136,11 +126,16 @@ def _measured(
     if not missing:
         log.info("%s: measured before, kept with the pairs", " and ".join(wanted))
         return pairs
-    found = _measure(settings, policy, groups, by_example(pairs), set(missing))
+    lacking = replace(
+        needs,
+        reference_logps=REFERENCE in missing,
+        similarity=needs.similarity if SIMILARITY in missing else None,
+    )
+    values = _measure(settings, policy, groups, by_example(pairs), lacking)
 
     def updated(pair: Pair) -> Pair:
         others = {name: value for name, value in pair.values.items() if name not in missing}
-        return replace(pair, values=others | found.get(pair.id, {}))
+        return replace(pair, values=others | values.get(pair.id, {}))
 
     write_pairs_parquet(file, [updated(pair) for pair in stored.values()], measured_with=known | missing)
     return [updated(pair) for pair in pairs]
@@ -148,13 +143,12 @@ def _measured(
 
 def _measure(
     settings: DistillSection,
-    policy: Any,
-    groups: Sequence[Any],
+    policy: "Policy",
+    groups: "Sequence[Group]",
     pairs: Mapping[str, Sequence[Pair]],
-    names: Set[str],
+    needs: Needs,
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """What each pair measures, by its id."""
-    from plad.objectives.pairwise import REFERENCE, SIMILARITY
     from plad.progress import track
     from plad.scoring.score import checked_route
     from plad.train.groups import longest
@@ -168,8 +162,8 @@ def _measure(
             policy.model,
             groups,
             route=route,
-            reference_logp=REFERENCE in names,
-            spans=getattr(settings.objective, "spans", None) if SIMILARITY in names else None,
+            reference_logp=needs.reference_logps,
+            spans=needs.similarity.spans if needs.similarity is not None else None,
             max_tokens=settings.max_tokens,
             advance=progress.advance,
         )

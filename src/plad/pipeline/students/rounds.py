@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from plad.config.objectives import AutoObjective, PairObjective
-from plad.config.training import DistillSection
+from plad.answers.fill import are_recorded, recorded
+from plad.answers.question import Sampling
+from plad.config.models import DistillSection
 from plad.errors import NoPairsError
 from plad.pipeline.context import Context, fine_tuned, weights
-from plad.pipeline.engines import answered, engine_for, fill, judge_options, missing_answers, open_ledger
+from plad.pipeline.engines import answer_set, engine_for, fill, judge_options, missing_answers, open_ledger
 from plad.pipeline.made import made_before, sign
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.pipeline.stages.pair import all_pairs
@@ -100,12 +101,9 @@ def _interval(rate: Mapping[str, Any]) -> str:
 
 def _next(settings: DistillSection, counts: Mapping[str, Any]) -> DistillSection:
     """The settings of the round after the first: with the chosen objective, and without what comes before its loss."""
-    objective = settings.objective
-    if isinstance(objective, AutoObjective):
-        objective = objective.candidates[labels(objective).index(counts["chosen"])]
-    if isinstance(objective, PairObjective):
-        objective = objective.model_copy(update={"sft_epochs": 0.0})
-    return settings.model_copy(update={"objective": objective})
+    candidates = settings.objective.alternatives
+    objective = candidates[labels(candidates).index(counts["chosen"]) if len(candidates) > 1 else 0]
+    return settings.model_copy(update={"objective": objective.warmed_up()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +210,13 @@ class _Loop:
 
     def _answers(self, system: str, rows: list[Example], samples: int, engine: Callable[[Any], Any]) -> dict[str, Any]:
         """Answers as pairs are made of, through the ledger; a model is loaded only where some are missing."""
-        from plad.answers.engine import Sampling
-        from plad.errors import RunDirError
-
         generate = self.ctx.config.generate
         sampling = Sampling(generate.temperature, generate.max_new_tokens, samples)
         with open_ledger(self.ctx) as ledger:
-            try:
-                return answered(self.ctx, rows, system, sampling, ledger)
-            except RunDirError:  # some are missing
-                fill(self.ctx, engine(ledger), rows, len(rows), system, sampling, ledger)
-                return answered(self.ctx, rows, system, sampling, ledger)
+            answers = answer_set(self.ctx, system, sampling)
+            if not are_recorded(rows, answers, ledger):
+                fill(self.ctx, engine(ledger), rows, len(rows), answers, ledger)
+            return recorded(rows, answers, ledger)
 
     def _of_student(self, n: int, rows: list[Example], samples: int) -> dict[str, Any]:
         from plad.sampling.local import Transformers
@@ -237,8 +231,7 @@ class _Loop:
 
     def _teacher_against(self, n: int) -> dict[str, Any]:
         """The teacher's win rate against a round's student, by the first judge."""
-        from plad.evaluate.quick import RESAMPLES
-        from plad.evaluate.winrate import judge_pairs
+        from plad.evaluate.winrate import QUICK, judge_pairs
         from plad.judges.base import load_judge
 
         cfg = self.ctx.config
@@ -252,8 +245,8 @@ class _Loop:
         ]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
         judge = load_judge(self.ctx.judge_sections()[0], **judge_options(self.ctx))
-        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=RESAMPLES, seed=cfg.run.seed)
-        return rates[judge.name]
+        rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=replace(QUICK, seed=cfg.run.seed))
+        return rates[judge.name].to_json()
 
     def new_pairs(self, n: int) -> tuple[list[Pair], Path]:
         """Pairs of the teacher's answers, which are known, and new ones of the student after the round before.

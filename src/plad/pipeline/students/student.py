@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config.distillation import LogitObjective
-from plad.config.objectives import PairObjective, SftObjective
-from plad.config.training import DistillSection, ValidationSection
+from plad.config.models import DistillSection, ValidationSection
 from plad.errors import DataError
+from plad.objectives.sft import SftObjective
 from plad.pipeline.context import Context
 from plad.pipeline.made import made_before, sign
 from plad.pipeline.students.measure import groups_of, prepare_pairs
@@ -53,20 +52,19 @@ def train_student(
     from plad.train.run import planned_steps, train_policy
     from plad.train.validation import probe_logps
 
-    cfg, objective = ctx.config, settings.objective
-    assert objective.type != "auto"
+    cfg, (objective,) = ctx.config, settings.objective.alternatives
+    needs = objective.needs
     checkpoints = ctx.run / "checkpoints" / name.replace("/", "-")
-    on_pairs = isinstance(objective, PairObjective)
     counts: dict[str, Any] = {}
-    if on_pairs and objective.sft_epochs:
-        policy, counts["sft"] = _warmed_up(ctx, name, settings, objective.sft_epochs, policy, pairs)
+    if needs.warm_up:
+        policy, counts["sft"] = _warmed_up(ctx, name, settings, needs.warm_up, policy, pairs)
     ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file, preferred=preferred)
     watched = watched_groups(ctx, settings, policy)
     policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
     teacher = texts = None
     steps = planned_steps(settings, len(by_example(pairs)))
     counts["tokens_cached"] = tokens_of(encoded.groups)
-    if isinstance(objective, LogitObjective):
+    if needs.logits is not None:
         found = prepare_logits(ctx, name, settings, policy, pairs, steps)
         encoded, teacher, texts = found.encoded, found.teacher, found.texts
         counts |= found.counts
@@ -78,7 +76,7 @@ def train_student(
         policy,
         checkpoints.with_name(f"{checkpoints.name}-best"),
         lambda: probe_logps(policy.model, watched, route),
-        watched=on_pairs,
+        watched=needs.pairs,
     )
     counts |= train_policy(
         policy,
@@ -122,10 +120,11 @@ def _groups(
     from plad.train.texts import only, texts_of_pairs
 
     prepared = prepare_pairs(ctx, settings, policy, pairs, file)
-    groups = groups_of(settings.objective, policy, prepared.pairs, prepared.references)
+    (objective,) = settings.objective.alternatives
+    groups = groups_of(objective, policy, prepared.pairs, prepared.references)
     ranked = keep_fitting(groups, policy, settings.max_length)
     require_groups(ranked.groups, ranked.counts(), name)
-    if not isinstance(settings.objective, SftObjective):
+    if objective.needs.pairs or objective.needs.logits is not None:
         return ranked, ranked, prepared.counts
     if preferred:
         texts = chosen_groups(prepared.pairs, policy.prompt)

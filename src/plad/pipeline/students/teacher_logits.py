@@ -6,24 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from plad.config.distillation import (
-    DistillmObjective,
-    FDistillObjective,
-    GkdObjective,
-    KdObjective,
-    LogitObjective,
-    MiniLlmObjective,
-    StorableObjective,
-)
-from plad.config.models import ModelSection
-from plad.config.objectives import Objective
-from plad.config.training import DistillSection
+from plad.config.models import DistillSection, ModelSection
+from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
+from plad.distillers.base import LogitObjective
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.records import Pair
 from plad.rundir.directory import fingerprint, is_complete
+
+if TYPE_CHECKING:
+    from plad.distillers.logits.compare import LiveTeacher, Teacher
+    from plad.distillers.logits.losses import Document
+    from plad.distillers.samples.rollouts import TextSource
+    from plad.policy.load import Policy
+    from plad.scoring.layout import Group
+    from plad.train.groups import Encoded
 
 log = logging.getLogger("plad")
 
@@ -39,13 +38,13 @@ class OnLogits:
         counts: tokens of those texts that models wrote before training; seconds the teacher took to score them.
     """
 
-    encoded: Any
-    teacher: Any
-    texts: Any
-    counts: dict[str, Any]
+    encoded: "Encoded"
+    teacher: "Teacher"
+    texts: "TextSource | None"
+    counts: dict[str, float]
 
 
-def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher: ModelSection) -> None:
+def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, teacher: ModelSection) -> None:
     """Refuse objectives on logits where teacher and student have different tokens; no weights are loaded.
 
     Args:
@@ -54,7 +53,7 @@ def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher
     Raises:
         PolicyError: vocabularies or prompt formats differ.
     """
-    if not any(isinstance(objective, LogitObjective) for objective in objectives):
+    if not any(objective.needs.logits for objective in objectives):
         return
     from plad.policy.folder import check_policy
     from plad.policy.vocabulary import require_same_format, require_same_vocabulary
@@ -65,7 +64,7 @@ def check_logits(objectives: Sequence[Objective], student: ModelSection, teacher
 
 
 def prepare_logits(
-    ctx: Context, name: str, settings: DistillSection, policy: Any, pairs: Sequence[Pair], steps: int
+    ctx: Context, name: str, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], steps: int
 ) -> OnLogits:
     """Gather what `settings.objective` needs of the pairs' prompts.
 
@@ -79,20 +78,40 @@ def prepare_logits(
         DataError: no prompt has the texts that it needs.
         PolicyError: teacher and student have different tokens.
     """
+    from plad.distillers.samples.rollouts import StudentSampling
     from plad.train.groups import keep_fitting, longest, tokens_of
 
-    objective = settings.objective
+    (objective,) = settings.objective.alternatives
+    needs = objective.needs.logits
     assert isinstance(objective, LogitObjective)
-    groups, written = _groups(ctx, objective, policy, pairs)
+    assert needs is not None
+    groups, written = _groups(ctx, needs.texts, policy, pairs)
     encoded = keep_fitting(groups, policy, settings.max_length)
     if not encoded.groups:
         raise DataError(
-            f"no prompt has the texts that {objective.type} trains on: {encoded.counts()}",  # type: ignore[attr-defined]
+            f"no prompt has the texts that {objective.tag()} trains on: {encoded.counts()}",
             where=f"{name}.objective",
             fix="raise max_length\nor sample both models: generate.samples, generate.student_samples",
         )
-    teacher, seconds = _teacher(ctx, objective, policy, encoded.groups, longest(encoded.groups))
-    texts = _source(ctx, name, settings, policy, teacher, encoded.groups, steps)
+    probe = longest(encoded.groups)
+    teacher, seconds = _teacher(ctx, needs, policy, encoded.groups, probe)
+    generate = ctx.config.generate
+    texts = objective.source(
+        StudentSampling(
+            name=name,
+            policy=policy,
+            teacher=teacher,
+            prompts=encoded.groups,
+            probe=probe,
+            steps=steps,
+            batch=settings.batch_size * settings.gradient_accumulation_steps,
+            max_new_tokens=generate.max_new_tokens,
+            slots=generate.slots,
+            seed=ctx.config.run.seed,
+            documents=_documents(ctx, name, objective.needs.documents, policy),
+            max_tokens=settings.max_tokens,
+        )
+    )
     counts = {"tokens_cached": tokens_of(encoded.groups) if written else 0, "teacher_seconds": round(seconds, 1)}
     return OnLogits(encoded, teacher, texts, counts)
 
@@ -100,99 +119,58 @@ def prepare_logits(
 # -- texts --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The texts that an objective trains on.
-
-    Attributes:
-        teacher, student: which answers of before training it reads; with neither, prompts alone matter.
-        share: of the steps that are on the student's texts; 0 where every step trains on what its groups hold.
-        both: whether a step on the student's texts keeps the teacher's beside them.
-        temperature: of the student's fresh samples; None where those of before training are taken.
-    """
-
-    teacher: bool = True
-    student: bool = False
-    share: float = 0.0
-    both: bool = False
-    temperature: float | None = None
-
-
-def texts_for(objective: LogitObjective) -> Texts:
-    """What each objective reads."""
-    match objective:
-        case KdObjective() | FDistillObjective(divergence="kl"):
-            return Texts()
-        case FDistillObjective(divergence=divergence, student_samples="cached"):
-            return Texts(teacher=divergence != "rkl", student=True)
-        case FDistillObjective(divergence=divergence):
-            both = divergence != "rkl"
-            return Texts(teacher=both, share=1.0, both=both, temperature=objective.sampling_temperature)
-        case GkdObjective(student_share=share):
-            return Texts(teacher=share < 1, share=share, temperature=objective.sampling_temperature)
-        case DistillmObjective(student_share=share, student_samples="cached"):
-            return Texts(teacher=share < 1, student=share > 0, share=share)
-        case DistillmObjective(student_share=share):
-            return Texts(teacher=share < 1, share=share, temperature=objective.sampling_temperature)
-        case MiniLlmObjective():
-            return Texts(teacher=False)
-        case _:
-            raise AssertionError(objective)
-
-
-def _groups(ctx: Context, objective: LogitObjective, policy: Any, pairs: Sequence[Pair]) -> tuple[list[Any], bool]:
-    """One group a prompt with the texts that the objective may train on, and whether models wrote them."""
+def _groups(ctx: Context, wanted: TextNeeds, policy: "Policy", pairs: Sequence[Pair]) -> "tuple[list[Group], bool]":
+    """One group a prompt with the texts that are trained on, and whether models wrote them."""
     from plad.train.texts import only, texts_of_pairs, with_targets
 
     groups = texts_of_pairs(pairs, policy.prompt)
-    if isinstance(objective, KdObjective):
+    if wanted.targets != "never":
         targets = {e.id: e.target for e in ctx.examples("distill")}
         complete = all((targets.get(g.id) or "").strip() for g in groups)
-        if objective.text == "target" or (objective.text == "auto" and complete):
+        if wanted.targets == "always" or complete:
             return with_targets(groups, targets, policy.prompt), False
-    read = texts_for(objective)
-    if not read.teacher and not read.student:
+    if not wanted.teacher and not wanted.student:
         return groups, False
-    return only(groups, teacher=read.teacher, student=read.student), True
+    return only(groups, teacher=wanted.teacher, student=wanted.student), True
 
 
 # -- the teacher --------------------------------------------------------------------------------------
 
 
 def _teacher(
-    ctx: Context, objective: LogitObjective, policy: Any, groups: Sequence[Any], probe: Any
-) -> tuple[Any, float]:
+    ctx: Context, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group"
+) -> "tuple[Teacher, float]":
     """The teacher in memory, or what it said, from disk; and the seconds that storing it took."""
-    from plad.distillers.topk import StoredTeacher
+    from plad.distillers.logits.stored import StoredTeacher
     from plad.scoring.head import check_head, head_width
 
     check_head(policy.model, probe)
-    if not isinstance(objective, StorableObjective) or objective.teacher_logits == "live":
-        return _live(ctx, objective, policy, probe), 0.0
+    if needs.top_k is None:
+        return _live(ctx, needs, policy, probe), 0.0
     width = head_width(policy.model)
     texts = fingerprint([[g.prompt, g.completions] for g in groups])
-    made_of = [weights(ctx, "teacher"), objective.teacher_dtype, objective.top_k, objective.temperature, width, texts]
+    made_of = [weights(ctx, "teacher"), needs.dtype, needs.top_k, needs.temperature, width, texts]
     folder = ctx.run / "teacher_logits" / fingerprint(made_of)
     if not is_complete(folder):
-        _store(ctx, objective, policy, groups, probe, folder)
+        _store(ctx, needs, policy, groups, probe, folder)
         gc.collect()
     stored = StoredTeacher.read(folder)
     return stored, stored.seconds
 
 
-def _live(ctx: Context, objective: LogitObjective, policy: Any, probe: Any) -> Any:
+def _live(ctx: Context, needs: LogitNeeds, policy: "Policy", probe: "Group") -> "LiveTeacher":
     import torch
 
-    from plad.distillers.divergence import LiveTeacher
+    from plad.distillers.logits.compare import LiveTeacher
     from plad.policy.vocabulary import require_same_format, require_same_vocabulary
     from plad.scoring.head import check_head
     from plad.scoring.score import checked_route
 
-    dtype = None if objective.teacher_dtype == "auto" else objective.teacher_dtype
+    dtype = None if needs.dtype == "auto" else needs.dtype
     teacher = fine_tuned(ctx, "teacher", dtype=dtype)
     require_same_vocabulary(policy.tokenizer, teacher.tokenizer)
     require_same_format(policy.prompt.describe(), teacher.prompt.describe())
-    device = policy.device if objective.teacher_device == "auto" else torch.device(objective.teacher_device)
+    device = policy.device if needs.device == "auto" else torch.device(needs.device)
     model = teacher.model.to(device).requires_grad_(False).eval()
     check_head(model, probe)
     log.info("teacher for logits: %s on %s", str(model.dtype).removeprefix("torch."), device)
@@ -200,103 +178,41 @@ def _live(ctx: Context, objective: LogitObjective, policy: Any, probe: Any) -> A
 
 
 def _store(
-    ctx: Context, objective: StorableObjective, policy: Any, groups: Sequence[Any], probe: Any, folder: Path
+    ctx: Context, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group", folder: Path
 ) -> None:
-    from plad.distillers.topk import store_teacher
+    from plad.distillers.logits.stored import store_teacher
     from plad.progress import track
     from plad.scoring.head import head_width
 
-    teacher = _live(ctx, objective, policy, probe)
+    teacher = _live(ctx, needs, policy, probe)
     with track("teacher logits", len(groups), "prompts") as bar:
         store_teacher(
             teacher,
             groups,
             folder,
-            k=objective.top_k,
+            k=needs.top_k,
             width=head_width(policy.model),
-            temperature=objective.temperature,
+            temperature=needs.temperature,
             advance=bar.advance,
         )
 
 
-# -- fresh samples ------------------------------------------------------------------------------------
+# -- plain text -----------------------------------------------------------------------------------------
 
 
-def _source(
-    ctx: Context,
-    name: str,
-    settings: DistillSection,
-    policy: Any,
-    teacher: Any,
-    groups: Sequence[Any],
-    steps: int,
-) -> Any:
-    """What every step trains on, where that isn't the groups themselves."""
-    from plad.distillers.rollouts import MixedTexts
-
-    objective = settings.objective
-    assert isinstance(objective, LogitObjective)
-    if isinstance(objective, MiniLlmObjective):
-        return _policy_rollouts(ctx, name, settings, objective, policy, teacher, groups, steps)
-    read = texts_for(objective)
-    if not read.share:
-        return None
-    sampler = None if read.temperature is None else _sampler(ctx, name, policy, read.temperature)
-    return MixedTexts(read.share, read.both, ctx.config.run.seed, sampler)
-
-
-def _sampler(ctx: Context, name: str, policy: Any, temperature: float, **mixed: Any) -> Any:
-    from plad.distillers.rollouts import Sampler
-
-    generate = ctx.config.generate
-    return Sampler(policy, name, temperature, generate.max_new_tokens, generate.slots, ctx.config.run.seed, **mixed)
-
-
-def _policy_rollouts(
-    ctx: Context,
-    name: str,
-    settings: DistillSection,
-    objective: MiniLlmObjective,
-    policy: Any,
-    teacher: Any,
-    groups: Sequence[Any],
-    steps: int,
-) -> Any:
-    from plad.distillers.rollouts import PolicyRollouts, batches_of_a_set
-    from plad.scoring.score import checked_route
-    from plad.train.groups import longest
-
-    batch = settings.batch_size * settings.gradient_accumulation_steps
-    batches = batches_of_a_set(objective.rollouts, batch, objective.ppo_epochs, steps)
-    if batches * batch < objective.rollouts:
-        log.info("%s: %d rollouts at a time, as %d steps don't suffice for more", name, batches * batch, steps)
-    return PolicyRollouts(
-        _sampler(ctx, name, policy, 1.0, teacher=teacher, mix=objective.teacher_mix),
-        teacher,
-        checked_route(policy.model, longest(groups), log.warning),
-        groups,
-        objective,
-        batch,
-        batches,
-        ctx.config.run.seed,
-        _documents(ctx, name, objective, policy),
-        settings.max_tokens,
-    )
-
-
-def _documents(ctx: Context, name: str, objective: MiniLlmObjective, policy: Any) -> list[Any]:
-    """Stretches of plain text of at most `pretraining_tokens` tokens each."""
+def _documents(ctx: Context, name: str, needs: DocumentNeeds | None, policy: "Policy") -> "list[Document]":
+    """Stretches of plain text of at most so many tokens each."""
     from plad.data.sources import locate
     from plad.train.texts import documents
 
-    if objective.pretraining is None:
+    if needs is None:
         return []
-    file = Path(locate(objective.pretraining, ctx.base))
+    file = Path(locate(needs.file, ctx.base))
     if not file.is_file():
         raise DataError("no such file", where=str(file), fix=f"check the pretraining of {name}")
     lines = file.read_text(encoding="utf-8").splitlines()
     texts = [_text(line, file, i) for i, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
-    found = documents([t for t in texts if t.strip()], policy.tokenizer, objective.pretraining_tokens)
+    found = documents([t for t in texts if t.strip()], policy.tokenizer, needs.tokens)
     if not found:
         raise DataError("holds no text", where=str(file), fix="plain text, one document a line, or JSONL with `text`")
     return found

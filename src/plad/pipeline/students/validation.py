@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from plad.config.training import DistillSection, ValidationSection
+from plad.answers.fill import answer
+from plad.answers.ledger import Ledger
+from plad.answers.question import AnswerSet, Sampling
+from plad.config.models import DistillSection, ValidationSection
 from plad.pipeline.context import Context
 from plad.records import Pair
 
@@ -58,7 +61,6 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
     While the policy is trained, log-probabilities and order of these two texts show what happens to prompts that it is
     not trained on.
     """
-    from plad.answers.engine import Sampling, answer
     from plad.pairs.build import pair_groups
     from plad.pipeline.engines import open_ledger
     from plad.sampling.local import Transformers
@@ -75,11 +77,8 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
         answers = answer(
             Transformers(policy, weights, cfg.generate.slots),
             rows,
-            system="watched",
-            weights=weights,
-            sampling=sampling,
-            seed=cfg.run.seed,
-            ledger=ledger,
+            AnswerSet("watched", weights, sampling, cfg.run.seed),
+            ledger,
         )
     pairs = [
         Pair(f"{row.id}#0-0", row.prompt, row.target or "", own.text, "target", "watched", own.token_ids)
@@ -91,9 +90,7 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
 
 def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
-    from plad.answers.engine import Sampling, answer
-    from plad.answers.ledger import Ledger
-    from plad.evaluate.quick import quick_figures
+    from plad.evaluate.winrate import quick_figures
     from plad.judges.base import load_judge
     from plad.pipeline.engines import judge_options
     from plad.sampling.local import Transformers
@@ -109,11 +106,8 @@ def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], d
             answers = answer(
                 Transformers(policy, "current", cfg.generate.slots),
                 rows,
-                system="validation",
-                weights="current",
-                sampling=sampling,
-                seed=cfg.run.seed,
-                ledger=ledger,
+                AnswerSet("validation", "current", sampling, cfg.run.seed),
+                ledger,
             )
         return measure(answers)
 

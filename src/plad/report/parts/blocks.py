@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from plad.report.parts.drawing import render_svg
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from plad.report.parts.drawing import Axes, render_svg
 
 BETTER, SAME, WORSE, UNKNOWN = "better", "same", "worse", "unknown"  # tones
 Points = tuple[list[int], list[float]]
@@ -90,7 +87,7 @@ class Plot:
     title: str
     alt: str
     height: float
-    draw: "Callable[[Axes], None]" = field(compare=False)
+    draw: Callable[[Axes], None] = field(compare=False)
     curves: Mapping[str, Points] = field(default_factory=dict[str, Points])
     unit: str = ""
 

@@ -4,11 +4,9 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+Axes = Any  # matplotlib's take untyped keywords
 WIDTH = 4.4  # inches; a phone shows this at three quarters
 
 # Placeholders that become the page's own colours, so that dark mode needs no second figure.
@@ -43,18 +41,20 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def render_svg(name: str, height: float, draw: "Callable[[Axes], None]") -> str:
+def render_svg(name: str, height: float, draw: Callable[[Axes], None]) -> str:
     """An <svg> element whose ids begin with `name`, `height` inches high."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    style = mpl.rc_context({**_STYLE, "svg.hashsalt": name})  # pyright: ignore[reportUnknownMemberType]  # types lack
+    with style, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's own fonts draw the text
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format")))
+        nothing = dict.fromkeys(("Date", "Creator", "Format"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)  # pyright: ignore[reportUnknownMemberType]  # types lack
     return _inline(buffer.getvalue(), name)
 
 

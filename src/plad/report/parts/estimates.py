@@ -1,15 +1,12 @@
 """How an estimate with its interval is shown: as a cell, as a dot in a plot, in words."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from plad.evaluate.stats import SMALL
 from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Cell, Plot
-from plad.report.parts.drawing import INK, SOFT, A, B
+from plad.report.parts.drawing import INK, SOFT, A, Axes, B
 from plad.report.parts.formatting import DASH, HasInterval, harmless, interval, number, p_value
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SIGNIFICANT = 0.05
 LABEL = 28  # characters of a row's name in a plot
@@ -107,7 +104,7 @@ def rates_plot(
     if dots is None:
         return None
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         axes.axvline(50, color=B, linewidth=1.2, linestyle=_DASHES)
         dots.draw(axes, mine=mine)
         highs = [e.high * 100 for _, _, e in dots.rows if e.high is not None]
@@ -123,7 +120,7 @@ def gap_plot(name: str, title: str, rows: Sequence[Row]) -> Plot | None:
     if dots is None:
         return None
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         axes.axvline(0, color=B, linewidth=1.2, linestyle=_DASHES)
         dots.draw(axes)
         axes.margins(x=0.12)
@@ -145,7 +142,7 @@ class _Dots:
         known = [(name, e.value, e) for name, e in rows if e is not None and e.value is not None]
         return cls(known, sign=sign) if known else None
 
-    def draw(self, axes: "Axes", *, mine: str | None = None) -> None:
+    def draw(self, axes: Axes, *, mine: str | None = None) -> None:
         """The dots with the names of their rows, `mine` in colour."""
         for y, (name, value, e) in enumerate(reversed(self.rows)):
             colour = A if name == mine else SOFT
@@ -164,7 +161,7 @@ class _Dots:
         )
 
 
-def name_rows(axes: "Axes", names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names of the rows from the top down, on an axis without a line."""
     axes.set_yticks(range(len(names)), [_short(name) for name in names[::-1]])
     axes.tick_params(axis="y", length=0, labelcolor=INK)

@@ -1,7 +1,7 @@
 """Calibration of likelihoods: does the student find the better of two texts the likelier one?"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from plad.evaluate.metrics import (
     SFT,
@@ -25,7 +25,7 @@ from plad.report.parts.blocks import (
     group,
     plots,
 )
-from plad.report.parts.drawing import SOFT, A, B
+from plad.report.parts.drawing import SOFT, A, Axes, B
 from plad.report.parts.estimates import (
     by_judge,
     count_cell,
@@ -38,9 +38,6 @@ from plad.report.parts.estimates import (
 )
 from plad.report.parts.formatting import DASH, NAMES, harmless, interval, number, system_name
 from plad.report.parts.run_facts import RunFacts
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NOTE = (
     "Every text was scored by the judge and by its log-likelihood a token under the student before and after "
@@ -224,7 +221,7 @@ def _reliability_plot(name: str, judge: str, models: Mapping[str, LikelihoodCali
     if not any(lines.values()):
         return None
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         end = 100 * max(b.end for bins in lines.values() for b in bins)
         axes.plot([50, end], [50, end], color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
         for (model, bins), colour, marker, aside in zip(lines.items(), (B, A), ("s", "o"), (-0.25, 0.25), strict=True):

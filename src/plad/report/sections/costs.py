@@ -2,17 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
-from plad.report.parts.drawing import A
+from plad.report.parts.drawing import A, Axes
 from plad.report.parts.estimates import count_cell, name_rows
 from plad.report.parts.formatting import DASH, duration, system_name
 from plad.report.parts.run_facts import Payment, RunFacts, StageRecord
 from plad.report.sections.how import flatten
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _UNFINISHED = "not finished"
 _ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}  # counts that have a table of their own
@@ -42,7 +38,7 @@ def time_plot(stages: Mapping[str, StageRecord]) -> Plot | None:
         return None
     unit, name = (3600, "hours") if max(s for _, s in rows) > 7200 else (60, "minutes")
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         for y, (_, seconds) in enumerate(reversed(rows)):
             axes.barh(y, seconds / unit, color=A, height=0.5)
             end = (seconds / unit, y)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from plad.evaluate.metrics import SFT, STUDENT, TARGET
-from plad.evaluate.text import count_words
+from plad.evaluate.texts import count_words
 from plad.records import Example, Judgement, Outcome, Prompt
 from plad.report.parts.blocks import Examples, Section
 from plad.report.parts.formatting import harmless, order_systems, system_name
@@ -146,7 +146,7 @@ class _Packer:
     def example(self, row: Example, prompt: Counter[str]) -> dict[str, object]:
         """Prompt turns, one text a system, one [score, opponent's score] a judge and system."""
         references = [counts(r) for r in row.references]
-        in_references: Counter[str] = sum(references, Counter())
+        in_references = sum(references, Counter[str]())
         texts: list[object] = [None]
         if row.target is not None:
             first = self.systems[0].answers.get(row.id)

@@ -85,7 +85,7 @@ def _spans(text: str) -> Iterable[tuple[int, int]]:
 def words(text: str) -> list[Word]:
     """The words of a text in order; characters of unspaced scripts are compared by the pairs they stand in."""
     spans = list(_spans(text))
-    found = []
+    found: list[Word] = []
     for n, (start, end) in enumerate(spans):
         if not is_unspaced(text[start]):
             found.append(Word(start, end, _keys(text[start:end])))

@@ -1,11 +1,9 @@
 """Results on the test set: what the judges and ROUGE say of every system, and what the differences are worth."""
 
-from typing import TYPE_CHECKING
-
 from plad.evaluate.metrics import SFT, STUDENT, Difference, Length, Metrics, SystemDifference
 from plad.evaluate.stats import SMALL
 from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
-from plad.report.parts.drawing import SOFT, A
+from plad.report.parts.drawing import SOFT, A, Axes
 from plad.report.parts.estimates import (
     ROW,
     by_judge,
@@ -21,9 +19,6 @@ from plad.report.parts.formatting import DASH, METRICS, bin_name, number, order_
 from plad.report.parts.measures import TEXT_METRICS, WORDS, judges_of, measures_of, scale_of, system_cells
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.methods import methods
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 RATES = (
     "Win rate: how often a judge prefers the answer to the human target, ties counting half. Win rates and ROUGE in %; "
@@ -207,7 +202,7 @@ def length_plot(metrics: Metrics) -> Plot | None:
     if not rows:
         return None
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         for y, (name, q) in enumerate(reversed(rows)):
             colour = A if name == system_name(STUDENT) else SOFT
             axes.plot([q["p5"], q["p95"]], [y, y], color=colour, linewidth=2, solid_capstyle="round")

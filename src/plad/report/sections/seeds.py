@@ -22,7 +22,7 @@ Means = Sequence[tuple[Sequence[str], Metrics]]
 def seed_means(runs: Mapping[str, Path]) -> Means:
     """The means of every group of runs that differ in their seed only."""
     groups = seed_groups(runs)
-    return [(names, Metrics.model_validate(mean_metrics({n: runs[n] for n in names}))) for names in groups]
+    return [(names, mean_metrics({n: runs[n] for n in names})) for names in groups]
 
 
 def over_seeds(means: Means) -> Section | None:

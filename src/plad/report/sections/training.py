@@ -3,18 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from plad.evaluate.metrics import Estimate, Metrics
 from plad.report.parts.blocks import BETTER, Cell, Plot, Points, Section, Table, Text, blocks, explained, group, plots
-from plad.report.parts.drawing import SOFT, A, B
+from plad.report.parts.drawing import SOFT, A, Axes, B
 from plad.report.parts.estimates import count_cell, estimate_cell, share_cell
 from plad.report.parts.formatting import DASH, harmless, interval, number
 from plad.report.parts.run_facts import LogRow, RunFacts
 from plad.report.parts.stage_counts import Round, Validated
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _TEACHER = Text(
     "Distillation calls the teacher's answer the better one. On the distillation prompts it was, as often as this:",
@@ -121,7 +117,7 @@ def rounds_plot(rounds: Sequence[Round]) -> Plot | None:
     if not lines:
         return None
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         axes.axhline(50, color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)))
         for (name, points), colour in zip(lines.items(), (A, B), strict=False):
             x = [n for n, _ in points]
@@ -219,7 +215,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def _curve_plot(name: str, curve: _Curve, lines: Mapping[str, Points], ends: tuple[Points, Points]) -> Plot:
     """One small multiple; `ends` are those of the intervals of a win rate."""
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         for (label, (x, y)), colour in zip(lines.items(), (A, B), strict=False):
             if curve.validation and label == "win rate" and len(ends[0][0]) == len(ends[1][0]) == len(x):
                 axes.fill_between(x, ends[0][1], ends[1][1], color=A, alpha=0.15, linewidth=0)

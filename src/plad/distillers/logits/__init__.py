@@ -1,0 +1,1 @@
+"""A teacher's predictions and what is learnt from them: divergences, stored teachers, losses."""

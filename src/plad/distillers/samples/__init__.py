@@ -1,0 +1,1 @@
+"""The student's own texts, sampled while it is trained."""
