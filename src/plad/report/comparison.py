@@ -35,6 +35,7 @@ from plad.report.parts.formatting import (
     DASH,
     METRICS,
     duration,
+    flatten,
     harmless,
     interval,
     number,
@@ -48,7 +49,6 @@ from plad.report.parts.verdict import HEADLINES, verdict
 from plad.report.sections.calibration import changes_table
 from plad.report.sections.costs import cost_of
 from plad.report.sections.examples import examples_section, shown_systems
-from plad.report.sections.how import flatten
 from plad.report.sections.results import RATES
 from plad.report.sections.seeds import Means, over_seeds, seed_means
 from plad.rundir.directory import write_text

@@ -1,12 +1,12 @@
 """How an estimate with its interval is shown: as a cell, as a dot in a plot, in words."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
+from plad.evaluate.metrics import Difference, Estimate, LengthBin
 from plad.evaluate.stats import SMALL
 from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Cell, Plot
 from plad.report.parts.drawing import INK, SOFT, A, Axes, B
-from plad.report.parts.formatting import DASH, HasInterval, harmless, interval, number, p_value
+from plad.report.parts.formatting import DASH, harmless, interval, number, p_value
 
 SIGNIFICANT = 0.05
 LABEL = 28  # characters of a row's name in a plot
@@ -14,24 +14,13 @@ ROW = 0.5  # inches a row of dots takes
 _DASHES = (0, (4, 3))
 
 
-class HasValue(HasInterval, Protocol):
-    """A figure over `n` prompts; None where there is none."""
-
-    @property
-    def value(self) -> float | None:
-        """The figure."""
-        ...
-
-    @property
-    def n(self) -> int:
-        """Prompts."""
-        ...
+HasValue = Estimate | LengthBin
+"""A figure over `n` prompts; None where there is none."""
 
 
 def p_of(e: HasValue | None) -> float | None:
     """Two-sided p-value of "there is no difference"; None where it was not tested."""
-    p: float | None = getattr(e, "p", None)
-    return p
+    return e.p if isinstance(e, Difference | LengthBin) else None
 
 
 def tone_of(e: HasValue | None) -> str:

@@ -1,10 +1,11 @@
 """Names, numbers, and texts that a model or a file wrote, as a reader sees them."""
 
 import unicodedata
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
-from plad.evaluate.metrics import LengthBin
+from pydantic import JsonValue
+
+from plad.evaluate.metrics import Estimate, LengthBin, ReliabilityBin
 
 NAMES = {
     "target": "Human target",
@@ -56,21 +57,9 @@ def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bo
     return text.replace("-", "−")
 
 
-class HasInterval(Protocol):
-    """A figure with its interval; None where there is none."""
-
-    @property
-    def low(self) -> float | None:
-        """Its lower end."""
-        ...
-
-    @property
-    def high(self) -> float | None:
-        """Its upper end."""
-        ...
-
-
-def interval(e: HasInterval, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+def interval(
+    e: Estimate | LengthBin | ReliabilityBin, *, scale: float = 1.0, digits: int = 1, sign: bool = False
+) -> str:
     """`low to high`, or an empty string where there is no interval."""
     return span(e.low, e.high, scale=scale, digits=digits, sign=sign)
 
@@ -126,3 +115,20 @@ def _picture(char: str) -> str:
     if unicodedata.category(char) == "Zs" or char in "\u200c\u200d\ufeff\u00ad":
         return char  # spaces, and joiners that scripts need
     return f"‹U+{code:04X}›"
+
+
+def flatten(value: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+    """Leaves of nested settings as (`a.b`, value)."""
+    leaves: list[tuple[str, str]] = []
+    for key, v in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(v, Mapping) and v:
+            leaves += flatten(v, name)
+        elif isinstance(v, float):
+            leaves.append((name, f"{v:.6g}"))
+        elif isinstance(v, Sequence) and not isinstance(v, str):
+            for i, item in enumerate(v):
+                leaves += flatten(item, f"{name}.{i}") if isinstance(item, Mapping) else [(f"{name}.{i}", str(item))]
+        else:
+            leaves.append((name, "none" if v is None else str(v)))
+    return leaves

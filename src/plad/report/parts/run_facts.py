@@ -16,6 +16,7 @@ from plad.evaluate.files import read_answers, read_judgements
 from plad.evaluate.metrics import FILE as METRICS
 from plad.evaluate.metrics import Metrics
 from plad.records import Example, Judgement
+from plad.report.parts.formatting import flatten
 from plad.report.parts.stage_counts import DataCounts, DistillCounts, PairCounts
 from plad.rundir.directory import ledger_of, read_manifest
 
@@ -173,31 +174,11 @@ def _answers(file: Path) -> dict[str, dict[str, Answer]]:
     }
 
 
-class _Kind(BaseModel):
-    type: str = ""
-
-
-class _Teacher(BaseModel):
-    engine: _Kind | None = None
-
-
-class _Evaluate(BaseModel):
-    judges: tuple[_Kind, ...] = ()
-
-
-class _Asked(BaseModel):
-    """Of the settings, who answers."""
-
-    teacher: _Teacher | None = None
-    evaluate: _Evaluate | None = None
-
-
 def _asks_providers(settings: Mapping[str, JsonValue]) -> bool:
     """Whether a teacher or a judge stands behind an endpoint."""
-    asked = _Asked.model_validate(settings)
-    engine = asked.teacher and asked.teacher.engine
-    judges = asked.evaluate.judges if asked.evaluate else ()
-    return (engine is not None and engine.type == "openai") or any(j.type == "llm" for j in judges)
+    leaves = dict(flatten(settings))
+    judges = [v for k, v in leaves.items() if k.startswith("evaluate.judges.") and k.endswith(".type")]
+    return leaves.get("teacher.engine.type") == "openai" or "llm" in judges
 
 
 def _settings(file: Path) -> dict[str, JsonValue]:

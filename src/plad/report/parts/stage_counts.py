@@ -63,9 +63,15 @@ class Validated(BaseModel):
     win_rate: float | None = None
     low: float | None = None
     high: float | None = None
+    n: int = 0
     rougeL: float | None = None  # noqa: N815  # the metric's name
     words: float | None = None
     ended: float | None = None
+
+    @property
+    def rate(self) -> Estimate:
+        """The win rate with its interval."""
+        return Estimate(value=self.win_rate, low=self.low, high=self.high, n=self.n)
 
 
 class Candidate(BaseModel):

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
 from plad.report.parts.drawing import A, Axes
 from plad.report.parts.estimates import count_cell, name_rows
-from plad.report.parts.formatting import DASH, duration, system_name
+from plad.report.parts.formatting import DASH, duration, flatten, system_name
 from plad.report.parts.run_facts import Payment, RunFacts, StageRecord
-from plad.report.sections.how import flatten
 
 _UNFINISHED = "not finished"
 _ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}  # counts that have a table of their own

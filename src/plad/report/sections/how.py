@@ -1,10 +1,11 @@
 """How the numbers are made: every rule, the settings, the versions, and what could not be told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
 from plad.report.parts.blocks import Cell, Section, Table, Text, blocks, group
+from plad.report.parts.formatting import flatten
 from plad.report.parts.run_facts import RunFacts
 
 
@@ -23,23 +24,6 @@ def how(facts: RunFacts) -> Section:
         Text(f"Left out, because the run has no {', '.join(missing)}.") if missing else None,
     )
     return Section("how", title, "How", shown)
-
-
-def flatten(value: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
-    """Leaves of nested settings as (`a.b`, value)."""
-    leaves: list[tuple[str, str]] = []
-    for key, v in value.items():
-        name = f"{prefix}.{key}" if prefix else key
-        if isinstance(v, Mapping) and v:
-            leaves += flatten(v, name)
-        elif isinstance(v, float):
-            leaves.append((name, f"{v:.6g}"))
-        elif isinstance(v, Sequence) and not isinstance(v, str):
-            for i, item in enumerate(v):
-                leaves += flatten(item, f"{name}.{i}") if isinstance(item, Mapping) else [(f"{name}.{i}", str(item))]
-        else:
-            leaves.append((name, "none" if v is None else str(v)))
-    return leaves
 
 
 def settings_table(title: str, settings: Mapping[str, JsonValue]) -> Table | None:

@@ -99,17 +99,14 @@ def rounds_ended(facts: RunFacts) -> str:
 
 
 def _validation_cells(figures: Validated, tone: str = "") -> tuple[Cell, ...]:
-    rate = replace(share_cell(figures.win_rate), detail=interval(figures, scale=100), tone=tone)
+    rate = replace(share_cell(figures.win_rate), detail=interval(figures.rate, scale=100), tone=tone)
     return (rate, share_cell(figures.rougeL), Cell(number(figures.words)), share_cell(figures.ended))
 
 
 def rounds_plot(rounds: Sequence[Round]) -> Plot | None:
     """Win rates by round, with their intervals: the student's on validation, the teacher's against it."""
     lines: dict[str, list[tuple[int, Estimate]]] = {
-        "student against the target": [
-            (n, Estimate(value=r.validation.win_rate, low=r.validation.low, high=r.validation.high))
-            for n, r in enumerate(rounds)
-        ],
+        "student against the target": [(n, r.validation.rate) for n, r in enumerate(rounds)],
         "teacher against the student": [(n, r.teacher_student) for n, r in enumerate(rounds)],
     }
     lines = {name: [(n, e) for n, e in points if e.value is not None] for name, points in lines.items()}
