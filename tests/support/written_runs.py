@@ -27,7 +27,7 @@ from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome, Verdict
 from plad.report.parts.run_facts import LogRow, StageRecord
 from plad.rundir.directory import write_json, write_text
@@ -108,13 +108,13 @@ def page_cases(page: str) -> dict[str, Any]:
 
 def page_texts(page: str) -> list[str]:
     """Every id, role, prompt and answer of a page's case browser."""
-    found: list[str] = []
+    texts: list[str] = []
     for case in page_cases(page)["cases"]:
         turns = case["prompt"]
         runs = [*(t[1] for t in turns), *(t[0] for t in case["texts"] if t)]
-        found += [case["id"], *(t[0] for t in turns)]
-        found += ["".join(run[i % 2 :] for i, run in enumerate(pieces)) for pieces in runs]
-    return found
+        texts += [case["id"], *(t[0] for t in turns)]
+        texts += ["".join(run[i % 2 :] for i, run in enumerate(pieces)) for pieces in runs]
+    return texts
 
 
 def curves(steps: int = 15) -> list[dict[str, Any]]:
@@ -147,10 +147,10 @@ def write_run(
 ) -> dict[str, Any]:
     """Write a finished run; returns its metrics."""
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge()], bootstrap=Bootstrap(500))
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceScorer()], bootstrap=Bootstrap(500))
     if {"teacher", "student_sft"} <= set(answers):
         rates, more = judge_pairs(
-            examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(500)
+            examples, answers["teacher"], answers["student_sft"], [ReferenceScorer()], bootstrap=Bootstrap(500)
         )
         metrics = metrics.model_copy(update={"teacher_student_win_rate": rates})
         judgements = [*judgements, *more]
@@ -188,7 +188,7 @@ def measured() -> dict[str, Any]:
         "further": ["c d"] * 10,
     }
     answers = {s: generations(TEN_EXAMPLES, t) for s, t in texts.items()}
-    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceJudge()], bootstrap=Bootstrap(200))[0].to_json()
+    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceScorer()], bootstrap=Bootstrap(200))[0].to_json()
 
 
 DRAWS = Bootstrap(300)
@@ -243,7 +243,7 @@ def measured_calibration(
     examples: Sequence[Example], texts: Mapping[str, Sequence[str]], *, gain: float = 1.5
 ) -> dict[str, Any]:
     """`calibration` of metrics.json, with likelihoods that know the quality after distillation and not before."""
-    judge, rng = ReferenceJudge(), np.random.default_rng(0)
+    judge, rng = ReferenceScorer(), np.random.default_rng(0)
     candidates = {
         e.id: [
             Text(t, None if system == "teacher" else (1,))
@@ -288,16 +288,16 @@ def of_round(rate: float, teacher: float, pairs: int | None) -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """Stages with rounds, an alarm, and a provider that was asked while sampling and while evaluating."""
-    found = json.loads(json.dumps(MANIFEST))
-    found["stages"]["distill"]["counts"] |= {
+    written = json.loads(json.dumps(MANIFEST))
+    written["stages"]["distill"]["counts"] |= {
         "rounds": [of_round(0.25, 0.7, None), of_round(0.4, 0.62, 159), of_round(0.38, 0.6, 171)],
         "kept_round": 1,
         "stopped": "the validation win rate no longer rises",
         "stage": "distill",
         "alarms": ["the share of answers that end fell from 95 % to 60 %: raise distill.objective.sft_weight"],
     }
-    found["stages"]["evaluate"] = {"seconds": 611.0, "finished": "2026-11-24T08:20:00Z", "counts": {"rows": 60}}
-    return found
+    written["stages"]["evaluate"] = {"seconds": 611.0, "finished": "2026-11-24T08:20:00Z", "counts": {"rows": 60}}
+    return written
 
 
 BILL = (  # system, when, tokens in and out, dollars
@@ -330,9 +330,9 @@ def write_full_run(
     methods = [system for system in answers if system not in ("teacher", "student_sft", "student")]
     write_run(path, examples, answers, **more)
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=Bootstrap(300))
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceScorer(), Opinion()], bootstrap=Bootstrap(300))
     rates, more = judge_pairs(
-        examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(300)
+        examples, answers["teacher"], answers["student_sft"], [ReferenceScorer()], bootstrap=Bootstrap(300)
     )
     costs = {"updates": 60, "seconds": 812.0, "peak_memory": 2_900_000_000, "tokens_cached": 9120, "tokens_fresh": 0}
     metrics = with_comparison(metrics, methods, dict.fromkeys((*methods, "student"), Cost.model_validate(costs)))

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
-from plad.config.data import PreferenceColumns
-from plad.config.judges import Judge
+from plad.config.judges import JudgeSection
 
 
 class GenerateSection(Section):
@@ -103,6 +102,17 @@ class ConfidenceSection(Section):
     )
 
 
+class PreferenceColumns(Section):
+    """Names of the columns of labelled preferences."""
+
+    id: str = Field(default="id", description="Names a row in messages; its place where there is none.")
+    prompt: str = Field(default="prompt", description="Text or messages.")
+    chosen: str = Field(default="chosen", description="The answer that people found better.")
+    rejected: str = Field(default="rejected", description="The other answer.")
+    tie: str = Field(default="tie", description="true where people found neither better; may be missing.")
+    references: str = Field(default="references", description="Texts to hold the answers against; may be missing.")
+
+
 class PairsFile(Section):
     """Preferences that exist already, added to the run's own pairs."""
 
@@ -116,7 +126,7 @@ class PairsFile(Section):
 class PairsSection(Section):
     file: PairsFile | None = Field(default=None, description="Preferences of a file beside the run's own pairs.")
     drop: DropRules = DropRules()
-    scorer: Judge | None = Field(
+    scorer: JudgeSection | None = Field(
         default=None, description="Who looks at pairs for `real_share` and `select`: any judge that `evaluate` takes."
     )
     real_share: float = Field(
