@@ -202,10 +202,10 @@ def _documents(ctx: Context, name: str, needs: DocumentNeeds | None, policy: "Po
         raise DataError("no such file", where=str(file), fix=f"check the pretraining of {name}")
     lines = file.read_text(encoding="utf-8").splitlines()
     texts = [_text(line, file, i) for i, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
-    found = documents([t for t in texts if t.strip()], policy.tokenizer, needs.tokens)
-    if not found:
+    stretches = documents([t for t in texts if t.strip()], policy.tokenizer, needs.tokens)
+    if not stretches:
         raise DataError("holds no text", where=str(file), fix="plain text, one document a line, or JSONL with `text`")
-    return found
+    return stretches
 
 
 def _text(line: str, file: Path, number: int) -> str:
