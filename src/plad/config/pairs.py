@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
 from plad.config.data import PreferenceColumns
-from plad.config.judges import Judge
+from plad.config.judges import JudgeSection
 
 
 class GenerateSection(Section):
@@ -116,7 +116,7 @@ class PairsFile(Section):
 class PairsSection(Section):
     file: PairsFile | None = Field(default=None, description="Preferences of a file beside the run's own pairs.")
     drop: DropRules = DropRules()
-    scorer: Judge | None = Field(
+    scorer: JudgeSection | None = Field(
         default=None, description="Who looks at pairs for `real_share` and `select`: any judge that `evaluate` takes."
     )
     real_share: float = Field(
