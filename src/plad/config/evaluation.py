@@ -12,7 +12,6 @@ from plad.config.objectives import (
     named_objective,
     objective_of,
 )
-from plad.config.objectives import ObjectiveSection, named_objective, objective_of
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
-from plad.judges.llm import LlmJudge
 from plad.judges.base import Asked, kind_of
 from plad.records import Example
 

@@ -20,7 +20,6 @@ from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
-from plad.judges.llm import LlmJudge
 from plad.judges.base import kind_of
 from plad.pipeline.context import Context, weights
 from plad.records import Outcome

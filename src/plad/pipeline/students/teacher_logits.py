@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
-from plad.distillers.base import LogitObjective
+from plad.distillers.base import LogitObjective, trainable_objective
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.progress import track
@@ -52,9 +52,11 @@ def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, 
         student, teacher: with their models' places resolved.
 
     Raises:
+        ConfigError: an objective of another package can't be trained with.
         PolicyError: vocabularies or prompt formats differ.
     """
-    if not any(objective.needs.logits for objective in objectives):
+    trained = [trainable_objective(objective) for objective in objectives]
+    if not any(objective.needs.logits for objective in trained):
         return
     from plad.policy.folder import check_policy
     from plad.policy.vocabulary import require_same_format, require_same_vocabulary
