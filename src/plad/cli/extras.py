@@ -19,7 +19,7 @@ from plad.cli.app import (
 from plad.cli.guard import guard, resume_command
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
-from plad.rundir.directory import read_manifest
+from plad.rundir.manifest import read_manifest
 
 commands = typer.Typer()
 
@@ -105,7 +105,7 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
-        from plad.config.data import PreferenceColumns
+        from plad.config.pairs import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
