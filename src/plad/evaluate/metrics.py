@@ -11,11 +11,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from plad.errors import RunDirError
+from plad.records import STUDENT, STUDENT_SFT
 from plad.rundir.directory import write_json
 
 FILE = "eval/metrics.json"
 SCHEMA = 1
-TARGET, TEACHER, SFT, STUDENT = "target", "teacher", "student_sft", "student"  # names of systems
 TextMetric = Literal["rouge1", "rouge2", "rougeL", "words"]
 
 
@@ -312,7 +312,7 @@ class CalibrationChange(Figures):
     """
 
     before: LikelihoodCalibration = Field(
-        default=LikelihoodCalibration(), validation_alias=SFT, serialization_alias=SFT
+        default=LikelihoodCalibration(), validation_alias=STUDENT_SFT, serialization_alias=STUDENT_SFT
     )
     after: LikelihoodCalibration = Field(
         default=LikelihoodCalibration(), validation_alias=STUDENT, serialization_alias=STUDENT

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad.evaluate.files import read_answers, read_judgements
-from plad.evaluate.metrics import TARGET, Difference, Metrics, SystemDifference, SystemFigures
+from plad.evaluate.metrics import Difference, Metrics, SystemDifference, SystemFigures
 from plad.evaluate.stats import LEVEL
 from plad.evaluate.texts import count_words
 from plad.evaluate.winrate import POINTS
 from plad.judges.rouge import Rouge
+from plad.records import TARGET
 
 METHOD = {
     "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "

@@ -62,7 +62,7 @@ class Bootstrap:
         return np.concatenate(means)
 
 
-DEFAULT = Bootstrap()
+DEFAULT, QUICK = Bootstrap(), Bootstrap(2000)  # of an evaluation; of figures while training, and of pairs
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:

@@ -96,11 +96,7 @@ def _sampled_between(run: RunDir) -> int:
     for n in range(2, run.counts("distill").get("kept_round", 0) + 1):
         file = run / f"rounds/{n}/pairs.parquet"
         pairs = read_pairs_parquet(file) if file.is_file() else []
-        answers = {
-            (pair.id.rpartition("#")[0], ids)
-            for pair in pairs
-            for ids in (pair.chosen_token_ids, pair.rejected_token_ids)
-        }
+        answers = {(pair.example_id, ids) for pair in pairs for ids in (pair.chosen_token_ids, pair.rejected_token_ids)}
         tokens += sum(len(ids) for _, ids in answers)
     return tokens
 

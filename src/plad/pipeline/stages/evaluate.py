@@ -49,9 +49,8 @@ def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str
 
 def evaluate(ctx: Context) -> dict[str, Any]:
     """Score target, teacher, SFT student, distilled student and baselines on the test rows."""
-    from plad.evaluate.comparison import with_comparison
     from plad.evaluate.files import write_answers, write_judgements
-    from plad.evaluate.run import evaluate_systems
+    from plad.evaluate.run import evaluate_systems, with_comparison
     from plad.evaluate.stats import Bootstrap
     from plad.judges.base import open_judges
 

@@ -7,7 +7,7 @@ from typing import Any
 from plad.errors import DataError, NoPairsError
 from plad.pipeline.context import Context
 from plad.pipeline.stages.generate import recorded_on_distill
-from plad.records import Generation, Pair
+from plad.records import Generation, Pair, pair_id
 
 log = logging.getLogger("plad")
 
@@ -37,18 +37,22 @@ def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pa
 
 
 def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+    from plad.evaluate.agreement import preference_counts
     from plad.pairs.build import build_pairs
     from plad.pipeline.engines import judge_resources
 
     cfg = ctx.config
     section = ctx.scorer_section()
     scorer = None if section is None else section.open(judge_resources(ctx))
-    pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
+    result = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
+    counts: dict[str, Any] = dict(result.counts)
+    if cfg.pairs.real_share > 0:
+        counts |= preference_counts(result.scored)
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
         _say(counts, scorer.name if scorer is not None else "")
-    return pairs, counts
+    return result.pairs, counts
 
 
 def _say(counts: Mapping[str, Any], scorer: str) -> None:
@@ -105,6 +109,6 @@ def imported(ctx: Context) -> tuple[list[Pair], dict[str, int]]:
             fix="remove these rows from the file",
         )
     kept = [p for p in found.rows if not p.tie]
-    pairs = [Pair(f"file {i}#0-0", p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
+    pairs = [Pair(pair_id(f"file {i}"), p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
     counts = {"from_file": len(pairs), "file_ties": len(found.rows) - len(kept)}
     return pairs, {**counts, "file_identical": found.identical, "file_skipped": found.skipped}

@@ -231,7 +231,8 @@ class _Loop:
 
     def _teacher_against(self, n: int) -> dict[str, Any]:
         """The teacher's win rate against a round's student, by the first judge."""
-        from plad.evaluate.winrate import QUICK, judge_pairs
+        from plad.evaluate.stats import QUICK
+        from plad.evaluate.winrate import judge_pairs
 
         cfg = self.ctx.config
         samples = cfg.generate.samples if self.split == "distill" else 1  # those of the pairs are there already

@@ -45,7 +45,7 @@ def train_student(
     Returns:
         The trained policy, its adapter merged, and counts.
     """
-    from plad.pairs.build import by_example
+    from plad.pairs.groups import by_example
     from plad.policy.load import merge_lora
     from plad.scoring.score import checked_route
     from plad.train.groups import longest, tokens_of
@@ -115,7 +115,7 @@ def _groups(
     preferred: bool,
 ) -> tuple[Any, Any, Mapping[str, int]]:
     """The pairs' groups that fit into the context, what of them is trained on, and counts."""
-    from plad.pairs.build import chosen_groups
+    from plad.pairs.groups import chosen_groups
     from plad.train.groups import keep_fitting
     from plad.train.texts import only, texts_of_pairs
 

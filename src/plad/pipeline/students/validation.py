@@ -11,7 +11,7 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.models import DistillSection, ValidationSection
 from plad.pipeline.context import Context
-from plad.records import Pair
+from plad.records import Pair, pair_id
 
 log = logging.getLogger("plad")
 
@@ -61,7 +61,7 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
     While the policy is trained, log-probabilities and order of these two texts show what happens to prompts that it is
     not trained on.
     """
-    from plad.pairs.build import pair_groups
+    from plad.pairs.groups import pair_groups
     from plad.pipeline.engines import open_ledger
     from plad.sampling.local import Transformers
     from plad.train.groups import keep_fitting
@@ -81,7 +81,7 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
             ledger,
         )
     pairs = [
-        Pair(f"{row.id}#0-0", row.prompt, row.target or "", own.text, "target", "watched", own.token_ids)
+        Pair(pair_id(row.id), row.prompt, row.target or "", own.text, "target", "watched", own.token_ids)
         for row, own in zip(rows, answers, strict=True)
         if own.text.strip() not in ("", (row.target or "").strip())
     ]
