@@ -7,6 +7,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
 EVERY_S = 60.0  # seconds between lines where there is no terminal
 
 
@@ -112,9 +116,6 @@ def track(
 
 @contextlib.contextmanager
 def _bar(progress: Progress, out: TextIO) -> Generator[None]:
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[status]}"))
     with Bar(*columns, console=Console(file=out), refresh_per_second=4) as bar:

@@ -343,7 +343,7 @@ def test_validate_says_when_the_hub_is_switched_off(project, monkeypatch):
 
 def test_validate_names_a_missing_extra(project, monkeypatch):
     (project.parent / "m.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("plad.policy.resolve.find_spec", lambda name: None)
+    monkeypatch.setattr("plad.policy.gguf.find_spec", lambda name: None)
     code, _, err = call("validate", project, "student.model=m.gguf")
     assert code == 2
     assert "pip install 'plad[gguf]'" in err

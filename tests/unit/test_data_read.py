@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plad.config.data import Columns
+from plad.config.root import Columns
 from plad.data import sources
 from plad.data.read import read_examples
 from plad.data.sources import BadRowsError

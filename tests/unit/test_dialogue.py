@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from plad.config.data import Columns
+from plad.config.root import Columns
 from plad.data.read import read_examples
 from plad.data.shapes import split_dialogue
 from plad.data.sources import BadRowsError

@@ -153,7 +153,7 @@ def test_something_else_named_gguf_is_refused(tmp_path: Path) -> None:
 def test_without_the_gguf_package_the_error_names_the_extra(
     gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("plad.policy.gguf.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="package gguf") as error:
         conversion.convert_gguf(gguf_file, tmp_path / "cache")
     assert "pip install 'plad[gguf]'" in str(error.value)
@@ -161,7 +161,7 @@ def test_without_the_gguf_package_the_error_names_the_extra(
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert conversion.default_cache_dir() == tmp_path / "plad" / "gguf"
+    assert conversion.converted_folder(Path(__file__)).parent == tmp_path / "plad" / "gguf"
 
 
 def test_the_demo_model_is_found_in_its_package_and_converted(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
 from plad.evaluate.stats import Bootstrap

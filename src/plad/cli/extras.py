@@ -105,7 +105,7 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
-        from plad.config.data import PreferenceColumns
+        from plad.config.pairs import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge

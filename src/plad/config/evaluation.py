@@ -7,7 +7,11 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from plad.config.base import PositiveInt, Section
 from plad.config.judges import JudgeSection
-from plad.config.objectives import ObjectiveSection, named_objective, objective_of
+from plad.config.objectives import (
+    ObjectiveSection,
+    named_objective,
+    objective_of,
+)
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"
@@ -33,13 +37,13 @@ def _named_objective(entry: JsonValue | Baseline) -> object:
     if isinstance(entry, str):
         return {"name": entry, "objective": named_objective("sft" if entry == SEQKD else entry)}
     if not isinstance(entry, dict) or "objective" in entry:
-        return _tuples(entry)
+        return entry
     settings = dict(entry)
     if len(settings) == 1 and "type" not in settings:
         ((kind, inner),) = settings.items()
         settings = {**(inner if isinstance(inner, dict) else {}), "type": "sft" if kind == SEQKD else kind}
     name = settings.pop("name", None) or _default_name(settings)
-    return {"name": name, "objective": _tuples(settings)}
+    return {"name": name, "objective": settings}
 
 
 def _default_name(settings: dict[str, JsonValue]) -> str:
@@ -57,13 +61,6 @@ def _without_fine_tuned(entries: Sequence[JsonValue | Baseline]) -> object:
     if entries and not others:
         raise ValueError("sft, the fine-tuned student, is in every evaluation: name a method to compare it with")
     return tuple(map(_named_objective, others))
-
-
-def _tuples(value: JsonValue | Baseline) -> object:
-    """Lists as tuples: past this point a strict config takes nothing else."""
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 Baselines = Annotated[tuple[Baseline, ...], BeforeValidator(_without_fine_tuned)]

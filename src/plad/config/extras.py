@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section, Share
-from plad.config.data import PreferenceColumns
-from plad.config.models import LoraSection
+from plad.config.models import LoraSection, Optimization
+from plad.config.pairs import PreferenceColumns
 
 YARDSTICK = ("run.dir", "sweep", "evaluate", "data.validation", "distill.validation")
 
@@ -79,7 +79,7 @@ class PreferenceData(Section):
     limit: PositiveInt | None = Field(default=None, description="Use only the first N rows of each file.")
 
 
-class RewardTraining(Section):
+class RewardTraining(Optimization):
     """A reward model from preferences (Bradley-Terry)."""
 
     out: Annotated[Path, PACES] = Field(description="The model's folder; it starts at the working directory.")
@@ -99,22 +99,11 @@ class RewardTraining(Section):
     lora: LoraSection | None = Field(
         default=LoraSection(), description="Adapter to train beside the new head, merged in the end; null: all weights."
     )
-    epochs: float = Field(default=1.0, gt=0, description="Passes over the data.")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule.")
     batch_size: PositiveInt = Field(default=8, description="Pairs a step.")
-    gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
     max_length: PositiveInt | None = Field(
         default=1024,
         description="Pairs with a longer text, in tokens with the prompt, are left out of training and counted; null: "
         "the model's context.",
-    )
-    warmup_ratio: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises to its peak."
-    )
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    gradient_checkpointing: Annotated[bool, PACES] = Field(
-        default=False, description="Recompute activations in the backward pass."
     )
     centre: float = Field(
         default=0.01, ge=0, description="Weight of the squared sum of a pair's two scores: keeps scores around 0."

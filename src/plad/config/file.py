@@ -39,7 +39,7 @@ _Loader.add_constructor("tag:plad:exponent", _exponent)
 
 
 @dataclass
-class Document:
+class Draft:
     """A config before it is checked.
 
     Attributes:
@@ -76,44 +76,37 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         schema: what it may hold.
         path: a YAML file.
         overrides: `a.b=value`, the value in YAML; they come after the file.
-
-    Raises:
-        PladError: everything that is wrong with it, all of it at once.
     """
-    document = Document(str(path))
-    problems = _read_yaml(read_text(path), document)
+    draft = Draft(str(path))
+    problems = _read_yaml(read_text(path), draft)
     for item in overrides:
         try:
-            _override(document, item)
+            _override(draft, item)
         except ConfigError as e:
             problems.append(e)
-    return _check(schema, document, problems)
+    return _check(schema, draft, problems)
 
 
 def parse_as(schema: type[S], text: str, name: str) -> S:
     """Check YAML that stands in no config file; `name` names it in messages. Raises like `load_as`."""
-    document = Document(name)
-    return _check(schema, document, _read_yaml(text, document))
+    draft = Draft(name)
+    return _check(schema, draft, _read_yaml(text, draft))
 
 
 def read_mapping(text: str, name: str) -> dict[str, JsonValue]:
-    """The mapping of a YAML text, unchecked.
-
-    Raises:
-        ConfigError: not YAML, or not a mapping.
-    """
-    document = Document(name)
-    _read_yaml(text, document)
-    return document.raw
+    """The mapping of a YAML text, unchecked."""
+    draft = Draft(name)
+    _read_yaml(text, draft)
+    return draft.raw
 
 
-def _check(schema: type[S], document: Document, problems: list[ConfigError]) -> S:
-    fill_types(schema, document.raw)
+def _check(schema: type[S], draft: Draft, problems: list[ConfigError]) -> S:
+    fill_types(schema, draft.raw)
     try:
         # Strict JSON mode: no number from a boolean or a text, but lists become tuples and texts paths.
-        config = schema.model_validate_json(json.dumps(document.raw, default=str), strict=True)
+        config = schema.model_validate_json(json.dumps(draft.raw, default=str), strict=True)
     except ValidationError as e:
-        problems.extend(explain(e, document.raw, document.where, schema))
+        problems.extend(explain(e, draft.raw, draft.where, schema))
         raise join(problems) from None
     if problems:
         raise join(problems)
@@ -121,11 +114,7 @@ def _check(schema: type[S], document: Document, problems: list[ConfigError]) -> 
 
 
 def read_text(path: Path) -> str:
-    """The text of a config file.
-
-    Raises:
-        ConfigError: it isn't there, or can't be one.
-    """
+    """The text of a config file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError("is too large for a config", where=str(path), fix="name the YAML file of the run")
@@ -138,37 +127,33 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"can't be read ({e.strerror})", where=str(path), fix="name a YAML file") from None
 
 
-def _read_yaml(text: str, document: Document) -> list[ConfigError]:
-    """Fill the document; returns the keys that stand twice.
-
-    Raises:
-        ConfigError: not YAML, or not a mapping.
-    """
+def _read_yaml(text: str, draft: Draft) -> list[ConfigError]:
+    """Fill the draft; returns the keys that stand twice."""
     try:
-        value, twice = _parse(text, document)
+        value, twice = _parse(text, draft)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        place = f"{document.name}:{mark.line + 1}:{mark.column + 1}" if mark else document.name
+        place = f"{draft.name}:{mark.line + 1}:{mark.column + 1}" if mark else draft.name
         raise ConfigError(_one_line(e.problem or e.context or "not YAML"), where=place, fix=_yaml_fix(e)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigError(f"not YAML: {_one_line(str(e))}", where=document.name) from None
+        raise ConfigError(f"not YAML: {_one_line(str(e))}", where=draft.name) from None
     if value is None:
-        raise ConfigError("is empty", where=document.name, fix="plad init DIR writes a config to start from")
+        raise ConfigError("is empty", where=draft.name, fix="plad init DIR writes a config to start from")
     if not isinstance(value, dict):
         kind = "a list" if isinstance(value, list) else "one value"
-        raise ConfigError(f"expected a mapping of sections (run:, data:, ...), got {kind}", where=document.name)
-    document.raw = value
+        raise ConfigError(f"expected a mapping of sections (run:, data:, ...), got {kind}", where=draft.name)
+    draft.raw = value
     return twice
 
 
-def _parse(text: str, document: Document) -> tuple[JsonValue, list[ConfigError]]:
+def _parse(text: str, draft: Draft) -> tuple[JsonValue, list[ConfigError]]:
     """The value of a YAML text and the keys that stand twice in it."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None, []
-        twice = list(_walk(node, document))
+        twice = list(_walk(node, draft))
         value = loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in the stubs
         return cast(JsonValue, value), twice  # a date in it is no JSON; it is checked as its text
     finally:
@@ -185,7 +170,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _walk(node: yaml.Node, document: Document) -> Iterator[ConfigError]:
+def _walk(node: yaml.Node, draft: Draft) -> Iterator[ConfigError]:
     """Note the line of every key and read it as text; yields the keys that stand twice."""
     stack = [(node, "", 0)]
     seen = 0
@@ -193,7 +178,7 @@ def _walk(node: yaml.Node, document: Document) -> Iterator[ConfigError]:
         current, path, depth = stack.pop()
         seen += 1
         if seen > MAX_NODES or depth > MAX_DEPTH:
-            raise ConfigError("too large or nested too deeply", where=document.name, fix="write it without aliases")
+            raise ConfigError("too large or nested too deeply", where=draft.name, fix="write it without aliases")
         if isinstance(current, yaml.SequenceNode):
             stack += [(item, f"{path}.{i}", depth + 1) for i, item in enumerate(current.value)]
         if not isinstance(current, yaml.MappingNode):
@@ -207,15 +192,15 @@ def _walk(node: yaml.Node, document: Document) -> Iterator[ConfigError]:
             if name in first:
                 yield ConfigError(
                     f"stands twice, first in line {first[name]}",
-                    where=f"{document.name}:{line}: {name}",
+                    where=f"{draft.name}:{line}: {name}",
                     fix="remove one of them",
                 )
             first.setdefault(name, line)
-            document.lines[name] = line
+            draft.lines[name] = line
             stack.append((value, name, depth + 1))
 
 
-def _override(document: Document, item: str) -> None:
+def _override(draft: Draft, item: str) -> None:
     key, equals, text = item.partition("=")
     parts = key.split(".")
     if not equals or not all(_PART.fullmatch(p) for p in parts):
@@ -223,12 +208,12 @@ def _override(document: Document, item: str) -> None:
     if not text.strip():
         raise ConfigError("no value", where=item, fix=f"{key}=null unsets it")
     try:
-        value, twice = _parse(text, Document(key))
+        value, twice = _parse(text, Draft(key))
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"the value is not YAML: {_one_line(str(e))}", where=item) from None
     if twice:
         raise twice[0]
-    node: dict[str, JsonValue] | list[JsonValue] = document.raw
+    node: dict[str, JsonValue] | list[JsonValue] = draft.raw
     for depth, part in enumerate(parts[:-1]):
         node = _step(node, part, ".".join(parts[: depth + 1]))
     if isinstance(node, list):
@@ -236,7 +221,7 @@ def _override(document: Document, item: str) -> None:
     else:
         node[parts[-1]] = value
     prefixes = {".".join(parts[: n + 1]) for n in range(len(parts))}
-    document.overridden |= {key, *prefixes - set(document.lines)}
+    draft.overridden |= {key, *prefixes - set(draft.lines)}
 
 
 def _step(node: dict[str, JsonValue] | list[JsonValue], part: str, path: str) -> dict[str, JsonValue] | list[JsonValue]:

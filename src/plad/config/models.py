@@ -99,22 +99,13 @@ class StudentSection(ModelSection):
     init: Annotated[PretrainedInit | PruneInit, Field(discriminator="type")] = PretrainedInit()
 
 
-class TrainSettings(Section):
-    """One training run."""
+class Optimization(Section):
+    """How weights are updated, whatever the loss."""
 
     epochs: float = Field(default=1.0, gt=0, description="Passes over the data. Paper: 1.")
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the linear schedule. Paper: 1e-4.")
     batch_size: PositiveInt = Field(default=8, description="Prompts a step. Paper: 8.")
     gradient_accumulation_steps: PositiveInt = Field(default=1, description="Batches added up before a step.")
-    max_tokens: Annotated[PositiveInt | None, PACES] = Field(
-        default=None,
-        description="Most tokens in one forward pass: bounds memory, never changes the result (dropout draws apart). "
-        "Default: one group a pass on CPU, 16384 tokens on a GPU.",
-    )
-    max_length: PositiveInt | None = Field(
-        default=None,
-        description="Rows whose prompt + completion are longer are dropped and counted. Default: the context.",
-    )
     warmup_ratio: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises to its peak."
     )
@@ -125,12 +116,26 @@ class TrainSettings(Section):
     gradient_checkpointing: Annotated[bool, PACES] = Field(
         default=False, description="Recompute activations in the backward pass."
     )
+    checkpoint_steps: Annotated[PositiveInt, PACES] = Field(
+        default=50, description="Steps between resumable checkpoints."
+    )
+
+
+class TrainSettings(Optimization):
+    """One training run."""
+
+    max_tokens: Annotated[PositiveInt | None, PACES] = Field(
+        default=None,
+        description="Most tokens in one forward pass: bounds memory, never changes the result (dropout draws apart). "
+        "Default: one group a pass on CPU, 16384 tokens on a GPU.",
+    )
+    max_length: PositiveInt | None = Field(
+        default=None,
+        description="Rows whose prompt + completion are longer are dropped and counted. Default: the context.",
+    )
     freeze_embeddings: bool = Field(default=False, description="Keep input embeddings (and a head tied to them) fixed.")
     lora: LoraSection | Literal["inherit"] | None = Field(
         default="inherit", description="Adapter of this training run; inherit: the policy's own `lora`."
-    )
-    checkpoint_steps: Annotated[PositiveInt, PACES] = Field(
-        default=50, description="Steps between resumable checkpoints."
     )
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
-from plad.config.data import PreferenceColumns
 from plad.config.judges import JudgeSection
 
 
@@ -101,6 +100,17 @@ class ConfidenceSection(Section):
     wrong: Literal["swap", "drop", "keep"] = Field(
         default="swap", description="The student's answer is better: swap the two, drop the pair, or only count it."
     )
+
+
+class PreferenceColumns(Section):
+    """Names of the columns of labelled preferences."""
+
+    id: str = Field(default="id", description="Names a row in messages; its place where there is none.")
+    prompt: str = Field(default="prompt", description="Text or messages.")
+    chosen: str = Field(default="chosen", description="The answer that people found better.")
+    rejected: str = Field(default="rejected", description="The other answer.")
+    tie: str = Field(default="tie", description="true where people found neither better; may be missing.")
+    references: str = Field(default="references", description="Texts to hold the answers against; may be missing.")
 
 
 class PairsFile(Section):

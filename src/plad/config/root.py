@@ -1,13 +1,12 @@
-"""A run's config: its sections, and what must hold between them."""
+"""A run's config: where it is kept, the rows it works on, its other sections, and what must hold between them."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PACES, Section
-from plad.config.data import DataSection
+from plad.config.base import PACES, PositiveInt, Section, Share
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.extras import SweepSection
@@ -27,6 +26,52 @@ from plad.config.pairs import GenerateSection, PairsSection
 class RunSection(Section):
     dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
     seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
+
+
+class Columns(Section):
+    """Names of the columns in the data files."""
+
+    id: str = Field(default="id", description="Optional id column; without it ids come from the prompt's content.")
+    prompt: str = Field(default="prompt", description="Prompt column: text, or a list of {role, content} messages.")
+    reference: str | None = Field(
+        default=None,
+        description="Target column: text or a list of texts. Default: the first of references, reference, completion.",
+    )
+    dialogue: str | None = Field(
+        default=None,
+        description="Column that holds a dialogue `Human: ... Assistant: ...` whose last answer is the target, as the "
+        "hub's HH data has it (`chosen`); takes the place of `prompt` and `reference`.",
+    )
+    dialogue_prompt: Literal["text", "messages"] = Field(
+        default="text",
+        description="What a dialogue's prompt is: text, as it stands up to the last `Assistant:`; or messages, for the "
+        "chat format.",
+    )
+
+    @model_validator(mode="after")
+    def _dialogue_stands_alone(self) -> "Columns":
+        others = {"prompt", "reference"} & self.model_fields_set
+        if self.dialogue is not None and others:
+            raise ValueError(f"dialogue holds prompt and target; leave {' and '.join(sorted(others))} out")
+        return self
+
+
+class DataSection(Section):
+    train: str = Field(
+        description="JSONL (also .gz), parquet, or hub name `owner/name:split`; split into D0 and D; needs references. "
+        "Of the hub also `owner/name/config:split`, where config may be a folder of the data set, and a slice such as "
+        "`owner/name:train[:95%]`."
+    )
+    validation: str | None = Field(default=None, description="Rows to choose checkpoints on; needs references.")
+    test: str = Field(description="Rows to evaluate on; needs references.")
+    columns: Columns = Columns()
+    overlap: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="Prompts that stand in two files: refuse names them; drop leaves them out of train, and of "
+        "validation where they stand in test, and counts them.",
+    )
+    sft_share: Share = Field(default=0.5, description="Share of train used for fine-tuning (D0). Paper: 0.5.")
+    limit: PositiveInt | None = Field(default=None, description="Use only the first N rows of every file.")
 
 
 class Config(Section):

@@ -37,11 +37,7 @@ def read_examples_jsonl(path: Path) -> list[Example]:
 
 
 def iter_examples_jsonl(path: Path) -> Iterator[Example]:
-    """Read what `write_examples_jsonl` wrote, row by row.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Read what `write_examples_jsonl` wrote, row by row."""
     if not path.is_file():
         raise _unusable(path, "is missing", "data")
     try:
@@ -103,11 +99,7 @@ def measured_with(path: Path) -> dict[str, str]:
 
 
 def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
-    """Read what `write_pairs_parquet` wrote; the first `limit` rows if given.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Read what `write_pairs_parquet` wrote; the first `limit` rows if given."""
     if not path.is_file():
         raise _unusable(path, "is missing", "pair")
     try:

@@ -40,11 +40,7 @@ def write_parquet(
 
 
 def iter_parquet(path: Path) -> Iterator[JsonValue]:
-    """The rows of a file, one by one.
-
-    Raises:
-        ValueError: it is damaged; says how.
-    """
+    """The rows of a file, one by one."""
     with _said_in_one_line():
         pq = import_module("pyarrow.parquet")
         with pq.ParquetFile(path) as file:

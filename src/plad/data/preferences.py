@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.data.read import prompt_in, texts_in
 from plad.data.shapes import plain_preference
-from plad.data.sources import Row, RowReader
+from plad.data.sources import DataRow, RowReader
 from plad.errors import DataError
 from plad.records import Prompt
 
@@ -56,14 +56,8 @@ def read_preferences(
     or as `shapes` lists them.
 
     Args:
-        source: see `read_rows`.
-        limit: most rows kept.
+        source, base: see `read_rows`.
         skip_invalid: drop and count the rows that can't be used, instead of raising.
-        base: folder in which a relative `source` is looked for first.
-
-    Raises:
-        DataError: the source can't be read or holds no usable row.
-        BadRowsError: some rows can't be used.
     """
     reader = RowReader(source, base)
     rows: list[Preference] = []
@@ -83,7 +77,7 @@ def read_preferences(
     return Preferences(rows, identical, reader.refused)
 
 
-def _preference(row: Row, columns: PreferenceColumns) -> Preference:
+def _preference(row: DataRow, columns: PreferenceColumns) -> Preference:
     if not isinstance(row.value, dict):
         raise ValueError('expected an object {"prompt", "chosen", "rejected"}')
     value = plain_preference(row.value, columns)

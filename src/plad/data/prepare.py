@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plad.config.root import Config
-from plad.data.read import ReadResult, iter_places, read_examples
+from plad.data.read import ReadResult, read_examples
 from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train
 from plad.errors import DataError, PladError, join
@@ -32,15 +32,7 @@ class Prepared:
 
 
 def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = False) -> Prepared:
-    """Read, check and split the data of a run.
-
-    Args:
-        base: where relative paths start.
-        skip_invalid: drop and count the rows that can't be used.
-
-    Raises:
-        PladError: anything that `check` finds, all of it in one.
-    """
+    """Read, check and split the data of a run; with `skip_invalid`, rows that can't be used are dropped and counted."""
     prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
     if prepared is None:
         raise join(problems)
@@ -48,11 +40,7 @@ def prepare(config: Config, *, base: Path | None = None, skip_invalid: bool = Fa
 
 
 def data_fingerprint(config: Config, base: Path | None = None) -> dict[str, str]:
-    """What each data file of a run holds.
-
-    Raises:
-        PladError: the files that are missing, all at once.
-    """
+    """What each data file of a run holds."""
     fingerprints: dict[str, str] = {}
     problems: list[PladError] = []
     for name, source in _sources(config).items():
@@ -74,18 +62,14 @@ def _sources(config: Config) -> dict[str, str]:
 def check(
     config: Config, *, base: Path | None = None, skip_invalid: bool = False
 ) -> tuple[Prepared | None, list[PladError]]:
-    """Read, check and split the data of a run, collecting every problem.
-
-    Returns:
-        The splits (None where there are problems) and the problems.
-    """
+    """Read, check and split the data of a run: the splits, or None and every problem."""
     problems: list[PladError] = []
     results = _read_all(config, base, skip_invalid, problems)
     overlap = dict.fromkeys(results, 0)
     if config.data.overlap == "drop":
         results, overlap = drop_overlap(results)
     try:
-        refuse_leakage({name: iter_places(result) for name, result in results.items()})
+        refuse_leakage({name: result.placed() for name, result in results.items()})
     except DataError as e:
         problems.append(e)
     if "train" not in results:
@@ -112,17 +96,13 @@ def check(
 
 
 def drop_overlap(results: dict[str, ReadResult]) -> tuple[dict[str, ReadResult], dict[str, int]]:
-    """Leave out of every split the prompts (normalised) that stand in a later one: test is kept whole.
-
-    Returns:
-        The splits, and how many rows were left out of each.
-    """
+    """Leave out of every split the prompts (normalised) that stand in a later one, and count them; test stays whole."""
     kept: dict[str, ReadResult] = {}
     counts: dict[str, int] = {}
     later: set[str] = set()
     for name, result in reversed(results.items()):
         keys = [prompt_key(e.prompt) for e in result.examples]
-        rows = [row for row, key in zip(iter_places(result), keys, strict=True) if key not in later]
+        rows = [row for row, key in zip(result.placed(), keys, strict=True) if key not in later]
         distinct = {key for key in keys if key not in later}
         places, examples = [place for place, _ in rows], [example for _, example in rows]
         kept[name] = ReadResult(examples, places, result.skipped, len(examples) - len(distinct))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from plad.config.data import Columns
+from plad.config.root import Columns
 from plad.data.shapes import split_dialogue
-from plad.data.sources import Row, RowReader
+from plad.data.sources import DataRow, RowReader
 from plad.data.split import prompt_key
 from plad.errors import DataError
 from plad.records import Example, Message, Prompt
@@ -36,6 +36,10 @@ class ReadResult:
     skipped: int
     duplicates: int
 
+    def placed(self) -> Iterator[tuple[str, Example]]:
+        """Each example with its place."""
+        return zip(self.places, self.examples, strict=True)
+
 
 def read_examples(
     source: str,
@@ -49,16 +53,9 @@ def read_examples(
     """Read and check the examples of a file or a hub data set.
 
     Args:
-        source: see `read_rows`.
-        columns: names of the columns.
-        limit: most examples kept.
+        source, base: see `read_rows`.
         skip_invalid: drop and count the rows that can't be used, instead of raising.
         need_references: a row without a reference can't be used.
-        base: folder in which a relative `source` is looked for first.
-
-    Raises:
-        DataError: the source can't be read or holds no usable row.
-        BadRowsError: some rows can't be used.
     """
     rows = RowReader(source, base)
     parser = _ExampleParser(columns, need_references)
@@ -90,12 +87,8 @@ class _ExampleParser:
         self._derived: Counter[str] = Counter()
         self._first: Example | None = None
 
-    def parse(self, row: Row) -> Example:
-        """The example in a row.
-
-        Raises:
-            ValueError: there is none.
-        """
+    def parse(self, row: DataRow) -> Example:
+        """The example in a row."""
         example = self._example(row.value)
         if example.id in self.places:
             raise ValueError(f"id {example.id!r} is used before, at {self.places[example.id]}")
@@ -108,7 +101,7 @@ class _ExampleParser:
             raise ValueError(f'expected an object like {{"prompt": ...}}, got {_kind(value)}')
         if self.columns.dialogue is not None:
             return self._dialogue(value, self.columns.dialogue)
-        prompt = parse_prompt(_column(value, self.columns.prompt), self.columns.prompt)
+        prompt = prompt_in(value, self.columns.prompt)
         if self._first is not None and isinstance(prompt, str) != isinstance(self._first.prompt, str):
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
@@ -150,7 +143,7 @@ class _ExampleParser:
             name = given[0]
         elif value.get(name) is None and not self.need_references:
             return ()
-        return _texts(_column(value, name), name)
+        return texts_in(value, name)
 
 
 def _column(value: dict[str, JsonValue], name: str) -> JsonValue:
@@ -184,11 +177,7 @@ def _text(value: JsonValue, name: str) -> str:
 
 
 def parse_prompt(value: JsonValue, name: str) -> Prompt:
-    """A prompt as data has it: text, or messages that end with the user.
-
-    Raises:
-        ValueError: it is neither; starts with `name`.
-    """
+    """A prompt as data has it: text, or messages that end with the user."""
     if isinstance(value, str):
         return _text(value, name)
     if not isinstance(value, list):
@@ -204,13 +193,18 @@ def _message(value: JsonValue, name: str) -> Message:
     if not isinstance(value, dict):
         raise ValueError(f'{name}: {_kind(value)}; expected {{"role": ..., "content": text}}')
     return Message(
-        role=_text(_column(value, "role"), f"{name}.role"),
-        content=_text(_column(value, "content"), f"{name}.content"),
+        role=_text(_column(value, "role"), f"{name}.role"), content=_text(_column(value, "content"), f"{name}.content")
     )
 
 
-def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
-    """Targets, without outer white space, as answers are."""
+def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
+    """The prompt in a row's column."""
+    return parse_prompt(_column(row, name), name)
+
+
+def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
+    """The texts in a row's column, without outer white space: a text, a list of them, or one assistant's message."""
+    value = _column(row, name)
     if isinstance(value, str):
         return (_text(value, name).strip(),)
     if not isinstance(value, list) or not value:
@@ -226,26 +220,3 @@ def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
 
 def _derived_id(prompt: Prompt) -> str:
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def iter_places(result: ReadResult) -> Iterator[tuple[str, Example]]:
-    """Each example with its place."""
-    return zip(result.places, result.examples, strict=True)
-
-
-def prompt_in(row: dict[str, JsonValue], name: str) -> Prompt:
-    """The prompt in a row's column.
-
-    Raises:
-        ValueError: it holds none; says what was expected.
-    """
-    return parse_prompt(_column(row, name), name)
-
-
-def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
-    """The texts in a row's column: a text, a list of texts, or one assistant's message.
-
-    Raises:
-        ValueError: it holds none; says what was expected.
-    """
-    return _texts(_column(row, name), name)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from plad.config.data import PreferenceColumns
+from plad.config.pairs import PreferenceColumns
 from plad.records import Message, Prompt
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -25,17 +25,11 @@ _SCORES = ("overall_score", "fine-grained_score", "score")
 
 
 def split_dialogue(text: str, prompt: Literal["text", "messages"]) -> tuple[Prompt, str]:
-    """The prompt of a dialogue and its last answer.
+    """The prompt of a dialogue and its last answer, without outer white space.
 
     Args:
         text: begins with the human's turn and ends with the assistant's; blank lines in front don't matter.
         prompt: text: as it stands, up to and with the last ``Assistant:``; messages: one for each turn.
-
-    Returns:
-        (prompt, answer without outer white space).
-
-    Raises:
-        ValueError: it is no such dialogue.
     """
     pieces = _TURN.split(f"\n\n{text.lstrip()}")
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))  # (speaker, words)
@@ -65,11 +59,7 @@ def _messages(turns: list[tuple[str, str]]) -> tuple[Message, ...]:
 
 
 def plain_preference(row: dict[str, JsonValue], columns: PreferenceColumns) -> dict[str, JsonValue]:
-    """A row with a prompt and two answers; a row that has this shape already comes back as it is.
-
-    Raises:
-        ValueError: it is of none of the shapes; says what was expected.
-    """
+    """A row with a prompt and two answers; a row that has this shape already comes back as it is."""
     completions = row.get("completions")
     if columns.chosen not in row and isinstance(completions, list):
         row = {**row, **_best_and_worst(completions, columns)}

@@ -27,7 +27,7 @@ _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w.-]+))?:([\w.-]+(?:\
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DataRow:
     """One JSON value and where it stands."""
 
     place: str
@@ -69,7 +69,7 @@ class RowReader:
         self.refused = 0
         self._first: list[BadRow] = []
 
-    def read(self, parse: Callable[[Row], T]) -> Iterator[T]:
+    def read(self, parse: Callable[[DataRow], T]) -> Iterator[T]:
         """What `parse` makes of each row; a row that it raises ValueError for is kept as a bad one."""
         for row in read_rows(self.source, self.base):
             try:
@@ -93,19 +93,13 @@ class _HubName(NamedTuple):
     split: str
 
 
-def read_rows(source: str, base: Path | None = None) -> Iterator[Row | BadRow]:
-    """Stream the rows of a file or a hub data set.
+def read_rows(source: str, base: Path | None = None) -> Iterator[DataRow | BadRow]:
+    """Each row of a file or a hub data set, or what is wrong with it.
 
     Args:
         source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`, where
             config may also be a folder of the data set, and split a slice such as `train[:95%]`).
         base: folder in which a relative path is looked for first.
-
-    Yields:
-        Each row, or what is wrong with it.
-
-    Raises:
-        DataError: the source is missing, of another kind, damaged, or out of reach.
     """
     given, source = source, locate(source, base)
     path = Path(source)
@@ -126,11 +120,7 @@ def read_rows(source: str, base: Path | None = None) -> Iterator[Row | BadRow]:
 
 
 def source_fingerprint(source: str, base: Path | None) -> str:
-    """What a source holds: a file's SHA-256, or the commit that the files of a hub data set come from.
-
-    Raises:
-        DataError: it is missing or out of reach.
-    """
+    """What a source holds: a file's SHA-256, or the commit that the files of a hub data set come from."""
     place = Path(locate(source, base))
     if place.is_file():
         return file_sha256(place)
@@ -162,7 +152,7 @@ def _missing(path: Path, source: str, base: Path | None) -> DataError:
     )
 
 
-def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
+def _read_jsonl(path: Path) -> Iterator[DataRow | BadRow]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
             yield from _parse_lines(cast(BinaryIO, f), str(path))
@@ -172,7 +162,7 @@ def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
         raise DataError(f"can't be read ({e.strerror or e})", where=str(path), fix="check its permissions") from None
 
 
-def _parse_lines(f: BinaryIO, name: str) -> Iterator[Row | BadRow]:
+def _parse_lines(f: BinaryIO, name: str) -> Iterator[DataRow | BadRow]:
     offset = 0
     number = 0
     while line := f.readline(MAX_LINE_BYTES + 1):
@@ -190,13 +180,13 @@ def _parse_lines(f: BinaryIO, name: str) -> Iterator[Row | BadRow]:
             yield _parse_line(line, place, start)
 
 
-def _parse_line(line: bytes, place: str, start: int) -> Row | BadRow:
+def _parse_line(line: bytes, place: str, start: int) -> DataRow | BadRow:
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as e:
         return BadRow(place, f"not UTF-8: byte 0x{line[e.start]:02x} at offset {start + e.start} of the file")
     try:
-        return Row(place, json.loads(text, object_pairs_hook=_no_twice))
+        return DataRow(place, json.loads(text, object_pairs_hook=_no_twice))
     except json.JSONDecodeError as e:
         nul = "; the file holds a NUL byte" if "\0" in text else ""
         return BadRow(f"{place}:{e.colno}", f"not JSON: {e.msg[0].lower()}{e.msg[1:]}{nul}")
@@ -214,17 +204,17 @@ def _no_twice(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     return value
 
 
-def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
+def _read_parquet(path: Path) -> Iterator[DataRow | BadRow]:
     try:
         for number, value in enumerate(iter_parquet(path), start=1):
-            yield Row(f"{path}:row {number}", value)
+            yield DataRow(f"{path}:row {number}", value)
     except ValueError as e:
         raise DataError(f"not a readable parquet file ({e})", where=str(path), fix="write it again") from None
 
 
-def _read_hub(source: str, name: _HubName) -> Iterator[Row | BadRow]:
+def _read_hub(source: str, name: _HubName) -> Iterator[DataRow | BadRow]:
     for number, value in enumerate(cast(Iterable[JsonValue], _load_hub(source, name)), start=1):
-        yield Row(f"{source}:row {number}", value)
+        yield DataRow(f"{source}:row {number}", value)
 
 
 def _load_hub(source: str, hub: _HubName) -> Any:

@@ -28,26 +28,15 @@ def _normalise(text: str) -> str:
 
 
 def split_train(examples: Sequence[Example], sft_share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Cut the training set in two, so that no prompt (normalised) stands in both halves.
+    """Cut the training set in D0 (fine-tuning) and D (distillation): no prompt (normalised) stands in both halves.
 
     The distinct prompts are ordered by a seeded hash, and the first `sft_share` of them become D0. The order and number
-    of other rows don't move a prompt in that order.
-
-    Args:
-        examples: N examples.
-        sft_share: share of the distinct prompts for fine-tuning, in (0, 1).
-        seed: the run's seed.
-
-    Returns:
-        D0 (fine-tuning) and D (distillation), each in the order of `examples`.
-
-    Raises:
-        DataError: a half would be empty.
+    of other rows don't move a prompt in that order; each half keeps the order of `examples`.
 
     Source: PLaD, Section 3 (D0 and D).
     """
     keys = [prompt_key(e.prompt) for e in examples]
-    ordered = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
+    ordered = _shuffled(keys, str(seed))
     cut = round(sft_share * len(ordered))
     if not 0 < cut < len(ordered):
         raise DataError(
@@ -58,38 +47,29 @@ def split_train(examples: Sequence[Example], sft_share: float, seed: int) -> tup
         )
     first = set(ordered[:cut])
     sft = [e for e, key in zip(examples, keys, strict=True) if key in first]
-    distill = [e for e, key in zip(examples, keys, strict=True) if key not in first]
-    return sft, distill
+    return sft, [e for e, key in zip(examples, keys, strict=True) if key not in first]
+
+
+def _shuffled(keys: Iterable[str], salt: str) -> list[str]:
+    """The distinct keys in an order that depends on each key and the salt alone."""
+    return sorted(set(keys), key=lambda key: hashlib.sha256(f"{salt}:{key}".encode()).hexdigest())
 
 
 def nested_share(examples: Sequence[Example], share: float, seed: int, purpose: str) -> list[Example]:
-    """The examples of a share of the distinct prompts, at least one; a smaller share is part of every larger one.
+    """The examples of a share (0 to 1) of the distinct prompts, at least one, in their order.
 
-    Args:
-        share: 0 (none) to 1 (all).
-        seed: the run's seed.
-        purpose: what the choice is for; two purposes choose independently of each other.
-
-    Returns:
-        They, in the order of `examples`.
+    A smaller share is part of every larger one; two purposes choose independently of each other.
     """
     if share >= 1:
         return list(examples)
     keys = [prompt_key(e.prompt) for e in examples]
-    ordered = sorted(set(keys), key=lambda key: hashlib.sha256(f"{purpose}:{seed}:{key}".encode()).hexdigest())
+    ordered = _shuffled(keys, f"{purpose}:{seed}")
     kept = set(ordered[: max(round(share * len(ordered)), 1 if share > 0 else 0)])
     return [e for e, key in zip(examples, keys, strict=True) if key in kept]
 
 
 def refuse_leakage(splits: Mapping[str, Iterable[tuple[str, Example]]]) -> None:
-    """Check that no prompt (normalised) stands in two splits.
-
-    Args:
-        splits: by name, the examples with the place of each.
-
-    Raises:
-        DataError: some do; names the rows on both sides.
-    """
+    """Check that no prompt (normalised) stands in two of the splits, which give each example with its place."""
     first: dict[str, tuple[str, str]] = {}  # key -> split, place
     leaks: list[str] = []
     for name, rows in splits.items():

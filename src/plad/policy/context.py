@@ -1,17 +1,16 @@
 """How much a model takes: prompt and answer together, or each for itself. Needs no torch."""
 
-from typing import Any
+from transformers import PreTrainedConfig
 
 
-def context_of(config: Any) -> tuple[int | None, bool]:
-    """The context that a model's config states.
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config of a model's language part, which of a text model is all of it."""
+    return config.get_text_config()  # pyright: ignore[reportUnknownMemberType]  # typed in part
 
-    Returns:
-        (tokens, or None where it states none; whether prompt and answer each have them, as in an encoder-decoder).
-    """
-    own = config.get_text_config()
-    apart = bool(config.is_encoder_decoder)
-    return getattr(own, "max_position_embeddings", None), apart
+
+def context_of(config: PreTrainedConfig) -> tuple[int | None, bool]:
+    """The tokens of context that a config states, if it does, and whether prompt and answer have them each."""
+    return getattr(text_config(config), "max_position_embeddings", None), bool(config.is_encoder_decoder)
 
 
 def fits(prompt: int, answer: int, context: int, *, apart: bool) -> bool:

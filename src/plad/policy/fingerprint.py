@@ -13,11 +13,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def model_fingerprint(model: str, revision: str | None = None, cache_dir: Path | None = None) -> str:
-    """Fingerprint of a model named as in the config: folder, hub name, or .gguf file.
-
-    Raises:
-        PolicyError: it can't be found.
-    """
+    """Fingerprint of a model named as in the config: folder, hub name, or .gguf file."""
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return fingerprint({"gguf": file_sha256(path)})
@@ -29,15 +25,12 @@ def folder_fingerprint(folder: Path) -> str:
 
     Hashes come from the folder's COMPLETE marker where it has one; a folder of the hub's cache is its commit.
     The place of a folder doesn't matter, nor do files beside the model (README.md, made_from.json).
-
-    Raises:
-        PolicyError: an adapter's base can't be found.
     """
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name):
         return fingerprint({"commit": resolved.name})
     marker = folder / COMPLETE
-    known = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    known: dict[str, str] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
     files = sorted({p for pattern in _SHAPING for p in folder.glob(pattern)})
     content = {p.name: known.get(p.name) or file_sha256(p) for p in files if p.name not in (ADAPTER, MADE_FROM)}
     if not is_adapter(folder):

@@ -1,8 +1,9 @@
 """What a model folder says of its policy, read without the weights: config, tokenizer, prompt format."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from transformers import (
     AutoConfig,
@@ -17,9 +18,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from plad.config.models import ModelSection, PromptSection, PruneInit
+from plad.config.models import ModelSection, PretrainedInit, PromptSection, PruneInit
 from plad.errors import PolicyError
 from plad.policy import lora
+from plad.policy.backend import from_pretrained
+from plad.policy.context import text_config
 from plad.policy.prompt import PromptFormat, make_prompt_format
 from plad.policy.resolve import is_adapter, resolve_model
 
@@ -27,11 +30,7 @@ _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def check_policy(section: ModelSection, role: str) -> PromptFormat:
-    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked.
-
-    Raises:
-        PolicyError: it isn't or can't; the key is named.
-    """
+    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked."""
     folder = resolve_model(section.model, section.revision)
     try:
         prompt, _, config = read_format(folder, _weights_folder(folder), section.prompt)
@@ -45,34 +44,20 @@ def check_policy(section: ModelSection, role: str) -> PromptFormat:
 def read_format(
     folder: Path, weights: Path, section: PromptSection
 ) -> tuple[PromptFormat, list[str], PreTrainedConfig]:
-    """The prompt format of a model that isn't loaded.
-
-    Args:
-        folder: holds the tokenizer.
-        weights: holds config and weights: the same folder, or an adapter's base.
-
-    Returns:
-        (format, notes, the model's config).
-
-    Raises:
-        PolicyError: it can't be made, or the model is of a kind that is not supported.
-    """
+    """Prompt format, notes and config of a model that isn't loaded; an adapter's `weights` are its base's folder."""
     config = load_config(weights)
-    named = (weights / "generation_config.json").is_file()
-    generation = GenerationConfig.from_pretrained(weights, local_files_only=True) if named else None
+    generation: GenerationConfig | None = None
+    if (weights / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(weights, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]  # typed in part
     encoder = bool(config.is_encoder_decoder)
     return *make_prompt_format(load_tokenizer(folder), section, generation, encoder=encoder), config
 
 
-def check_init(init: Any, config: PreTrainedConfig, role: str) -> None:
-    """Refuse a pruned student that can't be made of a model.
-
-    Raises:
-        PolicyError: it is an encoder-decoder, or has too few layers.
-    """
+def check_init(init: PretrainedInit | PruneInit | None, config: PreTrainedConfig, role: str) -> None:
+    """Refuse a pruned student that can't be made of a model."""
     if not isinstance(init, PruneInit):
         return
-    layers: int = config.get_text_config().num_hidden_layers
+    layers: int = text_config(config).num_hidden_layers
     if config.is_encoder_decoder:
         raise PolicyError(
             "an encoder-decoder can't be pruned",
@@ -96,11 +81,7 @@ def _weights_folder(folder: Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder; an adapter folder without one falls back to its base's.
-
-    Raises:
-        PolicyError: there is none, or it needs foreign code.
-    """
+    """The tokenizer of a model folder; an adapter folder without one falls back to its base's."""
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
     if is_adapter(folder) and not any((folder / name).is_file() for name in files):
         folder = Path(lora.read_adapter(folder).base)
@@ -109,7 +90,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # model types (qwen2), pre-tokenizer and special tokens included.
         exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
         loader = PreTrainedTokenizerFast if exact else AutoTokenizer
-        tokenizer = loader.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = from_pretrained(loader, folder)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
         raise PolicyError(
             f"the tokenizer can't be loaded: {first_line(e)}",
@@ -133,7 +114,7 @@ def _tokenizer_class(folder: Path) -> str | None:
 def load_config(folder: Path) -> PreTrainedConfig:
     """The model's config, if it is one of a language model that transformers itself knows."""
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config: PreTrainedConfig = from_pretrained(AutoConfig, folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as e:
         if "trust_remote_code" in str(e):
             raise PolicyError(
@@ -147,10 +128,10 @@ def load_config(folder: Path) -> PreTrainedConfig:
             fix="use an architecture of the installed transformers, or update transformers",
         ) from None
     encoder = bool(config.is_encoder_decoder)
-    mapping: Any = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    known = mapping.get(config.model_type)
+    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    known = cast(Mapping[str, str | tuple[str, ...]], mapping).get(config.model_type)
     names = {known} if isinstance(known, str) else set(known or ())
-    named = set(config.architectures or ())
+    named = set[str](config.architectures or ())
     if not names or (named and not named & names):
         what = ", ".join(sorted(named)) or config.model_type
         raise PolicyError(

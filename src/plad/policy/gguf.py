@@ -1,8 +1,8 @@
 """GGUF files: converted once to a Hugging Face folder with safetensors, then found by the file's hash."""
 
-import importlib.util
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from plad.errors import MissingExtraError, PolicyError
@@ -11,9 +11,18 @@ from plad.rundir.directory import atomic_dir, file_sha256, is_complete, write_js
 _ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
 
 
-def default_cache_dir() -> Path:
-    """Where converted models are kept: ``$XDG_CACHE_HOME/plad/gguf`` or ``~/.cache/plad/gguf``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plad" / "gguf"
+def converted_folder(path: Path, cache_dir: Path | None = None) -> Path:
+    """Where the conversion of a file is kept: in ``$XDG_CACHE_HOME/plad/gguf`` or ``~/.cache/plad/gguf``."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plad" / "gguf"
+    return (cache_dir or default) / f"{path.stem}-{file_sha256(path)[:16]}"
+
+
+def require_gguf(path: Path) -> None:
+    """Raise MissingExtraError where the package that reads a file is not installed."""
+    if find_spec("gguf") is None:
+        raise MissingExtraError(
+            "reading a GGUF file needs the package gguf", where=str(path), fix="pip install 'plad[gguf]'"
+        )
 
 
 def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
@@ -21,25 +30,14 @@ def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
 
     Values are exactly those of the file: float32 holds every quantised value, bfloat16 wouldn't.
 
-    Args:
-        cache_dir: default: `default_cache_dir()`.
-
-    Returns:
-        A folder named after the file and its SHA-256, written whole or not at all.
-
-    Raises:
-        MissingExtraError: the `gguf` package is not installed.
-        PolicyError: the file can't be read, or its architecture is unknown or an encoder-decoder's.
+    The folder is written whole or not at all.
     """
     if not path.is_file():
         raise PolicyError("no such file", where=str(path), fix="check the path")
-    folder = (cache_dir or default_cache_dir()) / f"{path.stem}-{file_sha256(path)[:16]}"
+    folder = converted_folder(path, cache_dir)
     if is_complete(folder):
         return folder
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingExtraError(
-            "reading a GGUF file needs the package gguf", where=str(path), fix="pip install 'plad[gguf]'"
-        )
+    require_gguf(path)
     _refuse_encoder_decoder(path)
     with atomic_dir(folder) as staging:
         _convert(path, staging)
@@ -65,15 +63,16 @@ def _refuse_encoder_decoder(path: Path) -> None:
 
 def _convert(path: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-    from plad.policy.backend import no_progress_bars
+    from plad.policy.backend import from_pretrained, no_progress_bars
+    from plad.policy.context import text_config
 
     try:
         with no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+            tokenizer: PreTrainedTokenizerBase = from_pretrained(AutoTokenizer, path.parent, gguf_file=path.name)
+            loaded: PreTrainedModel = from_pretrained(
+                AutoModelForCausalLM, path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
             )
     except Exception as e:  # a damaged file can fail anywhere in the reader
         raise PolicyError(
@@ -92,9 +91,9 @@ def _convert(path: Path, folder: Path) -> None:
     rebuilt.tie_weights()
     rebuilt.generation_config = loaded.generation_config
     with no_progress_bars():
-        rebuilt.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    _drop_tokens_from(folder, rows=config.get_text_config().vocab_size)
+        rebuilt.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+        tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+    _drop_tokens_from(folder, rows=text_config(config).vocab_size)
 
 
 def _drop_tokens_from(folder: Path, rows: int) -> None:

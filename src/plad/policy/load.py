@@ -2,21 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.errors import PolicyError
 from plad.policy import lora
-from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
+from plad.policy.backend import choose_device, choose_dtype, from_pretrained, no_progress_bars
 from plad.policy.context import context_of, fits
 from plad.policy.folder import first_line, load_config, load_tokenizer
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
@@ -48,7 +44,7 @@ class Policy:
     context: int
     device: torch.device
     dtype: torch.dtype
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     base: str | None = None
     base_revision: str | None = None
     apart: bool = False
@@ -74,10 +70,6 @@ def load_policy(
         folder: takes the place of `section.model`: a fine-tuned model or adapter.
         attach_lora: a fresh adapter to train.
         cache_dir: where converted GGUF models are kept.
-
-    Raises:
-        PolicyError: the model can't be found, isn't a language model in safetensors, needs foreign code, or doesn't
-            fit its tokenizer or adapter.
     """
     with no_progress_bars():
         source = folder or resolve_model(section.model, section.revision, cache_dir)
@@ -87,7 +79,7 @@ def load_policy(
         model, merged = _load_model(source, dtype, section, cache_dir)
         tokenizer = load_tokenizer(source)
     _check_vocabulary(model, tokenizer, source)
-    policy = make_policy(model.to(device), tokenizer, section.prompt)  # type: ignore[arg-type]
+    policy = make_policy(cast(PreTrainedModel, cast(nn.Module, model).to(device)), tokenizer, section.prompt)
     name = str(dtype).removeprefix("torch.")
     policy.notes[:0] = [f"dtype {name} ({why_dtype})", f"device {device} ({why_device})"]
     policy.notes += [f"adapter {path} merged into its base" for path in merged]
@@ -123,11 +115,7 @@ def make_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sect
 
 
 def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
-    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any.
-
-    Raises:
-        PolicyError: the model names no start token.
-    """
+    """What the decoder reads before a completion: its start token, and the token it is then made to write, if any."""
     start, forced = (_named(base, name) for name in ("decoder_start_token_id", "forced_bos_token_id"))
     if start is None:
         raise PolicyError(
@@ -170,15 +158,11 @@ def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights.
-
-    Raises:
-        PolicyError: an adapter whose base was never saved.
-    """
+    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights."""
     folder.mkdir(parents=True, exist_ok=True)
     with no_progress_bars():
         if not lora.has_adapter(policy.model):
-            policy.model.save_pretrained(folder)
+            policy.model.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
         elif policy.base is not None:
             lora.save(policy.model, folder, policy.base, policy.base_revision)
         else:
@@ -186,7 +170,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
                 "an adapter can't be saved: the weights under it exist only in memory",
                 fix="save them first and load that folder\nor merge the adapter and save all weights",
             )
-        policy.tokenizer.save_pretrained(folder)
+        policy.tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
 
 
 def _load_model(
@@ -214,12 +198,12 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = load_config(folder)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        loaded: Any = kind.from_pretrained(
+        loaded: tuple[PreTrainedModel, dict[str, list[str]]] = from_pretrained(
+            kind,
             folder,
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -238,7 +222,8 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             where=str(folder),
             fix="use the complete language model, head included",
         )
-    if config.is_encoder_decoder and model.get_output_embeddings().weight is not embedding_weight(model):
+    head = cast(nn.Module, model.get_output_embeddings())
+    if config.is_encoder_decoder and head.weight is not embedding_weight(model):
         # T5 v1.1, FLAN and mT5 have a head of their own, but transformers' config says that it is tied; saved like
         # that, other versions would tie it again
         model.config.tie_word_embeddings = False

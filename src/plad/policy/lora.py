@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,6 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from plad.config.models import LoraSection
 from plad.errors import PolicyError
+from plad.policy.backend import modules_of
+from plad.policy.context import text_config
 from plad.policy.resolve import ADAPTER, check_folder
 
 _PREFIX = "base_model.model."
@@ -28,13 +30,11 @@ class Adapter:
     Attributes:
         base: folder or hub name of the model it was trained on.
         revision: of a hub base.
-        config: adapter_config.json.
     """
 
     folder: Path
     base: str
     revision: str | None
-    config: dict[str, Any]
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -42,15 +42,8 @@ def has_adapter(model: nn.Module) -> bool:
     return isinstance(model, PeftModel)
 
 
-def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
-    """Wrap a model with a fresh adapter; only the adapter's weights are trained.
-
-    Returns:
-        (peft model, one-line note).
-
-    Raises:
-        PolicyError: no module has one of the names in `target_modules`, or one has its weights tied to another's.
-    """
+def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedModel, str]:
+    """The model in a fresh adapter, whose weights alone are trained, and a one-line note."""
     targets = section.target_modules
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
@@ -74,12 +67,13 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[Any, str]:
     wrapped.eval()
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     where = "every linear layer but the head" if targets is None else ", ".join(targets)
-    return wrapped, f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+    note = f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
+    return cast(PreTrainedModel, wrapped), note
 
 
 def _linear(model: nn.Module) -> str:
     """Names of a model's linear layers."""
-    plain = (n for n, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D") and "lora_" not in n)
+    plain = (n for n, m in modules_of(model) if type(m).__name__ in ("Linear", "Conv1D") and "lora_" not in n)
     return ", ".join(sorted({n.removesuffix(".base_layer").rpartition(".")[2] for n in plain}))
 
 
@@ -98,7 +92,7 @@ def _refuse_tied(model: Any, where: str, fix: str) -> None:
             )
 
 
-def _matrix(module: nn.Module) -> Any:
+def _matrix(module: nn.Module) -> object:
     return getattr(module, "base_layer", module).weight
 
 
@@ -118,11 +112,7 @@ def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter folder's config.
-
-    Raises:
-        PolicyError: it is damaged, not LoRA, names no base, or its weights are not safetensors.
-    """
+    """Read an adapter folder's config."""
     check_folder(folder)
     try:
         config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
@@ -141,28 +131,26 @@ def read_adapter(folder: Path) -> Adapter:
         raise PolicyError(
             "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
         )
-    return Adapter(folder, base, config.get("revision"), config)
+    return Adapter(folder, base, config.get("revision"))
 
 
 def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The base with a saved adapter merged in.
-
-    Raises:
-        PolicyError: the adapter was made for another base; names the module and both sizes.
-    """
+    """The base with a saved adapter merged in."""
     _check_fit(base, adapter)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, as is the next
             warnings.filterwarnings("ignore", _TIED)
-            model = PeftModel.from_pretrained(base, str(adapter.folder), low_cpu_mem_usage=False)
+            model = PeftModel.from_pretrained(  # pyright: ignore[reportUnknownMemberType]  # typed in part
+                base, str(adapter.folder), low_cpu_mem_usage=False
+            )
     except (RuntimeError, ValueError, OSError, TypeError) as e:
         raise PolicyError(
             f"the adapter doesn't fit its base {adapter.base}: {' '.join(str(e).split())[:300]}",
             where=str(adapter.folder),
         ) from None
     _refuse_tied(model.get_base_model(), str(adapter.folder), "train the adapter without them")
-    loaded = {n for n, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")}
+    loaded = {n for n, m in modules_of(model.get_base_model()) if hasattr(m, "lora_A")}
     untrained = sorted(loaded - set(_shapes(adapter)))
     if untrained:
         raise PolicyError(
@@ -176,17 +164,22 @@ def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
 
 def _shapes(adapter: Adapter) -> dict[str, dict[str, int]]:
     """{module: {"in": features, "out": features}} of the adapter's LoRA weights."""
-    found: dict[str, dict[str, int]] = {}
+    shapes: dict[str, dict[str, int]] = {}
     for file in sorted(adapter.folder.glob("adapter_model*.safetensors")):
-        with safe_open(file, "pt") as weights:
-            for key in weights.keys():  # noqa: SIM118  (not a mapping)
+        with _open(file) as weights:
+            for key in list[str](weights.keys()):
                 module, _, part = key.removeprefix(_PREFIX).partition(".lora_")
-                shape = weights.get_slice(key).get_shape()
+                shape: list[int] = weights.get_slice(key).get_shape()
                 if part == "A.weight":
-                    found.setdefault(module, {})["in"] = shape[1]
+                    shapes.setdefault(module, {})["in"] = shape[1]
                 elif part == "B.weight":
-                    found.setdefault(module, {})["out"] = shape[0]
-    return found
+                    shapes.setdefault(module, {})["out"] = shape[0]
+    return shapes
+
+
+def _open(file: Path) -> Any:
+    """A file of safetensors, which has no types."""
+    return safe_open(file, "pt")
 
 
 def _features(module: nn.Module) -> dict[str, int] | None:
@@ -202,13 +195,13 @@ def _check_fit(base: PreTrainedModel, adapter: Adapter) -> None:
     shapes = _shapes(adapter)
     if not shapes:
         raise PolicyError("the adapter holds no LoRA weights", where=str(adapter.folder), fix="save the adapter again")
-    modules = dict(base.named_modules())
+    modules: dict[str, nn.Module] = dict(modules_of(base))
     fix = f"correct base_model_name_or_path in {ADAPTER} (now {adapter.base})"
     for name, shape in shapes.items():
         if name not in modules:
             raise PolicyError(
                 f"the adapter has weights for {name}, which its base {adapter.base} ({type(base).__name__}, "
-                f"{base.config.get_text_config().num_hidden_layers} layers) doesn't have",
+                f"{text_config(base.config).num_hidden_layers} layers) doesn't have",
                 where=str(adapter.folder),
                 fix=fix,
             )

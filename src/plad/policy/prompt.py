@@ -10,7 +10,7 @@ as the letters it consists of.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -51,9 +51,6 @@ class PromptFormat:
         """Token ids up to where the completion begins, with BOS exactly once if the model uses one.
 
         Of an encoder-decoder they are the encoder's whole input, closed as its tokenizer closes a text.
-
-        Raises:
-            PolicyError: the format can't express the prompt.
         """
         ids = self._open_prompt(prompt)
         closed = not self.close or tuple(ids[-len(self.close) :]) == self.close
@@ -78,16 +75,19 @@ class PromptFormat:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion, without special tokens and outer white space."""
         kept = [i for i in token_ids if i not in self.eos_ids]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         assert isinstance(text, str)
         return text.strip()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Everything that shapes token ids beside the tokenizer, for fingerprints."""
         template = self.template if self.kind == "template" else None
         if self.kind == "chat":
-            template = "sha256:" + hashlib.sha256(self.tokenizer.get_chat_template().encode()).hexdigest()[:16]
-        described = {
+            text = self.tokenizer.get_chat_template()  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            template = "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        described: dict[str, object] = {
             "kind": self.kind,
             "template": template,
             "separator": self.separator,
@@ -113,7 +113,7 @@ class PromptFormat:
 
     def _render(self, messages: list[dict[str, str]], template: str | None) -> list[int]:
         try:
-            ids: Any = self.tokenizer.apply_chat_template(
+            ids = self.tokenizer.apply_chat_template(  # pyright: ignore[reportUnknownMemberType]  # typed in part
                 messages,
                 chat_template=template,
                 add_generation_prompt=True,
@@ -124,14 +124,14 @@ class PromptFormat:
             roles = ", ".join(m["role"] for m in messages)
             raise PolicyError(
                 f"the chat template refused a prompt (roles: {roles}): {e}",
-                where=self.tokenizer.name_or_path or None,
+                where=_place(self.tokenizer),
                 fix="drop `prompt.system` or the system message\n"
                 "or set `prompt.template` to plain text that holds {prompt}",
             ) from None
-        return ids
+        return cast(list[int], ids)
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return _encode(self.tokenizer, text, add_special_tokens=False, split_special_tokens=True, verbose=False)
 
 
 def make_prompt_format(
@@ -141,18 +141,11 @@ def make_prompt_format(
     *,
     encoder: bool = False,
 ) -> tuple[PromptFormat, list[str]]:
-    """The prompt format of a policy.
+    """The prompt format of a policy, and one-line notes on what was decided and why.
 
     Args:
-        section: what the config asks for.
         generation_config: the model's, which may name further end-of-sequence tokens.
         encoder: whether prompts are read by an encoder: a text of its own, with its own end.
-
-    Returns:
-        (format, one-line notes on what was decided and why).
-
-    Raises:
-        PolicyError: the tokenizer has no end-of-sequence token, or can't do what the config asks.
     """
     kind, why = _choose_kind(tokenizer, section)
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
@@ -186,18 +179,13 @@ def find_eos_ids(
 ) -> tuple[tuple[int, ...], list[str]]:
     """Every token that ends an answer: the tokenizer's, and those of the generation config.
 
-    An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out.
-
-    Returns:
-        (ids, the tokenizer's first; notes).
-
-    Raises:
-        PolicyError: there is none.
+    An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out. The
+    tokenizer's comes first; beside them, notes.
     """
     own = token_id(tokenizer, "eos")
     ids = [] if own is None else [own]
-    notes = []
-    named: int | list[int] | None = generation_config.eos_token_id if generation_config else None
+    notes: list[str] = []
+    named: int | list[int] | None = getattr(generation_config, "eos_token_id", None)
     for i in [named] if isinstance(named, int) else (named or []):
         if i in ids:
             continue
@@ -208,7 +196,7 @@ def find_eos_ids(
     if not ids:
         raise PolicyError(
             "the tokenizer has no end-of-sequence token, so an answer could never end",
-            where=tokenizer.name_or_path or None,
+            where=_place(tokenizer),
             fix="set eos_token in the model's tokenizer_config.json to an existing special token\n"
             "or eos_token_id in its generation_config.json",
         )
@@ -222,11 +210,7 @@ def token_id(tokenizer: PreTrainedTokenizerBase, role: Literal["eos", "pad", "un
 
 
 def choose_pad(tokenizer: PreTrainedTokenizerBase, eos_ids: Sequence[int]) -> tuple[int, str]:
-    """A token id to fill batches with; what is padding is known from lengths, so its value is never looked at.
-
-    Returns:
-        (id, one-line note).
-    """
+    """A token id to fill batches with, and a note; padding is known from lengths, so its value is never looked at."""
     pad = token_id(tokenizer, "pad")
     if pad is not None and pad not in eos_ids:
         return pad, f"pad token {_name(tokenizer, pad)} (the tokenizer's)"
@@ -243,11 +227,11 @@ def _choose_kind(
 ) -> tuple[Literal["chat", "template", "plain"], str]:
     if section.template is not None:
         return "template", "set by prompt.template"
-    has_template = bool(tokenizer.chat_template)
+    has_template = bool(getattr(tokenizer, "chat_template", None))
     if section.format == "chat" and not has_template:
         raise PolicyError(
             "prompt.format is chat, but the tokenizer has no chat template",
-            where=tokenizer.name_or_path or None,
+            where=_place(tokenizer),
             fix="set `prompt.template` to text that holds {prompt}\nor `prompt.format: plain`",
         )
     if section.format != "auto":
@@ -271,27 +255,32 @@ def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The control token that follows an assistant's message in the chat template, or -1."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = tokenizer.apply_chat_template(turns, tokenize=False)  # pyright: ignore[reportUnknownMemberType]  # typed in part
     except (TemplateError, TypeError, ValueError, KeyError):
         return -1
     assert isinstance(text, str)
     after = text.rpartition(_MARK)[2]
-    found = [(after.index(t.content), -len(t.content), i) for i, t in _control(tokenizer) if t.content in after]
-    return min(found)[2] if found else -1
-
-
-def _control(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, Any]]:
-    return [(i, t) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
+    control = [(i, t.content) for i, t in tokenizer.added_tokens_decoder.items() if not t.content.isspace()]
+    first = min(((after.index(token), -len(token), i) for i, token in control if token in after), default=None)
+    return -1 if first is None else first[2]
 
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer puts before and after every text."""
-    bare = tokenizer.encode("a", add_special_tokens=False)
-    full = tokenizer.encode("a")
+    bare = _encode(tokenizer, "a", add_special_tokens=False)
+    full = _encode(tokenizer, "a")
     for i in range(len(full) - len(bare) + 1):
         if full[i : i + len(bare)] == bare:
             return tuple(full[:i]), tuple(full[i + len(bare) :])
     return (), ()
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, **how: bool) -> list[int]:
+    return tokenizer.encode(text, **how)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # typed in part
+
+
+def _place(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    return getattr(tokenizer, "name_or_path", None) or None
 
 
 def _plain_text(prompt: Prompt, kind: str) -> str:

@@ -10,14 +10,16 @@ Source: Men et al. 2024, "ShortGPT: Layers in Large Language Models are More Red
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plad.errors import PolicyError
+from plad.policy.backend import modules_of
+from plad.policy.context import text_config
 from plad.policy.load import Policy
 from plad.policy.lora import has_adapter
 from plad.records import Prompt
@@ -28,19 +30,10 @@ _ENTANGLED = ("scale_attn_by_inverse_layer_idx", "num_kv_shared_layers")
 
 @torch.no_grad()
 def layer_influence(policy: Policy, prompts: Sequence[Prompt], completions: Sequence[str] | None = None) -> list[float]:
-    """How much each decoder layer turns the hidden state on a sample of the task.
+    """How much each decoder layer turns the hidden state on a sample of the task, in [0, 2]: 1 - mean cosine over all
+    token positions.
 
-    Every text is its own forward pass: nothing is computed on padding.
-
-    Args:
-        prompts: the sample; longer than the context, they are cut.
-        completions: one target a prompt, measured with it.
-
-    Returns:
-        One value a layer in [0, 2]: 1 - mean cosine over all token positions.
-
-    Raises:
-        PolicyError: no prompts, or the decoder layers can't be found.
+    Every text, a prompt and its completion if given, is its own forward pass, cut where it is longer than the context.
     """
     if not prompts:
         raise PolicyError("influence needs at least one prompt", fix="raise `student.init.prompts`")
@@ -72,7 +65,7 @@ def layer_influence(policy: Policy, prompts: Sequence[Prompt], completions: Sequ
         policy.model.train(training)
         for hook in hooks:
             hook.remove()
-    return (1 - cosines / positions).tolist()
+    return [1 - float(cosine) / positions for cosine in cosines]
 
 
 def prune_layers(
@@ -80,14 +73,7 @@ def prune_layers(
 ) -> Policy:
     """A new policy with the `keep` layers of greatest influence, in their order.
 
-    The given policy stays as it is; only the kept weights are copied.
-
-    Args:
-        keep: number of layers to keep.
-        prompts, completions: the sample on which influence is measured, as in `layer_influence`.
-
-    Raises:
-        PolicyError: `keep` isn't below the number of layers, or the layers can't be found or taken apart.
+    The given policy stays as it is; only the kept weights are copied. Influence is measured as in `layer_influence`.
     """
     model = _bare(policy)
     total = len(find_layers(model)[2])
@@ -106,12 +92,8 @@ def prune_layers(
 
 
 def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
-    """A copy of a model with only the layers `kept`, renumbered, and a config that says so.
-
-    Raises:
-        PolicyError: the layers can't be found, or depend on their number or on each other.
-    """
-    config = model.config.get_text_config()
+    """A copy of a model with only the layers `kept`, renumbered, and a config that says so."""
+    config = text_config(model.config)
     for name in _ENTANGLED:
         if getattr(config, name, None):
             raise PolicyError(
@@ -130,34 +112,27 @@ def drop_layers(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
             for name in ("layer_idx", "layer_id"):
                 if hasattr(module, name):
                     setattr(module, name, number)
-    _shrink_config(pruned.config.get_text_config(), len(layers), kept)
+    _shrink_config(text_config(pruned.config), len(layers), kept)
     return pruned
 
 
 def find_layers(model: PreTrainedModel, count: int | None = None) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The decoder layers of a model: the outermost list of as many modules as its config has layers.
+    """The decoder layers of a model: the module that holds them, under which name, and the list.
 
-    Args:
-        count: number of layers, where it isn't the config's.
-
-    Returns:
-        (module that owns the list, attribute name, list).
-
-    Raises:
-        PolicyError: there is no such list.
+    It is the outermost list of as many modules as the config has layers, or `count`.
     """
-    wanted = count or model.config.get_text_config().num_hidden_layers
-    found = [
+    wanted = count or text_config(model.config).num_hidden_layers
+    matches = [
         (name.count("."), name)
-        for name, module in model.named_modules()
+        for name, module in modules_of(model)
         if isinstance(module, nn.ModuleList) and len(module) == wanted and len({type(m) for m in module}) == 1
     ]
-    if not found:
+    if not matches:
         raise PolicyError(
             f"the decoder layers of {type(model).__name__} can't be found, so it can't be pruned",
             fix="use `student.init.type: pretrained` with a smaller model",
         )
-    owner, _, attribute = min(found)[1].rpartition(".")
+    owner, _, attribute = min(matches)[1].rpartition(".")
     parent = model.get_submodule(owner)
     layers = getattr(parent, attribute)
     assert isinstance(layers, nn.ModuleList)
@@ -175,10 +150,11 @@ def _bare(policy: Policy) -> PreTrainedModel:
     return policy.model
 
 
-def _shrink_config(config: Any, total: int, kept: Sequence[int]) -> None:
+def _shrink_config(config: PreTrainedConfig, total: int, kept: Sequence[int]) -> None:
     """Make a config describe the kept layers: their number, and every list with one entry a layer."""
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == total and "layer" in name:
+    settings: dict[str, object] = vars(config)
+    for name, value in list(settings.items()):
+        if isinstance(value, list | tuple) and len(cast(Sequence[object], value)) == total and "layer" in name:
             setattr(config, name, [value[i] for i in kept])
     if hasattr(config, "attention_types"):  # GPT-Neo, whose attention_layers are expanded from it
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]

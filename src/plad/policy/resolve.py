@@ -1,10 +1,11 @@
 """From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
-from plad.errors import MissingExtraError, PolicyError
+from plad.errors import PolicyError
+from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
+from plad.rundir.directory import is_complete
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -17,12 +18,7 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
     """The local folder of a model: downloaded or converted once, then found in the cache.
 
     Args:
-        model: folder, hub name, or .gguf file.
-        revision: commit, tag or branch of a hub model.
         cache_dir: where converted GGUF models are kept.
-
-    Raises:
-        PolicyError: it can't be found, reached or read safely.
     """
     path = Path(model).expanduser()
     local = path.exists() or not is_hub_name(model)
@@ -34,8 +30,6 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
         check_folder(path)
         return path
     if path.is_file() and path.suffix == ".gguf":
-        from plad.policy.gguf import convert_gguf
-
         return convert_gguf(path, cache_dir)
     if path.exists():
         raise PolicyError("a single file is no model", where=model, fix="name its folder, or a .gguf file")
@@ -50,11 +44,7 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
 
 
 def resolve_tokenizer(name: str) -> Path:
-    """The local folder of a tokenizer, which may hold no weights; of the hub nothing else is downloaded.
-
-    Raises:
-        PolicyError: it can't be found or reached.
-    """
+    """The local folder of a tokenizer, which may hold no weights; of the hub nothing else is downloaded."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -74,11 +64,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder holds a model or adapter in safetensors.
-
-    Raises:
-        PolicyError: it doesn't; pickle files are never read.
-    """
+    """Check that a folder holds a model or adapter in safetensors."""
     if not (folder / "config.json").is_file() and not is_adapter(folder):
         raise PolicyError(
             "no model in this folder (neither config.json nor adapter_config.json)",
@@ -104,7 +90,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_FILES) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]  # typed in part
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -148,36 +134,20 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_
 
 
 def local_folder(model: str, revision: str | None) -> Path | None:
-    """The folder of a model that is on this machine; None where it would be downloaded or converted first.
-
-    Raises:
-        PladError: it can't be used.
-    """
+    """The folder of a model that is on this machine; None where it would be downloaded or converted first."""
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
-        if find_spec("gguf") is None:
-            raise MissingExtraError("reading a GGUF file needs the package gguf", fix="pip install 'plad[gguf]'")
-        return _converted(path)
+        require_gguf(path)
+        folder = converted_folder(path)
+        return folder if is_complete(folder) else None
     if not path.exists() and is_hub_name(model):
         return cached(model, revision)
     return resolve_model(model, revision)
 
 
-def _converted(path: Path) -> Path | None:
-    from plad.policy.gguf import convert_gguf, default_cache_dir
-    from plad.rundir.directory import file_sha256, is_complete
-
-    folder = default_cache_dir() / f"{path.stem}-{file_sha256(path)[:16]}"
-    return convert_gguf(path) if is_complete(folder) else None
-
-
 def cached(name: str, revision: str | None) -> Path | None:
-    """The folder of a hub model that was downloaded before; None where it would be downloaded first.
-
-    Raises:
-        PolicyError: it isn't here, and the hub is switched off.
-    """
-    from huggingface_hub import constants, snapshot_download
+    """The folder of a hub model that was downloaded before; None where it would be downloaded first."""
+    from huggingface_hub import constants, snapshot_download  # pyright: ignore[reportUnknownVariableType]  # typed in part
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:

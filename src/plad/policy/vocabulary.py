@@ -1,7 +1,6 @@
 """Whether two policies speak of the same tokens, so that their predictions can be compared."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,11 +13,7 @@ _WAY_OUT = (
 
 
 def require_same_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """Refuse two tokenizers that don't give every token the same id.
-
-    Raises:
-        PolicyError: they differ; names their sizes and a token that differs.
-    """
+    """Refuse two tokenizers that don't give every token the same id."""
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours == theirs:
         return
@@ -39,15 +34,8 @@ def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     return f"{sizes}; the teacher's token {theirs[token]}, {token!r}, {found}"
 
 
-def require_same_format(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> None:
-    """Refuse two prompt formats that put different tokens before and after a text.
-
-    Args:
-        student, teacher: `PromptFormat.describe()`.
-
-    Raises:
-        PolicyError: they differ; names what differs.
-    """
+def require_same_format(student: Mapping[str, object], teacher: Mapping[str, object]) -> None:
+    """Refuse two formats (`PromptFormat.describe()`) that put different tokens before and after a text."""
     differ = [key for key in sorted({*student, *teacher}) if student.get(key) != teacher.get(key)]
     if differ:
         what = ", ".join(f"{key} {teacher.get(key)!r} and {student.get(key)!r}" for key in differ)

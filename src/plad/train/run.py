@@ -17,7 +17,8 @@ from plad.config.objectives import ObjectiveSection
 from plad.distillers.logits.compare import LiveTeacher, Teacher
 from plad.distillers.samples.rollouts import TextSource
 from plad.errors import TrainingError
-from plad.policy.load import Policy, no_progress_bars
+from plad.policy.backend import no_progress_bars
+from plad.policy.load import Policy
 from plad.progress import track
 from plad.rundir.directory import fingerprint, keep_metrics
 from plad.scoring.layout import Group
