@@ -86,7 +86,7 @@ class Order(StrEnum):
 _ORDERS = {Verdict.WIN: Order.TEACHER, Verdict.LOSS: Order.STUDENT, Verdict.TIE: Order.TIE}
 
 
-def preference_counts(scored: Sequence[ScoredPair]) -> dict[str, JsonValue]:
+def preference_counts(scored: Sequence[ScoredPair]) -> dict[str, dict[str, JsonValue]]:
     """How a scorer orders pairs of the teacher and the student, and the share of wrong pseudo-pairs, also by length.
 
     Ties count as not wrong. Where all scores are 1 or 0, for right or wrong, ties are told apart.
@@ -100,7 +100,9 @@ def preference_counts(scored: Sequence[ScoredPair]) -> dict[str, JsonValue]:
         both_right = sum(c.verdict is Verdict.TIE and c.score == 1.0 for _, c in known)
         orders |= {"both_right": both_right, "both_wrong": counted[Order.TIE] - both_right}
     judged = [_Judged(s.example_id, count_words(s.student_text), c.verdict is Verdict.LOSS) for s, c in known]
-    by_words = {name: _share([j for j in judged if j.words in words]) for name, words in _bins(judged).items()}
+    by_words: dict[str, JsonValue] = {
+        name: _share([j for j in judged if j.words in words]) for name, words in _bins(judged).items()
+    }
     return {"scored": {"pairs": len(scored), **orders}, "wrong": {**_share(judged), "by_words": by_words}}
 
 

@@ -60,7 +60,9 @@ def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | Non
     total = parts.sum()
     if total <= 1e-18:
         return unsure
-    from scipy.stats import t  # takes half a second to import
+    from scipy import stats  # takes half a second to import
+
+    t: Any = stats.t  # scipy has no types
 
     freedom, error = total**2 / (parts**2 / dof).sum(), math.sqrt(total / values.size)
     half = t.ppf((1 + LEVEL) / 2, freedom) * error

@@ -93,7 +93,7 @@ def build_pairs(
     """
     result = Pairing()
     real = {e.id for e in nested_share(examples, rules.real_share, seed, "real preferences")}
-    used = {} if without_teacher(rules) else teacher
+    used: Answers = {} if without_teacher(rules) else teacher
     prompts = [
         usable_answers(e, used.get(e.id, ()), student[e.id], rules.drop, e.id in real, result.counts) for e in examples
     ]

@@ -51,7 +51,7 @@ def usable_answers(
 ) -> Candidates:
     """Count the candidates of a prompt, and those that can't be used."""
     chosen = _usable(teacher, rules, watched=True)
-    taken = {a.text.strip() for a in teacher} if rules.identical else set()
+    taken: set[str] = {a.text.strip() for a in teacher} if rules.identical else set()
     rejected = _usable(student, rules, watched=rules.truncated == "both", taken=taken)
     if not teacher:  # the student's answers meet each other: each that can't is counted once
         counts.update(f"dropped_{reason}" for _, reason in rejected if reason is not None)
