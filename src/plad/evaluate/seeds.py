@@ -168,8 +168,8 @@ def prompt_values(run: Path) -> _Table:
     for row in read_answers(run / "eval/answers.jsonl"):
         for system, answer in row["answers"].items():
             values = table.setdefault(system, {})
-            values.setdefault("words", {})[row["id"]] = float(count_words(answer["text"]))
-            best = scorer.best(answer["text"], references[row["id"]])
+            values.setdefault("words", {})[row["id"]] = float(count_words(answer.get("text", "")))
+            best = scorer.best(answer.get("text", ""), references[row["id"]])
             for metric, value in (best or {}).items():
                 values.setdefault(metric, {})[row["id"]] = value
     return table

@@ -183,7 +183,7 @@ def sign_test_p(differences: NDArray[np.float64]) -> float | None:
     """
     from scipy import stats  # takes half a second to import
 
-    binomtest: Any = stats.binomtest  # scipy has no types
+    binomtest: Any = stats.binomtest  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # no types
 
     if len(differences) == 0:
         return None

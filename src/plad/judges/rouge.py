@@ -111,5 +111,6 @@ class Rouge:
         return {m: max(s[m] for s in scores) for m in self.metrics}
 
     def _f1(self, reference: str, text: str) -> dict[str, float]:
-        scores: Any = self._scorer.score(reference, text)  # rouge-score has no types
+        scorer: Any = self._scorer  # rouge-score has no types
+        scores = scorer.score(reference, text)
         return {m: float(scores[m].fmeasure) for m in self.metrics}
