@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from plad.data.parquet import Column, iter_parquet, write_parquet
 from plad.errors import DataError
 from plad.records import Example, Generation, Judgement
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 _JUDGEMENTS: dict[str, Column] = {
     **dict.fromkeys(("example_id", "judge", "system", "opponent", "verdict"), "text"),

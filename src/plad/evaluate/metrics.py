@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from plad.errors import RunDirError
 from plad.records import STUDENT, STUDENT_SFT
-from plad.rundir.directory import write_json
+from plad.rundir.atomic import write_json
 
 FILE, SCHEMA = "eval/metrics.json", 1
 TextMetric = Literal["rouge1", "rouge2", "rougeL", "words"]
