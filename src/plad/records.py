@@ -87,7 +87,7 @@ class Pair:
     Source: PLaD, Eq. 3.
 
     Attributes:
-        id: ``<example id>#<teacher's sample>-<student's sample>``, also where the two are swapped;
+        id: made by `pair_id`: ``<example id>#<teacher's sample>-<student's sample>``, also where the two are swapped;
             ``<example id>#s<sample>-s<sample>`` for two answers of the student.
         chosen_token_ids, rejected_token_ids: the student's own tokens, so that training scores exactly what
             was sampled; empty where the text came from elsewhere.
@@ -103,6 +103,16 @@ class Pair:
     rejected_token_ids: tuple[int, ...] = ()
     chosen_token_ids: tuple[int, ...] = ()
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+
+    @property
+    def example_id(self) -> str:
+        """The example whose answers it compares."""
+        return self.id.rpartition("#")[0]
+
+
+def pair_id(example_id: str, answers: str = "0-0") -> str:
+    """The id of a pair of an example's answers."""
+    return f"{example_id}#{answers}"
 
 
 class Verdict(StrEnum):

@@ -5,7 +5,7 @@ from math import log
 
 import pytest
 
-from plad.pairs.rso import accept
+from plad.pairs.selection import accept
 
 
 def draws(*numbers: float):

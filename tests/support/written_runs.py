@@ -12,7 +12,6 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl
-from plad.evaluate.comparison import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.likelihood_calibration import (
     METHOD,
@@ -24,6 +23,8 @@ from plad.evaluate.likelihood_calibration import (
 from plad.evaluate.likelihoods import Text, judged
 from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
 from plad.evaluate.run import evaluate_systems
+from plad.evaluate.metrics import CalibrationFigures, Cost
+from plad.evaluate.run import evaluate_systems, with_comparison
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison

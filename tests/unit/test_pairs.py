@@ -4,12 +4,20 @@ import pytest
 
 from plad.config.pairs import DropRules, PairsSection
 from plad.errors import ConfigError
+from plad.evaluate.agreement import preference_counts
 from plad.judges.base import Comparison
 from plad.judges.verifiable import VerifiableJudge
-from plad.pairs.build import build_pairs, chosen_groups, pair_groups
+from plad.pairs.build import build_pairs
+from plad.pairs.groups import chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
 from plad.records import Example, Generation, Outcome, Pair, Verdict
 from tests.support.tiny_models import tiny_policy
+
+
+def paired(examples, teacher, student, section, **options) -> tuple[list[Pair], dict]:
+    """Pairs, and their counts as the manifest has them."""
+    result = build_pairs(examples, teacher, student, section, **options)
+    return result.pairs, {**result.counts, **(preference_counts(result.scored) if section.real_share else {})}
 
 
 def said(text: str, sample: int = 0, outcome: Outcome = Outcome.OK, example: str = "a") -> Generation:
@@ -18,7 +26,7 @@ def said(text: str, sample: int = 0, outcome: Outcome = Outcome.OK, example: str
 
 def pair_up(teacher: list[Generation], student: list[Generation], rules: DropRules | None = None):
     section = PairsSection(drop=rules or DropRules())
-    return build_pairs([Example("a", "x", ())], {"a": teacher}, {"a": student}, section)
+    return paired([Example("a", "x", ())], {"a": teacher}, {"a": student}, section)
 
 
 def prompt_format() -> PromptFormat:
@@ -137,7 +145,7 @@ class Scorer:
 
 def scored(teacher: list[Generation], student: list[Generation], scorer: Scorer, **rules):
     section = PairsSection(**{"scorer": VerifiableJudge(), "real_share": 1.0, **rules})
-    return build_pairs([Example("a", "x", ())], {"a": teacher}, {"a": student}, section, scorer=scorer)
+    return paired([Example("a", "x", ())], {"a": teacher}, {"a": student}, section, scorer=scorer)
 
 
 def sides(pairs: list[Pair]) -> list[tuple[str, str]]:
@@ -212,13 +220,13 @@ def test_a_share_of_the_prompts_is_real_and_a_smaller_share_is_part_of_a_larger(
     for share, n in ((0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)):
         scorer = Scorer(t=0.0, s=1.0)
         section = PairsSection(scorer=VerifiableJudge(), real_share=share)
-        pairs, counts = build_pairs(*many(20), section, scorer=scorer, seed=3)
+        pairs, counts = paired(*many(20), section, scorer=scorer, seed=3)
         swapped = {p.id for p in pairs if p.chosen_source == "student_sft"}
         assert len(swapped) == n == counts.get("swapped", 0) == counts.get("real_prompts", 0)
         assert len(scorer.asked) == 2 * n
         assert before <= swapped
         before = swapped
-    other = build_pairs(*many(20), PairsSection(scorer=VerifiableJudge(), real_share=0.5), scorer=scorer, seed=4)[0]
+    other = paired(*many(20), PairsSection(scorer=VerifiableJudge(), real_share=0.5), scorer=scorer, seed=4)[0]
     assert {p.id for p in other if p.chosen_source == "student_sft"} != before
 
 
@@ -300,8 +308,8 @@ def test_rso_draws_for_each_prompt_alone() -> None:
     teacher = {e.id: [said("t", example=e.id)] for e in examples}
     student = {e.id: [said(f"s{k}", k, example=e.id) for k in range(4)] for e in examples}
     scorer = Scorer(s0=0.0, s1=0.1, s2=0.2, s3=0.3)
-    pairs, _ = build_pairs(examples, teacher, student, section, scorer=scorer, seed=0)
-    again, _ = build_pairs(examples[::-2], teacher, student, section, scorer=scorer, seed=0)
+    pairs, _ = paired(examples, teacher, student, section, scorer=scorer, seed=0)
+    again, _ = paired(examples[::-2], teacher, student, section, scorer=scorer, seed=0)
     assert {p.id for p in again} < {p.id for p in pairs}
     assert len({p.rejected for p in pairs}) > 1
 

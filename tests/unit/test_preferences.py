@@ -1,16 +1,17 @@
 """How often the source of a pseudo-preference pair is wrong."""
 
+from plad.evaluate.agreement import preference_counts
 from plad.judges.base import compare_scores
-from plad.pairs.preferences import Noise
+from plad.pairs.build import ScoredPair
 
 
 def noise(*pairs: tuple[str, int, float | None, float | None]) -> dict:
     """Counts of pairs given as (prompt, words of the student's answer, teacher's score, student's score)."""
-    made = Noise()
+    scored = []
     for prompt, words, teacher, student in pairs:
-        (found,) = compare_scores(["ours"], ["theirs"], [teacher], [student])
-        made.add(prompt, "word " * words, found)
-    return made.counts()
+        (comparison,) = compare_scores(["ours"], ["theirs"], [teacher], [student])
+        scored.append(ScoredPair(prompt, "word " * words, comparison))
+    return preference_counts(scored)
 
 
 def test_orders_are_counted_and_ties_of_right_and_wrong_told_apart() -> None:

@@ -1,6 +1,6 @@
 """Which text the margin loss compares with."""
 
-from plad.pairs.references import choose_references
+from plad.pairs.groups import choose_references
 from plad.records import Generation, Outcome, Pair
 
 

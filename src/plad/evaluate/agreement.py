@@ -1,13 +1,20 @@
-"""How far two judges, or a judge and people, agree beyond chance."""
+"""How far judges agree: with each other and with people beyond chance, and with the sources of a pair."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
+from plad.evaluate.lengths import length_edges
 from plad.evaluate.metrics import Agreement
-from plad.evaluate.stats import Bootstrap, interval
+from plad.evaluate.stats import QUICK, Bootstrap, estimate, interval
+from plad.evaluate.texts import count_words
+from plad.pairs.build import ScoredPair
 from plad.records import Judgement, Verdict
 
 METHOD = {
@@ -65,3 +72,58 @@ def agreements(judgements: Sequence[Judgement], bootstrap: Bootstrap) -> dict[st
         f"{a} and {b}": agreement([(key[0], ours[key], theirs[key]) for key in ours if key in theirs], bootstrap)
         for (a, ours), (b, theirs) in itertools.combinations(by_judge.items(), 2)
     }
+
+
+class Order(StrEnum):
+    """How a scorer orders the teacher's answer and the student's."""
+
+    TEACHER = "teacher_better"
+    STUDENT = "student_better"
+    TIE = "ties"
+    UNJUDGED = "unjudged"
+
+
+_ORDERS = {Verdict.WIN: Order.TEACHER, Verdict.LOSS: Order.STUDENT, Verdict.TIE: Order.TIE}
+
+
+def preference_counts(scored: Sequence[ScoredPair]) -> dict[str, dict[str, JsonValue]]:
+    """How a scorer orders pairs of the teacher and the student, and the share of wrong pseudo-pairs, also by length.
+
+    Ties count as not wrong. Where all scores are 1 or 0, for right or wrong, ties are told apart.
+    """
+    known = [(s, s.comparison) for s in scored if s.comparison is not None]
+    counted = Counter(_ORDERS[c.verdict] for _, c in known)
+    counted[Order.UNJUDGED] = len(scored) - len(known)
+    orders: dict[str, JsonValue] = {str(o): counted[o] for o in Order}
+    scores = {score for _, c in known for score in (c.score, c.opponent_score)}
+    if scores and scores <= {0.0, 1.0}:
+        both_right = sum(c.verdict is Verdict.TIE and c.score == 1.0 for _, c in known)
+        orders |= {"both_right": both_right, "both_wrong": counted[Order.TIE] - both_right}
+    judged = [_Judged(s.example_id, count_words(s.student_text), c.verdict is Verdict.LOSS) for s, c in known]
+    by_words: dict[str, JsonValue] = {
+        name: _share([j for j in judged if j.words in words]) for name, words in _bins(judged).items()
+    }
+    return {"scored": {"pairs": len(scored), **orders}, "wrong": {**_share(judged), "by_words": by_words}}
+
+
+class _Judged(NamedTuple):
+    example_id: str
+    words: int  # of the student's answer
+    wrong: bool  # the student's is better
+
+
+def _bins(judged: Sequence[_Judged]) -> dict[str, range]:
+    """Bins of round width of the student's words, by name; empty ones among them are kept."""
+    words = [j.words for j in judged]
+    edges = [-1, *length_edges(words), max(words, default=-1)]
+    bins = [range(low + 1, high + 1) for low, high in itertools.pairwise(edges)]
+    return {f"{b[0]}-{b[-1]}": b for b in bins if b}
+
+
+def _share(judged: Sequence[_Judged]) -> dict[str, JsonValue]:
+    """Share of wrong pairs with its interval over prompts: {value, low, high, n (prompts), pairs, wrong (pairs)}."""
+    by_prompt: dict[str, list[bool]] = {}
+    for j in judged:
+        by_prompt.setdefault(j.example_id, []).append(j.wrong)
+    means = np.array([sum(w) / len(w) for w in by_prompt.values()], dtype=np.float64)
+    return {**estimate(means, QUICK).to_json(), "pairs": len(judged), "wrong": sum(j.wrong for j in judged)}

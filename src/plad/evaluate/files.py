@@ -4,57 +4,63 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
+from plad.data.parquet import Column, iter_parquet, write_parquet
 from plad.errors import DataError
-from plad.records import Example, Generation, Judgement, Verdict
+from plad.records import Example, Generation, Judgement
 from plad.rundir.atomic import atomic_file
 
-_JUDGEMENTS = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("judge", pa.string()),
-        ("system", pa.string()),
-        ("opponent", pa.string()),
-        ("verdict", pa.string()),
-        ("score", pa.float64()),
-        ("opponent_score", pa.float64()),
-    ]
-)
+_JUDGEMENTS: dict[str, Column] = {
+    **dict.fromkeys(("example_id", "judge", "system", "opponent", "verdict"), "text"),
+    **dict.fromkeys(("score", "opponent_score"), "number"),
+}
+_JUDGEMENT = TypeAdapter(Judgement)
+
+
+class GivenAnswer(TypedDict, total=False):
+    """A system's answer to a test row, and how it ended."""
+
+    text: str
+    outcome: str
+    tokens: int
+
+
+class AnswersRow(TypedDict):
+    """All systems' answers to a test row."""
+
+    id: str
+    answers: dict[str, GivenAnswer]
+
+
+_ROW = TypeAdapter(AnswersRow)
 
 
 def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
     """Write judgements as parquet, whole or not at all."""
-    rows = [{**asdict(j), "verdict": j.verdict.value} for j in judgements]
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_JUDGEMENTS), temporary)
+    write_parquet(path, ({**asdict(j), "verdict": j.verdict.value} for j in judgements), _JUDGEMENTS)
 
 
 def read_judgements(path: Path) -> list[Judgement]:
     """Read back what `write_judgements` wrote."""
-    rows = pq.read_table(path, schema=_JUDGEMENTS).to_pylist()
-    return [Judgement(**{**row, "verdict": Verdict(row["verdict"])}) for row in rows]
+    return [_JUDGEMENT.validate_python(row) for row in iter_parquet(path)]
 
 
 def write_answers(path: Path, examples: Sequence[Example], answers: Mapping[str, Mapping[str, Generation]]) -> None:
     """Write all systems' answers, one line a test row: {"id", "answers": {system: {"text", "outcome", "tokens"}}}."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as f:
         for e in examples:
-            found = {system: rows[e.id] for system, rows in answers.items() if e.id in rows}
-            row = {
-                "id": e.id,
-                "answers": {
-                    system: {"text": g.text, "outcome": g.outcome.value, "tokens": len(g.token_ids)}
-                    for system, g in found.items()
-                },
+            given = {
+                system: {"text": rows[e.id].text, "outcome": rows[e.id].outcome, "tokens": len(rows[e.id].token_ids)}
+                for system, rows in answers.items()
+                if e.id in rows
             }
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+            f.write(json.dumps({"id": e.id, "answers": given}, ensure_ascii=False) + "\n")
 
 
-def read_answers(path: Path) -> Iterator[dict[str, Any]]:
+def read_answers(path: Path) -> Iterator[AnswersRow]:
     """The rows that `write_answers` wrote.
 
     Raises:
@@ -63,13 +69,8 @@ def read_answers(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as f:
         for number, line in enumerate(f, start=1):
             try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if (
-                not isinstance(row, dict)
-                or not isinstance(row.get("id"), str)
-                or not isinstance(row.get("answers"), dict)
-            ):
-                raise DataError("not a row of answers", where=f"{path}:{number}", fix="run the evaluation again")
+                row = _ROW.validate_json(line)
+            except ValidationError:
+                where = f"{path}:{number}"
+                raise DataError("not a row of answers", where=where, fix="run the evaluation again") from None
             yield row

@@ -93,13 +93,14 @@ def likelihoods(
     if not groups:
         return {}
     route = checked_route(policy.model, longest(groups), log.warning)
-    found: dict[str, NDArray[np.float64]] = {}
+    by_example: dict[str, NDArray[np.float64]] = {}
     policy.model.eval()
     with torch.no_grad():
         for row in pack(groups, max_tokens):
-            means = score(policy.model, row, route=route).means().double().split([len(g.completions) for g in row])
-            found.update((g.id, m.cpu().numpy()) for g, m in zip(row, means, strict=True))
-    return found
+            means = score(policy.model, row, route=route).means().double().cpu().numpy()
+            ends = np.cumsum([len(g.completions) for g in row])[:-1]
+            by_example.update((g.id, m) for g, m in zip(row, np.split(means, ends), strict=True))
+    return by_example
 
 
 def judged(

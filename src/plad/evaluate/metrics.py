@@ -4,18 +4,16 @@ Every figure that can't be said is None, never NaN. A figure that was not measur
 is not set, and has its default here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from plad.errors import RunDirError
+from plad.records import STUDENT, STUDENT_SFT
 from plad.rundir.atomic import write_json
 
-FILE = "eval/metrics.json"
-SCHEMA = 1
-TARGET, TEACHER, SFT, STUDENT = "target", "teacher", "student_sft", "student"  # names of systems
+FILE, SCHEMA = "eval/metrics.json", 1
 TextMetric = Literal["rouge1", "rouge2", "rougeL", "words"]
 
 
@@ -212,7 +210,6 @@ class JudgeFacts(Figures):
     """What a judge says of itself, as far as every reader knows it; a judge may say more.
 
     Attributes:
-        type: of its section.
         rule: what decides, in words.
         decided: comparisons asked in both orders that have a verdict.
         unjudged: replies without a verdict, by reason.
@@ -238,8 +235,6 @@ class Cost(Figures):
     """What a student cost; None where an earlier version counted otherwise.
 
     Attributes:
-        updates: optimizer steps.
-        prompts: that it learnt from.
         seconds: of training, warm-up and sampling in it, and of the teacher's pass where its logits are stored.
         peak_memory: bytes.
         tokens_cached, tokens_fresh: of the answers it learnt from: there before, sampled while training.
@@ -254,7 +249,7 @@ class Cost(Figures):
 
 
 class MethodComparison(Figures):
-    """The baselines that were trained beside the student, and what each system cost."""
+    """The baselines beside the student, and what each system cost."""
 
     methods: tuple[str, ...] = ()
     costs: dict[str, Cost] = {}
@@ -312,7 +307,7 @@ class CalibrationChange(Figures):
     """
 
     before: LikelihoodCalibration = Field(
-        default=LikelihoodCalibration(), validation_alias=SFT, serialization_alias=SFT
+        default=LikelihoodCalibration(), validation_alias=STUDENT_SFT, serialization_alias=STUDENT_SFT
     )
     after: LikelihoodCalibration = Field(
         default=LikelihoodCalibration(), validation_alias=STUDENT, serialization_alias=STUDENT
@@ -374,7 +369,8 @@ class Metrics(Figures):
     def judges(self) -> dict[str, JudgeFacts]:
         """What the judges say of themselves, by name."""
         described = self.method.get("judges")
-        return {name: JudgeFacts.model_validate(facts) for name, facts in _mapping(described).items()}
+        facts = described.items() if isinstance(described, dict) else ()
+        return {name: JudgeFacts.model_validate(value) for name, value in facts}
 
     def difference(self, ours: str, theirs: str) -> SystemDifference | None:
         """One system less another; None where the two were not compared."""
@@ -401,7 +397,3 @@ class Metrics(Figures):
     def write(self, run: Path) -> None:
         """Write them whole or not at all."""
         write_json(run / FILE, self.to_json())
-
-
-def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}

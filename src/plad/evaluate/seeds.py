@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad.evaluate.files import read_answers, read_judgements
-from plad.evaluate.metrics import TARGET, Difference, Metrics, SystemDifference, SystemFigures
+from plad.evaluate.metrics import Difference, Metrics, SystemDifference, SystemFigures
 from plad.evaluate.stats import LEVEL
 from plad.evaluate.texts import count_words
 from plad.evaluate.winrate import POINTS
 from plad.judges.rouge import Rouge
+from plad.records import TARGET
 
 METHOD = {
     "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "
@@ -59,7 +60,9 @@ def over_seeds(values: NDArray[np.float64], *, bounds: tuple[float, float] | Non
     total = parts.sum()
     if total <= 1e-18:
         return unsure
-    from scipy.stats import t  # takes half a second to import
+    from scipy import stats  # takes half a second to import
+
+    t: Any = stats.t  # scipy has no types
 
     freedom, error = total**2 / (parts**2 / dof).sum(), math.sqrt(total / values.size)
     half = t.ppf((1 + LEVEL) / 2, freedom) * error
@@ -165,8 +168,8 @@ def prompt_values(run: Path) -> _Table:
     for row in read_answers(run / "eval/answers.jsonl"):
         for system, answer in row["answers"].items():
             values = table.setdefault(system, {})
-            values.setdefault("words", {})[row["id"]] = float(count_words(answer["text"]))
-            best = scorer.best(answer["text"], references[row["id"]])
+            values.setdefault("words", {})[row["id"]] = float(count_words(answer.get("text", "")))
+            best = scorer.best(answer.get("text", ""), references[row["id"]])
             for metric, value in (best or {}).items():
                 values.setdefault(metric, {})[row["id"]] = value
     return table

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Bootstrap:
         return np.concatenate(means)
 
 
-DEFAULT = Bootstrap()
+DEFAULT, QUICK = Bootstrap(), Bootstrap(2000)  # of an evaluation; of figures while training, and of pairs
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
@@ -180,7 +181,9 @@ def sign_test_p(differences: NDArray[np.float64]) -> float | None:
 
     Source: Arbuthnott, "An argument for divine providence", 1710; Conover, "Practical Nonparametric Statistics", 3.4.
     """
-    from scipy.stats import binomtest  # takes half a second to import
+    from scipy import stats  # takes half a second to import
+
+    binomtest: Any = stats.binomtest  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # no types
 
     if len(differences) == 0:
         return None

@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from plad.evaluate.metrics import SFT, STUDENT, TARGET, TEACHER, WinRate
-from plad.evaluate.stats import DEFAULT, Bootstrap, estimate, power, sign_test_p
+from plad.evaluate.metrics import WinRate
+from plad.evaluate.stats import DEFAULT, QUICK, Bootstrap, estimate, power, sign_test_p
 from plad.evaluate.texts import count_words
 from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceScorer
 from plad.judges.rouge import Rouge
-from plad.records import Example, Generation, Judgement, Outcome, Verdict
+from plad.records import STUDENT, STUDENT_SFT, TARGET, TEACHER, Example, Generation, Judgement, Outcome, Verdict
 
-QUICK = Bootstrap(2000)  # of figures while training
 POINTS = {Verdict.WIN: 1.0, Verdict.TIE: 0.5, Verdict.LOSS: 0.0}
 
 
@@ -110,7 +109,7 @@ def judge_pairs(
     judges: Sequence[Judge],
     *,
     bootstrap: Bootstrap = DEFAULT,
-    systems: tuple[str, str] = (TEACHER, SFT),
+    systems: tuple[str, str] = (TEACHER, STUDENT_SFT),
 ) -> tuple[dict[str, WinRate], list[Judgement]]:
     """The teacher-student win rate on the distillation prompts: how often the chosen answer is the better one.
 

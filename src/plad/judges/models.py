@@ -61,13 +61,15 @@ def load_config_and_tokenizer(section: ModelJudge, where: str) -> tuple[Any, Any
     Raises:
         PolicyError: there is no such model.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    import transformers
+
+    auto: Any = transformers  # its loaders have no types
 
     options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": False}
     try:
         return (
-            AutoConfig.from_pretrained(section.model, **options),
-            AutoTokenizer.from_pretrained(section.model, **options),
+            auto.AutoConfig.from_pretrained(section.model, **options),
+            auto.AutoTokenizer.from_pretrained(section.model, **options),
         )
     except (OSError, ValueError) as e:
         raise PolicyError(f"can't load the model: {e}", where=where, fix="name a folder or hub model") from e

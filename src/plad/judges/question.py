@@ -106,9 +106,9 @@ def read_verdict(question: Question, reply: str) -> int | None:
         value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_no_twice)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("verdict"), str):
-        return None
-    return {question.first: 1, question.second: -1, question.tie: 0}.get(value["verdict"].strip())
+    verdict = value.get("verdict") if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # any JSON
+    labels = {question.first: 1, question.second: -1, question.tie: 0}
+    return labels.get(verdict.strip()) if isinstance(verdict, str) else None
 
 
 def addresses_judge(text: str) -> bool:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -12,6 +12,9 @@ from plad.judges.base import JudgeResources
 from plad.judges.encode import RewardInput, choose_input
 from plad.judges.models import ModelJudge, batches, load_config_and_tokenizer, load_weights, longest_input
 from plad.records import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RewardJudge(ModelJudge):
@@ -125,6 +128,10 @@ class RewardScorer:
             return self._model(**batch).logits.float().squeeze(-1).tolist()
 
 
+def _in_float32(_: Any, inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
+    return tuple(x.float() for x in inputs)
+
+
 def _head_in_float32(model: Any) -> Any:
     """Let the head of a bfloat16 model compute in float32: its outputs would be rounded to 8 bits, and tie."""
     import torch
@@ -132,5 +139,5 @@ def _head_in_float32(model: Any) -> Any:
     head = getattr(model, "score", None) or getattr(model, "classifier", None)
     if head is not None and model.dtype is not torch.float32:
         head.float()
-        head.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+        head.register_forward_pre_hook(_in_float32)
     return model

@@ -10,6 +10,7 @@ Rules where the metric is silent:
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
@@ -82,7 +83,7 @@ class UnicodeTokenizer(Tokenizer):
 
     def tokenize(self, text: str) -> list[str]:
         """The words of `text`."""
-        stemmer = self._stemmer
+        stemmer: Any = self._stemmer  # nltk has no types
         if stemmer is None:
             return list(_tokens(text))
         return [stemmer.stem(t) if len(t) > 3 and t.isascii() else t for t in _tokens(text)]
@@ -106,5 +107,10 @@ class Rouge:
         """F1 of each metric, 0 to 1, against the reference that is best for it; None without references."""
         if not references:
             return None
-        scores = [self._scorer.score(reference, text) for reference in references]
-        return {m: max(float(s[m].fmeasure) for s in scores) for m in self.metrics}
+        scores = [self._f1(reference, text) for reference in references]
+        return {m: max(s[m] for s in scores) for m in self.metrics}
+
+    def _f1(self, reference: str, text: str) -> dict[str, float]:
+        scorer: Any = self._scorer  # rouge-score has no types
+        scores = scorer.score(reference, text)
+        return {m: float(scores[m].fmeasure) for m in self.metrics}

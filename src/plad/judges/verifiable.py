@@ -270,14 +270,14 @@ class VerifiableScorer:
     def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the scores."""
         s = self._section
-        facts = {
+        facts: dict[str, dict[str, JsonValue]] = {
             "number": {"markers": list(s.markers), "tolerance": s.tolerance},
             "exact": {"markers": list(s.markers), "ignore_case": s.ignore_case},
             "regex": {"pattern": s.pattern, "ignore_case": s.ignore_case},
             "function": {"function": s.function},
-        }[s.match]
+        }
         rule = "1 where an answer agrees with a reference of its row, else 0; two right or two wrong answers tie"
-        return {"type": "verifiable", "match": s.match, **facts, "rule": rule}
+        return {"type": "verifiable", "match": s.match, **facts[s.match], "rule": rule}
 
     def _by_rule(self, example: Example, text: str) -> float | None:
         wanted = [w for r in example.references if (w := self._final(r)) is not None]

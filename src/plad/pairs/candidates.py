@@ -9,9 +9,7 @@ from itertools import product
 from plad.config.pairs import DropRules, PairsSection, SelectRso
 from plad.errors import ConfigError
 from plad.judges.base import Comparison, Judge, PairwiseJudge, ScoringJudge
-from plad.records import ANSWERED, Example, Generation, Outcome
-
-TEACHER, STUDENT = "teacher", "student_sft"
+from plad.records import ANSWERED, STUDENT_SFT, TEACHER, Example, Generation, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def usable_answers(
 ) -> Candidates:
     """Count the candidates of a prompt, and those that can't be used."""
     chosen = _usable(teacher, rules, watched=True)
-    taken = {a.text.strip() for a in teacher} if rules.identical else set()
+    taken: set[str] = {a.text.strip() for a in teacher} if rules.identical else set()
     rejected = _usable(student, rules, watched=rules.truncated == "both", taken=taken)
     if not teacher:  # the student's answers meet each other: each that can't is counted once
         counts.update(f"dropped_{reason}" for _, reason in rejected if reason is not None)
@@ -65,7 +63,7 @@ def usable_answers(
     return Candidates(
         example,
         [Answer(TEACHER, a) for a, why_not in chosen if why_not is None],
-        [Answer(STUDENT, b) for b, why_not in rejected if why_not is None],
+        [Answer(STUDENT_SFT, b) for b, why_not in rejected if why_not is None],
         real,
     )
 
@@ -82,7 +80,7 @@ def _usable(
     answers: Sequence[Generation], rules: DropRules, *, watched: bool, taken: AbstractSet[str] = frozenset()
 ) -> list[tuple[Generation, str | None]]:
     """Each answer with the reason to leave it out, if there is one."""
-    found: list[tuple[Generation, str | None]] = []
+    answered: list[tuple[Generation, str | None]] = []
     seen: set[str] = set()
     for answer in answers:
         text = answer.text.strip()
@@ -93,8 +91,8 @@ def _usable(
             reason = "repeated"
         if reason is None:
             seen.add(text)
-        found.append((answer, reason))
-    return found
+        answered.append((answer, reason))
+    return answered
 
 
 def without_teacher(rules: PairsSection) -> bool:
@@ -127,15 +125,13 @@ def _scores(
     wanted = [(p, a) for p in teachers for a in p.teacher] + [(p, b) for p in students for b in p.student]
     asked = list(dict.fromkeys((p.example.id, answer.generation.text) for p, answer in wanted))
     rows = [examples[i] for i, _ in asked]
-    found = scorer.score(rows, [text for _, text in asked], [row.references for row in rows])
-    return dict(zip(asked, found, strict=True))
+    scores = scorer.score(rows, [text for _, text in asked], [row.references for row in rows])
+    return dict(zip(asked, scores, strict=True))
 
 
 def _scored(prompt: Candidates, scores: Mapping[tuple[str, str], float | None]) -> Candidates:
     def scored(answers: Sequence[Answer]) -> list[Answer]:
-        texts = [a.generation.text for a in answers]
-        found = [scores.get((prompt.example.id, text)) for text in texts]
-        return [Answer(a.source, a.generation, score) for a, score in zip(answers, found, strict=True)]
+        return [replace(a, score=scores.get((prompt.example.id, a.generation.text))) for a in answers]
 
     return replace(prompt, teacher=scored(prompt.teacher), student=scored(prompt.student))
 
@@ -148,14 +144,16 @@ def _compared(prompts: Sequence[Candidates], rules: PairsSection, scorer: Pairwi
             where="pairs.select",
             fix="pairs.select: all\nor another pairs.scorer",
         )
-    met = [(p.example, a.generation, b.generation) for p in prompts if p.real for a, b in product(p.teacher, p.student)]
-    found = scorer.compare(
-        [e for e, _, _ in met],
-        [a.text for _, a, _ in met],
-        [b.text for _, _, b in met],
-        [e.references for e, _, _ in met],
+    matches = [
+        (p.example, a.generation, b.generation) for p in prompts if p.real for a, b in product(p.teacher, p.student)
+    ]
+    comparisons = scorer.compare(
+        [e for e, _, _ in matches],
+        [a.text for _, a, _ in matches],
+        [b.text for _, _, b in matches],
+        [e.references for e, _, _ in matches],
     )
     by_example: dict[str, dict[tuple[int, int], Comparison | None]] = {}
-    for (example, a, b), comparison in zip(met, found, strict=True):
+    for (example, a, b), comparison in zip(matches, comparisons, strict=True):
         by_example.setdefault(example.id, {})[a.sample, b.sample] = comparison
     return [replace(p, compared=by_example.get(p.example.id, {})) for p in prompts]

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from plad.pairs.build import TEACHER
 from plad.policy.prompt import PromptFormat
-from plad.records import Pair
+from plad.records import TEACHER, Pair
 from plad.scoring.layout import Group
 
 _FILE = "file"  # the source of pairs that somebody else made
@@ -20,7 +19,7 @@ def texts_of_pairs(pairs: Sequence[Pair], prompt_format: PromptFormat) -> list[G
     prompts: dict[str, Pair] = {}
     found: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {}
     for pair in pairs:
-        example = pair.id.rpartition("#")[0]
+        example = pair.example_id
         prompts.setdefault(example, pair)
         teacher, student = found.setdefault(example, ({}, {}))
         for text, source, tokens in (

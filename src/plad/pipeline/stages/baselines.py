@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from plad.data.formats import read_pairs_parquet
 from plad.evaluate.metrics import Cost
-from plad.pairs.build import by_example
+from plad.pairs.groups import by_example
 from plad.pipeline.inputs import lora_inputs, validation_inputs
 from plad.pipeline.resources import Resources, fine_tuned, text_files
 from plad.pipeline.stage import Counts, Inputs, following

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
-from plad.evaluate.comparison import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.metrics import WinRate
-from plad.evaluate.run import evaluate_systems
+from plad.evaluate.run import evaluate_systems, with_comparison
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Judge, open_judges

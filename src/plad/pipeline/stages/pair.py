@@ -9,12 +9,13 @@ from plad.data.preferences import read_preferences
 from plad.data.sources import source_fingerprint
 from plad.data.split import prompt_key
 from plad.errors import DataError, NoPairsError
+from plad.evaluate.agreement import preference_counts
 from plad.pairs.build import build_pairs
 from plad.pipeline.engines import judge_resources
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.generate import recorded_on_distill
-from plad.records import Generation, Pair
+from plad.records import Generation, Pair, pair_id
 
 log = logging.getLogger("plad")
 
@@ -47,14 +48,17 @@ def _paired(resources: Resources, teacher: Answers, student: Answers) -> tuple[l
     config = resources.config
     section = resources.scorer_section()
     scorer = None if section is None else section.open(judge_resources(resources))
-    pairs, counts = build_pairs(
+    result = build_pairs(
         resources.examples("distill"), teacher, student, config.pairs, scorer=scorer, seed=config.run.seed
     )
+    counts: dict[str, Any] = dict(result.counts)
+    if config.pairs.real_share > 0:
+        counts |= preference_counts(result.scored)
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
         _log_scored(counts, scorer.name if scorer is not None else "")
-    return pairs, counts
+    return result.pairs, counts
 
 
 def _log_scored(counts: Mapping[str, Any], scorer: str) -> None:
@@ -119,6 +123,6 @@ def imported(resources: Resources) -> tuple[list[Pair], dict[str, int]]:
             fix="remove these rows from the file",
         )
     kept = [p for p in preferences.rows if not p.tie]
-    pairs = [Pair(f"file {i}#0-0", p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
+    pairs = [Pair(pair_id(f"file {i}"), p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
     counts = {"from_file": len(pairs), "file_ties": len(preferences.rows) - len(kept)}
     return pairs, {**counts, "file_identical": preferences.identical, "file_skipped": preferences.skipped}

@@ -19,7 +19,8 @@ from plad.answers.question import Sampling
 from plad.config.models import DistillSection
 from plad.data.formats import read_pairs_parquet, write_pairs_parquet
 from plad.errors import NoPairsError
-from plad.evaluate.winrate import QUICK, judge_pairs
+from plad.evaluate.stats import QUICK
+from plad.evaluate.winrate import judge_pairs
 from plad.pipeline.engines import answer_set, engine_for, fill, judge_resources, missing_answers, open_ledger
 from plad.pipeline.finished import finished_before, save_finished
 from plad.pipeline.resources import Resources, fine_tuned, weights

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from plad.config.models import DistillSection
 from plad.config.objectives import Needs, ObjectiveSection
 from plad.errors import DataError
-from plad.pairs.build import by_example, pair_groups
+from plad.pairs.groups import by_example, pair_groups
 from plad.pipeline.resources import Resources
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Pair
@@ -78,7 +78,7 @@ def prepare_pairs(
 
 
 def _references(ctx: Resources, targets_first: bool, pairs: Sequence[Pair]) -> tuple[dict[str, str], Sequence[Pair]]:
-    from plad.pairs.references import choose_references
+    from plad.pairs.groups import choose_references
 
     examples = ctx.examples("distill") if targets_first else []
     targets = {example.id: example.target for example in examples}
@@ -122,7 +122,7 @@ def _measured(
     missing = {name: key for name, key in wanted.items() if known.get(name) != key}
     fitting = {group.id for group in groups}
     stored = {pair.id: pair for pair in read_pairs_parquet(file)}  # with what was measured for other objectives since
-    pairs = [stored[pair.id] for pair in pairs if pair.id.rpartition("#")[0] in fitting]
+    pairs = [stored[pair.id] for pair in pairs if pair.example_id in fitting]
     if not missing:
         log.info("%s: measured before, kept with the pairs", " and ".join(wanted))
         return pairs

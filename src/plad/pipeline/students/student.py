@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 from plad.config.models import DistillSection, ValidationSection
 from plad.errors import DataError
 from plad.objectives.sft import SftObjective
-from plad.pairs.build import by_example, chosen_groups
+from plad.pairs.groups import by_example, chosen_groups
 from plad.pairs.texts import only, texts_of_pairs
 from plad.pipeline.finished import finished_before, save_finished
 from plad.pipeline.resources import Resources

@@ -9,12 +9,13 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.models import DistillSection, ValidationSection
 from plad.evaluate.winrate import quick_figures
-from plad.pairs.build import pair_groups
+from plad.pairs.groups import pair_groups
 from plad.pipeline.engines import judge_resources, open_ledger
 from plad.pipeline.resources import Resources
 from plad.policy.load import Policy
 from plad.records import Example, Pair
 from plad.sampling.transformers import Transformers
+from plad.records import Example, Pair, pair_id
 from plad.scoring.layout import Group
 from plad.train.groups import keep_fitting
 from plad.train.measure import weights_digest
@@ -78,7 +79,7 @@ def watched_groups(resources: Resources, settings: DistillSection, policy: Polic
         asked = AnswerSet("watched", weights_digest(policy.model), sampling, resources.config.run.seed)
         answers = answer(Transformers(policy, asked.weights, generate.slots), rows, asked, ledger)
     pairs = [
-        Pair(f"{row.id}#0-0", row.prompt, row.target or "", answer.text, "target", "watched", answer.token_ids)
+        Pair(pair_id(row.id), row.prompt, row.target or "", answer.text, "target", "watched", answer.token_ids)
         for row, answer in zip(rows, answers, strict=True)
         if answer.text.strip() not in ("", (row.target or "").strip())
     ]
