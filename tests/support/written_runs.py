@@ -22,8 +22,6 @@ from plad.evaluate.likelihood_calibration import (
 )
 from plad.evaluate.likelihoods import Text, judged
 from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
-from plad.evaluate.run import evaluate_systems
-from plad.evaluate.metrics import CalibrationFigures, Cost
 from plad.evaluate.run import evaluate_systems, with_comparison
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
