@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from plad.answers.ledger import Ledger
-from plad.config.judges import LlmJudge
-from plad.judges.base import compare, load_judge
+from plad.judges.base import JudgeResources, compare
+from plad.judges.llm import LlmJudge
 from plad.records import Example
 from tests.support.command import call, environment
 from tests.support.task import ROOT, write_task
@@ -90,7 +90,7 @@ def test_it_judges_and_its_verdicts_are_kept(tmp_path: Path, url: str) -> None:
     rows = [Example(f"row-{i}", f"Summarise: the cat sat on mat {i}.", ("A cat sat.",)) for i in range(2)]
 
     def judged() -> tuple[list[Any], dict[str, Any]]:
-        judge = load_judge(section, open_ledger=lambda: Ledger(tmp_path / "replies.sqlite"))
+        judge = section.open(JudgeResources(open_ledger=lambda: Ledger(tmp_path / "replies.sqlite")))
         return compare(
             judge, rows, ["A cat sat down."] * 2, ["Dogs."] * 2, [row.references for row in rows]
         ), judge.describe()

@@ -11,10 +11,10 @@ from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
-from plad.config.judges import LlmJudge
 from plad.config.models import PromptSection
 from plad.errors import BudgetError
-from plad.judges.base import PairwiseJudge, load_judge
+from plad.judges.base import JudgeResources, PairwiseJudge
+from plad.judges.llm import LlmJudge
 from plad.records import Example
 from plad.remote.budget import Budget
 from plad.remote.engine import OpenAI
@@ -117,7 +117,7 @@ def test_a_judge_keeps_to_the_runs_budget_and_goes_on_once_it_is_raised(tmp_path
 
     def judge(url: str, budget: BudgetSection) -> list[Any]:
         at = section.model_copy(update={"base_url": url})
-        loaded = load_judge(at, open_ledger=lambda: Ledger(tmp_path / "ledger.sqlite", run="r"), budget=budget)
+        loaded = at.open(JudgeResources(open_ledger=lambda: Ledger(tmp_path / "ledger.sqlite", run="r"), budget=budget))
         assert isinstance(loaded, PairwiseJudge)
         return loaded.compare(rows, texts, ["other"] * 10, [()] * 10)
 

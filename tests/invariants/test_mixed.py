@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from plad.distillers.samples.mixed import sample_mixed
+from plad.distillers.samples.mixed import Mixed, sample_mixed
 from plad.errors import PolicyError
 from plad.sampling.draw import Request
 from plad.sampling.sample import sample
@@ -38,11 +38,8 @@ def sampled(
 ) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     sample_mixed(
-        student,
-        teacher,
+        Mixed(student, teacher, mix, temperature),
         requests(temperature),
-        mix=mix,
-        temperature=temperature,
         slots=slots,
         eos_ids=(EOS,),
         on_finish=lambda request, tokens, seconds: found.__setitem__(request.key, tokens),
@@ -104,9 +101,7 @@ def test_modes_and_attention_are_left_as_they_were() -> None:
 
 def test_no_requests_are_no_work() -> None:
     student, teacher = models()
-    sample_mixed(
-        student, teacher, [], mix=0.5, temperature=1.0, slots=1, eos_ids=(), on_finish=lambda *_: pytest.fail("?")
-    )
+    sample_mixed(Mixed(student, teacher, 0.5, 1.0), [], slots=1, eos_ids=(), on_finish=lambda *_: pytest.fail("?"))
 
 
 def test_encoder_decoders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome, Verdict
 from plad.rundir.directory import write_json, write_text
 
@@ -131,10 +131,10 @@ def write_run(
 ) -> dict[str, Any]:
     """Write a finished run; returns its metrics."""
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge()], bootstrap=Bootstrap(500))
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceScorer()], bootstrap=Bootstrap(500))
     if {"teacher", "student_sft"} <= set(answers):
         rates, more = judge_pairs(
-            examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(500)
+            examples, answers["teacher"], answers["student_sft"], [ReferenceScorer()], bootstrap=Bootstrap(500)
         )
         metrics = metrics.model_copy(update={"teacher_student_win_rate": rates})
         judgements = [*judgements, *more]
@@ -172,7 +172,7 @@ def measured() -> dict[str, Any]:
         "further": ["c d"] * 10,
     }
     answers = {s: generations(TEN_EXAMPLES, t) for s, t in texts.items()}
-    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceJudge()], bootstrap=Bootstrap(200))[0].to_json()
+    return evaluate_systems(TEN_EXAMPLES, answers, [ReferenceScorer()], bootstrap=Bootstrap(200))[0].to_json()
 
 
 DRAWS = Bootstrap(300)
@@ -227,7 +227,7 @@ def measured_calibration(
     examples: Sequence[Example], texts: Mapping[str, Sequence[str]], *, gain: float = 1.5
 ) -> dict[str, Any]:
     """`calibration` of metrics.json, with likelihoods that know the quality after distillation and not before."""
-    judge, rng = ReferenceJudge(), np.random.default_rng(0)
+    judge, rng = ReferenceScorer(), np.random.default_rng(0)
     candidates = {
         e.id: [
             Text(t, None if system == "teacher" else (1,))
@@ -314,9 +314,9 @@ def write_full_run(
     methods = [system for system in answers if system not in ("teacher", "student_sft", "student")]
     write_run(path, examples, answers, **more)
     given = {system: generations(examples, texts) for system, texts in answers.items()}
-    metrics, judgements = evaluate_systems(examples, given, [ReferenceJudge(), Opinion()], bootstrap=Bootstrap(300))
+    metrics, judgements = evaluate_systems(examples, given, [ReferenceScorer(), Opinion()], bootstrap=Bootstrap(300))
     rates, more = judge_pairs(
-        examples, answers["teacher"], answers["student_sft"], [ReferenceJudge()], bootstrap=Bootstrap(300)
+        examples, answers["teacher"], answers["student_sft"], [ReferenceScorer()], bootstrap=Bootstrap(300)
     )
     costs = {"updates": 60, "seconds": 812.0, "peak_memory": 2_900_000_000, "tokens_cached": 9120, "tokens_fresh": 0}
     metrics = with_comparison(metrics, methods, dict.fromkeys((*methods, "student"), Cost.model_validate(costs)))

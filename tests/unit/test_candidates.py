@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plad.evaluate.likelihoods import Text, gather, judged, likelihoods
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome
 from tests.support.tiny_models import tiny_policy
 
@@ -51,10 +51,10 @@ def test_texts_that_cant_be_judged_are_left_out() -> None:
     texts = {"a": [Text("red sun"), Text("green"), Text("blue")], "b": [Text("x"), Text("y")]}
     before = {"a": np.array([-1.0, -2.0, -3.0]), "b": np.array([-1.0, -2.0])}
     after = {"a": np.array([-3.0, -2.0, -1.0])}
-    found = judged(ReferenceJudge(), EXAMPLES, texts, {"student_sft": before, "student": after})
+    found = judged(ReferenceScorer(), EXAMPLES, texts, {"student_sft": before, "student": after})
     assert [len(v) for v in found.values()] == [1, 1]
     assert found["student"][0].quality == pytest.approx([1.0, 0.0, 2 / 3])
     assert found["student"][0].likelihood.tolist() == [-3.0, -2.0, -1.0]
     alone = [Example("a", "Say something.")]
-    assert len(judged(ReferenceJudge(), alone, texts, {"student": after})["student"][0].quality) == 0
-    assert judged(ReferenceJudge(), [], {}, {"student": {}}) == {"student": []}
+    assert len(judged(ReferenceScorer(), alone, texts, {"student": after})["student"][0].quality) == 0
+    assert judged(ReferenceScorer(), [], {}, {"student": {}}) == {"student": []}

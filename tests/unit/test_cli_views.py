@@ -13,7 +13,7 @@ from plad.data.formats import write_examples_jsonl, write_pairs_parquet
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir
 from tests.support.command import call, lines_fit
@@ -52,7 +52,7 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
                 record(ledger, str(i), "teacher", answer(e, f"answer {i} {ESCAPE}"))
         texts = {"teacher": good, "student_sft": "nothing", "student": "the target 3"}
         answers = {system: {e.id: answer(e, text) for e in ROWS} for system, text in texts.items()}
-        metrics, judgements = evaluate_systems(ROWS, answers, [ReferenceJudge()], bootstrap=Bootstrap(100))
+        metrics, judgements = evaluate_systems(ROWS, answers, [ReferenceScorer()], bootstrap=Bootstrap(100))
         metrics.write(run.path)
         write_judgements(run / "eval/judgements.parquet", judgements)
         write_answers(run / "eval/answers.jsonl", ROWS, answers)

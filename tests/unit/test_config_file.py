@@ -118,7 +118,7 @@ def test_an_anchor_may_be_shared(tmp_path):
         ("", ["distil.epochs=3"], "distil: unknown key\n  -> did you mean distill?"),
         ("", ["sft.epoch=3"], "sft.epoch: unknown key\n  -> did you mean sft.epochs?"),
         ("distill: {objective: {type: rnk}}\n", [], "distill.objective: type must be auto or distillm or dpo or"),
-        ("evaluate: {judges: [{type: oracle}]}\n", [], "judges.0: type must be reference or reward or embedding or"),
+        ("evaluate: {judges: [{type: oracle}]}\n", [], "judges.0: type must be embedding or llm or reference or"),
         ("evaluate: {judges: [{type: reward}]}\n", [], "evaluate.judges.0.model: is required"),
         ("evaluate: {judges: {type: reference}}\n", [], "evaluate.judges: expected a list; got {"),
         ("sft: {learning_rate: true}\n", [], "c.yaml:5: sft.learning_rate: expected a number; got true"),

@@ -107,7 +107,7 @@ def test_a_judge_is_a_folder_a_file_or_yaml(tmp_path: Path) -> None:
     assert read_judge("reference").type == "reference"
     for text, said in (
         ("nothing", "no such folder or file, and no judge"),
-        ("{type: oracle}", "type must be reference or reward or"),
+        ("{type: oracle}", "type must be embedding or llm or"),
         ("{type: llm, base_url: http://h/v1, modl: x}", "did you mean model?"),
         ("type: [", "JUDGE:1"),
     ):

@@ -13,12 +13,12 @@ from transformers import (
     T5Model,
 )
 
-from plad.config.judges import EmbeddingJudge as EmbeddingSection
-from plad.config.judges import ReferenceJudge as ReferenceSection
-from plad.config.judges import RewardJudge as RewardSection
 from plad.errors import ConfigError, PolicyError
-from plad.judges.base import load_judge, load_judges
+from plad.judges.base import JudgeResources, open_judges
+from plad.judges.embedding import EmbeddingJudge as EmbeddingSection
 from plad.judges.encode import flatten
+from plad.judges.reference import ReferenceJudge as ReferenceSection
+from plad.judges.reward import RewardJudge as RewardSection
 from plad.records import Example, Message
 from tests.support.judges import JUDGE_WORDS, bert, bert_config, judge_tokenizer
 
@@ -34,7 +34,7 @@ def section(folder: Path, **fields: object) -> RewardSection:
 
 def test_pair_scores_are_the_models_own(tmp_path: Path) -> None:
     model = bert(tmp_path / "rm")
-    judge = load_judge(section(tmp_path / "rm"))
+    judge = section(tmp_path / "rm").open(JudgeResources())
     # [CLS] what is good [SEP] a long long long answer [SEP]
     ids = torch.tensor([[1, 6, 7, 4, 2, 8, 9, 9, 9, 10, 2]])
     types = torch.tensor([[0] * 5 + [1] * 6])
@@ -47,8 +47,8 @@ def test_pair_scores_are_the_models_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_batching_by_length_changes_no_score_and_no_order(tmp_path: Path, batch_size: int) -> None:
     bert(tmp_path / "rm")
-    alone = load_judge(section(tmp_path / "rm", batch_size=1)).score(EXAMPLES, TEXTS, NONE)
-    together = load_judge(section(tmp_path / "rm", batch_size=batch_size)).score(EXAMPLES, TEXTS, NONE)
+    alone = section(tmp_path / "rm", batch_size=1).open(JudgeResources()).score(EXAMPLES, TEXTS, NONE)
+    together = section(tmp_path / "rm", batch_size=batch_size).open(JudgeResources()).score(EXAMPLES, TEXTS, NONE)
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(alone)) == len(alone)
 
@@ -75,7 +75,7 @@ def test_decoder_with_or_without_padding_through_its_chat_template(
     tok = judge_tokenizer(**token)
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
-    judge = load_judge(section(tmp_path / "rm", input="chat"))
+    judge = section(tmp_path / "rm", input="chat").open(JudgeResources())
     with torch.no_grad():  # user what is good [SEP] assistant good [SEP]
         expected = model(input_ids=torch.tensor([[11, 6, 7, 4, 2, 12, 4, 2]])).logits.item()
     scores = judge.score(EXAMPLES, TEXTS, NONE)
@@ -85,7 +85,7 @@ def test_decoder_with_or_without_padding_through_its_chat_template(
 
 def test_truncation_is_counted(tmp_path: Path) -> None:
     bert(tmp_path / "rm")
-    judge = load_judge(section(tmp_path / "rm", max_length=10))
+    judge = section(tmp_path / "rm", max_length=10).open(JudgeResources())
     judge.score(EXAMPLES, ["good", "bad " * 40, "a a a a", "a a a a a"], NONE)  # 3 + 3 special + 1, 40, 4, 5 tokens
     facts = judge.describe()
     assert (facts["scored"], facts["truncated"], facts["max_length"]) == (4, 2, 10)
@@ -93,7 +93,7 @@ def test_truncation_is_counted(tmp_path: Path) -> None:
 
 def test_the_models_context_is_the_default_limit(tmp_path: Path) -> None:
     bert(tmp_path / "rm")
-    judge = load_judge(section(tmp_path / "rm", max_length=500))
+    judge = section(tmp_path / "rm", max_length=500).open(JudgeResources())
     judge.score(EXAMPLES[:1], ["bad " * 100], [()])
     assert (judge.describe()["max_length"], judge.describe()["truncated"]) == (32, 1)
 
@@ -103,7 +103,7 @@ def test_a_cut_chat_keeps_the_answer(tmp_path: Path) -> None:
     tok = judge_tokenizer(pad_token="[PAD]")
     tok.chat_template = CHAT
     tok.save_pretrained(tmp_path / "rm")
-    judge = load_judge(section(tmp_path / "rm", input="chat", max_length=4))
+    judge = section(tmp_path / "rm", input="chat", max_length=4).open(JudgeResources())
     long, short = Example("x", "bad " * 20), Example("y", "what is a long answer")
     scores = judge.score([long, short], ["good", "good"], [(), ()])  # both end in: [SEP] assistant good [SEP]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -116,21 +116,21 @@ def test_nan_names_the_row(tmp_path: Path) -> None:
         model.bert.embeddings.word_embeddings.weight[5] = float("nan")  # the word "bad"
     model.save_pretrained(tmp_path / "rm")
     with pytest.raises(PolicyError, match="row row-2: the reward model rm gave nan"):
-        load_judge(section(tmp_path / "rm", batch_size=1)).score(EXAMPLES, TEXTS, NONE)
+        section(tmp_path / "rm", batch_size=1).open(JudgeResources()).score(EXAMPLES, TEXTS, NONE)
 
 
 def test_two_outputs_are_refused_before_the_weights_load(tmp_path: Path) -> None:
     bert_config(2).save_pretrained(tmp_path / "rm")
     judge_tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
     with pytest.raises(PolicyError, match="has one output, this one has 2"):
-        load_judge(section(tmp_path / "rm"))
+        section(tmp_path / "rm").open(JudgeResources())
 
 
 def test_an_untrained_head_is_refused(tmp_path: Path) -> None:
     BertModel(bert_config()).save_pretrained(tmp_path / "rm")
     judge_tokenizer(pad_token="[PAD]").save_pretrained(tmp_path / "rm")
     with pytest.raises(PolicyError, match=r"no trained weights for classifier\.bias"):
-        load_judge(section(tmp_path / "rm"))
+        section(tmp_path / "rm").open(JudgeResources())
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
@@ -138,18 +138,18 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rm" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "rm" / "pytorch_model.bin")
     with pytest.raises(PolicyError, match="only safetensors are read"):
-        load_judge(section(tmp_path / "rm"))
+        section(tmp_path / "rm").open(JudgeResources())
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"reward model .*nothing: can't load the model"):
-        load_judge(section(tmp_path / "nothing"))
+        section(tmp_path / "nothing").open(JudgeResources())
 
 
 def test_chat_without_a_template_is_refused(tmp_path: Path) -> None:
     bert(tmp_path / "rm")
     with pytest.raises(ConfigError, match="no chat template"):
-        load_judge(section(tmp_path / "rm", input="chat"))
+        section(tmp_path / "rm", input="chat").open(JudgeResources())
 
 
 def test_a_bfloat16_models_scores_are_not_rounded_to_ties(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_a_bfloat16_models_scores_are_not_rounded_to_ties(tmp_path: Path) -> Non
         model.classifier.weight /= 1000
         model.classifier.bias.fill_(1.0)  # scores near 1, where bfloat16 has steps of 1/128
     model.save_pretrained(tmp_path / "rm")
-    rounded = load_judge(section(tmp_path / "rm", dtype="bfloat16")).score(EXAMPLES, TEXTS, NONE)
-    exact = load_judge(section(tmp_path / "rm", dtype="float32")).score(EXAMPLES, TEXTS, NONE)
+    rounded = section(tmp_path / "rm", dtype="bfloat16").open(JudgeResources()).score(EXAMPLES, TEXTS, NONE)
+    exact = section(tmp_path / "rm", dtype="float32").open(JudgeResources()).score(EXAMPLES, TEXTS, NONE)
     assert len(set(rounded)) == len(rounded)
     assert rounded == pytest.approx(exact, abs=2e-3)
 
@@ -185,7 +185,7 @@ def test_embedding_scores_are_cosines_of_mean_states_with_the_nearest_reference(
             mean = model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0)
         return mean / mean.norm()
 
-    judge = load_judge(embedding(tmp_path / "enc"))
+    judge = embedding(tmp_path / "enc").open(JudgeResources())
     references = [("good", "bad bad bad"), ("good",), (), ("a",)]
     scores = judge.score(EXAMPLES, ["bad", "good", "good", ""], references)
     bad, good = unit([1, 5, 2]), unit([1, 4, 2])
@@ -200,13 +200,13 @@ def test_embedding_scores_are_cosines_of_mean_states_with_the_nearest_reference(
 def test_batches_and_cuts_of_the_embedding_judge(tmp_path: Path) -> None:
     encoder(tmp_path / "enc")
     references = [("good", "what is a long answer")] * 4
-    one = load_judge(embedding(tmp_path / "enc", batch_size=1)).score(EXAMPLES, TEXTS, references)
-    four = load_judge(embedding(tmp_path / "enc", batch_size=4)).score(EXAMPLES, TEXTS, references)
+    one = embedding(tmp_path / "enc", batch_size=1).open(JudgeResources()).score(EXAMPLES, TEXTS, references)
+    four = embedding(tmp_path / "enc", batch_size=4).open(JudgeResources()).score(EXAMPLES, TEXTS, references)
     assert four == pytest.approx(one, abs=1e-5)
-    short = load_judge(embedding(tmp_path / "enc", max_length=4))
+    short = embedding(tmp_path / "enc", max_length=4).open(JudgeResources())
     assert short.score(EXAMPLES[:1], ["good bad good good"], [("good bad",)]) == pytest.approx([1.0], abs=1e-6)
     assert (short.describe()["truncated"], short.describe()["max_length"]) == (1, 4)
-    prefixed = load_judge(embedding(tmp_path / "enc", prefix="what is "))
+    prefixed = embedding(tmp_path / "enc", prefix="what is ").open(JudgeResources())
     assert prefixed.score(EXAMPLES[:1], ["good"], [("bad",)]) != pytest.approx(one[:1], abs=1e-6)
 
 
@@ -215,7 +215,7 @@ def test_an_encoder_decoder_embeds_with_its_encoder(tmp_path: Path) -> None:
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(JUDGE_WORDS)}
     T5Model(T5Config(**shape, decoder_start_token_id=0, pad_token_id=0)).save_pretrained(tmp_path / "t5")
     judge_tokenizer(pad_token="[PAD]", model_inputs=["input_ids", "attention_mask"]).save_pretrained(tmp_path / "t5")
-    judge = load_judge(embedding(tmp_path / "t5"))
+    judge = embedding(tmp_path / "t5").open(JudgeResources())
     assert judge.score(EXAMPLES[:2], ["good", "bad"], [("good",), ("good",)])[0] == pytest.approx(1.0, abs=1e-6)
 
 
@@ -225,7 +225,7 @@ def test_states_that_are_not_finite_name_the_row(tmp_path: Path) -> None:
         model.embeddings.word_embeddings.weight[5] = float("nan")  # the word "bad"
     model.save_pretrained(tmp_path / "enc")
     with pytest.raises(PolicyError, match="row row-2: the states of enc are not finite"):
-        load_judge(embedding(tmp_path / "enc", batch_size=1)).score(EXAMPLES, TEXTS, [("good",)] * 4)
+        embedding(tmp_path / "enc", batch_size=1).open(JudgeResources()).score(EXAMPLES, TEXTS, [("good",)] * 4)
 
 
 def test_weights_missing_from_an_encoder_are_named(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_weights_missing_from_an_encoder_are_named(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "enc" / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "layer.1" not in k}, tmp_path / "enc" / "model.safetensors")
     with pytest.raises(PolicyError, match=r"no trained weights for encoder\.layer\.1"):
-        load_judge(embedding(tmp_path / "enc"))
+        embedding(tmp_path / "enc").open(JudgeResources())
 
 
 def test_conversations_become_one_text_for_a_pair() -> None:
@@ -247,5 +247,5 @@ def test_conversations_become_one_text_for_a_pair() -> None:
 def test_judges_of_a_config_have_different_names(tmp_path: Path) -> None:
     bert(tmp_path / "x" / "rm")
     rm = section(tmp_path / "x" / "rm")
-    judges = load_judges([ReferenceSection(), rm, section(tmp_path / "x" / "rm", batch_size=1), rm])
+    judges = open_judges([ReferenceSection(), rm, section(tmp_path / "x" / "rm", batch_size=1), rm], JudgeResources())
     assert [j.name for j in judges] == ["reference", "rm", "rm-2", "rm-3"]

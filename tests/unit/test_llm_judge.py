@@ -10,11 +10,11 @@ import pytest
 
 from plad.answers.ledger import Ledger
 from plad.config.engines import BudgetSection
-from plad.config.judges import LlmJudge as LlmSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
-from plad.judges.base import Comparison, PairwiseJudge, ScoringJudge, load_judge
+from plad.judges.base import Comparison, JudgeResources, PairwiseJudge, ScoringJudge
+from plad.judges.llm import LlmJudge as LlmSection
 from plad.judges.question import RUBRICS, addresses_judge, ask, read_verdict
 from plad.records import Example, Generation, Outcome, Verdict
 from tests.support.hostile_texts import HARMLESS, INJECTIONS
@@ -59,7 +59,7 @@ def ask_model() -> Iterator[Callable[..., tuple[Any, Server]]]:
     def make(script: Callable[[Call], Response], **fields: Any) -> tuple[Any, Server]:
         server = Server(script).__enter__()
         servers.append(server)
-        return load_judge(section(server, **fields)), server
+        return section(server, **fields).open(JudgeResources()), server
 
     yield make
     for server in servers:
@@ -97,7 +97,9 @@ def test_what_it_spends_is_taken_from_the_budget_of_the_run(tmp_path: Path) -> N
         return answer(json.dumps({"verdict": read(call).labels[0]}), usage=usage)
 
     with serve(dear) as server:
-        judge = load_judge(section(server, max_new_tokens=100), open_ledger=book, budget=BudgetSection(tokens=2000))
+        judge = section(server, max_new_tokens=100).open(
+            JudgeResources(open_ledger=book, budget=BudgetSection(tokens=2000))
+        )
         texts = [f"good {i}" for i in range(4)]
         with pytest.raises(BudgetError, match=r"budget\.tokens"):
             judge.compare(EXAMPLES, texts, ["bad"] * 4, [()] * 4)  # type: ignore[union-attr]
@@ -207,7 +209,7 @@ def test_what_the_ledger_holds_is_not_asked_again(tmp_path: Path) -> None:
     with serve(honest) as server:
 
         def judge(**fields: Any) -> Any:
-            return load_judge(section(server, **fields), open_ledger=lambda: Ledger(tmp_path / "l.sqlite"))
+            return section(server, **fields).open(JudgeResources(open_ledger=lambda: Ledger(tmp_path / "l.sqlite")))
 
         once = judge().compare(EXAMPLES, ["good"] * 4, ["bad"] * 4, [()] * 4)
         asked = len(server.calls)
@@ -228,7 +230,7 @@ def test_failed_questions_are_asked_again_by_the_next_run(tmp_path: Path) -> Non
     with serve(flaky) as server:
 
         def compare() -> Any:
-            judge = load_judge(section(server), open_ledger=lambda: Ledger(tmp_path / "l.sqlite"))
+            judge = section(server).open(JudgeResources(open_ledger=lambda: Ledger(tmp_path / "l.sqlite")))
             return judge.compare(EXAMPLES, ["good"] * 4, ["bad"] * 4, [()] * 4)
 
         with pytest.raises(PartialResultError, match="1 failed"):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from plad.config.judges import VerifiableJudge
 from plad.config.pairs import DropRules, PairsSection
 from plad.errors import ConfigError
 from plad.judges.base import Comparison
+from plad.judges.verifiable import VerifiableJudge
 from plad.pairs.build import build_pairs, chosen_groups, pair_groups
 from plad.policy.prompt import PromptFormat
 from plad.records import Example, Generation, Outcome, Pair, Verdict

@@ -7,7 +7,7 @@ import pytest
 
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example
 from plad.report.facts import Facts
 from plad.report.markdown import escape, table_text
@@ -289,7 +289,7 @@ def test_time_is_drawn_where_there_was_any() -> None:
 def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:
     rows = [Example(e.id, e.prompt, e.references[:1]) for e in TEN_EXAMPLES]
     answers = {s: generations(rows, ["word1 a"] * 10) for s in ("student_sft", "student")}
-    found = evaluate_systems(rows, answers, [ReferenceJudge()], bootstrap=Bootstrap(50))[0].to_json()
+    found = evaluate_systems(rows, answers, [ReferenceScorer()], bootstrap=Bootstrap(50))[0].to_json()
     assert "Win rate, reference" not in results_table(found).columns
     assert "Win rate, reference" not in [row[0].text for row in differences_table(found).rows]
     assert "judge reference could judge no row: no row has a second reference" in found["warnings"]

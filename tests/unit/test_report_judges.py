@@ -2,7 +2,7 @@
 
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example
 from plad.report.sections.judges import judges_table
 from tests.support.written_runs import Opinion, generations
@@ -11,7 +11,7 @@ from tests.support.written_runs import Opinion, generations
 def test_position_bias_unjudged_replies_and_rubric_are_told() -> None:
     examples = [Example(f"e{i}", "p", ("a b", "a c")) for i in range(6)]
     answers = {"student": generations(examples, ["a", "a b c", "x", "a c", "y", "longer than all"])}
-    metrics, _ = evaluate_systems(examples, answers, [ReferenceJudge(), Opinion()], bootstrap=Bootstrap(50))
+    metrics, _ = evaluate_systems(examples, answers, [ReferenceScorer(), Opinion()], bootstrap=Bootstrap(50))
     metrics = metrics.to_json()
     table = judges_table(metrics)
     assert table is not None

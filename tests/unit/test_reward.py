@@ -12,7 +12,6 @@ from transformers import BertConfig, BertModel
 
 from plad.config.extras import RewardTraining
 from plad.config.file import load_as
-from plad.config.judges import RewardJudge as RewardSection
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import BadRowsError
@@ -20,7 +19,8 @@ from plad.errors import ConfigError, DataError, PolicyError, RunDirError, Traini
 from plad.extras.reward.card import summary
 from plad.extras.reward.run import measure, train
 from plad.extras.reward.train import Backbone
-from plad.judges.base import load_judge
+from plad.judges.base import JudgeResources
+from plad.judges.reward import RewardJudge as RewardSection
 from plad.records import Example
 from tests.support.judges import JUDGE_WORDS, judge_tokenizer
 from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
@@ -75,7 +75,7 @@ def test_from_preferences_to_a_judge(task: Path) -> None:
     assert held["accuracy"]["value"] == 1.0
     assert 0.6 < held["accuracy"]["low"] < 1.0  # 12 of 12 is no certainty
     assert sum(row["pairs"] for row in held["reliability"]) == held["pairs"] == 12
-    judge = load_judge(RewardSection(model=str(task / "rm")))
+    judge = RewardSection(model=str(task / "rm")).open(JudgeResources())
     good, bad = judge.score([Example("x", "what is it")] * 2, ["good answer", "bad answer"], [(), ()])
     assert good is not None
     assert bad is not None

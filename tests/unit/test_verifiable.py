@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from plad.config.judges import VerifiableJudge as Section
 from plad.errors import ConfigError, DataError
-from plad.judges.base import load_judge
+from plad.judges.base import JudgeResources
+from plad.judges.verifiable import VerifiableJudge as Section
 from plad.judges.verifiable import final_number, function_fingerprint, load_function
 from plad.records import Example
 
@@ -19,7 +19,7 @@ MARKERS = ("####", "A:")
 
 
 def judged(section: Section, answer: str, *references: str) -> float | None:
-    (score,) = load_judge(section).score([Example("row", "question", references)], [answer], [()])
+    (score,) = section.open(JudgeResources()).score([Example("row", "question", references)], [answer], [()])
     return score
 
 
@@ -127,7 +127,7 @@ def function(tmp_path: Path) -> str:
 
 
 def test_a_function_of_the_command_line_says_what_is_right(function: str) -> None:
-    section = Section(match="function").verified_by(function)
+    section = Section(match="function").placed(Path(), function)
     assert [judged(section, text) for text in ("yes", "no", "maybe")] == [1.0, 0.0, None]
     for text, said in (("boom", "KeyError: 'no such thing'"), ("else", "returned 'what?'")):
         with pytest.raises(DataError, match=re.escape(said)) as e:
@@ -141,7 +141,7 @@ def test_a_function_may_be_named_by_its_module() -> None:
 
 def test_a_judge_that_needs_a_function_says_how_to_name_one() -> None:
     with pytest.raises(ConfigError, match="a config never names code"):
-        load_judge(Section(match="function"))
+        Section(match="function").open(JudgeResources())
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_functions_fingerprint_is_its_text_and_not_its_place(function: str, tm
 
 
 def test_a_function_is_of_no_use_to_another_rule(function: str) -> None:
-    assert Section().verified_by(function).function is None
+    assert Section().placed(Path(), function).function is None
 
 
 def test_on_gsm8k_every_verdict_is_the_published_one() -> None:
     with gzip.open(GSM8K, "rt", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
     examples = [Example(r["id"], r["prompt"], (r["reference"],)) for r in rows]
-    judge = load_judge(Section())
+    judge = Section().open(JudgeResources())
     for who in ("teacher", "student", "teacher_verified", "student_verified"):
         scores = judge.score(examples, [r[who] for r in rows], [])
         assert scores == [float(r[f"{who}_correct"]) for r in rows], who

@@ -12,7 +12,7 @@ from plad.evaluate.files import read_answers, read_judgements, write_answers, wr
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap, wilson
 from plad.evaluate.winrate import judge_pairs, reference_win_rate
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Judgement, Outcome, Verdict
 
 EXAMPLES = [
@@ -74,7 +74,7 @@ def test_evaluate_systems_end_to_end() -> None:
             "student": answers(["blue sea", "red", "red", "blue sky"]),
             "other": answers(["", "", "", ""], Outcome.EMPTY),
         },
-        [ReferenceJudge(), LengthJudge()],
+        [ReferenceScorer(), LengthJudge()],
         bootstrap=Bootstrap(200),
     )
     json.dumps(metrics.to_json(), allow_nan=False)
@@ -119,7 +119,7 @@ def test_two_identical_systems_do_not_differ() -> None:
     metrics, _ = evaluate_systems(
         EXAMPLES,
         {"student": answers(texts), "student_sft": answers(texts)},
-        [ReferenceJudge()],
+        [ReferenceScorer()],
         bootstrap=Bootstrap(100),
     )
     difference = metrics.differences["student - student_sft"]
@@ -131,7 +131,7 @@ def test_two_identical_systems_do_not_differ() -> None:
 def test_nothing_to_measure_is_said_without_nan(rows: list[Example]) -> None:
     generations = {e.id: Generation(e.id, 0, "x", (1,), Outcome.OK, 1) for e in rows}
     metrics, judgements = evaluate_systems(
-        rows, {"student": generations, "student_sft": generations}, [ReferenceJudge()], bootstrap=Bootstrap(50)
+        rows, {"student": generations, "student_sft": generations}, [ReferenceScorer()], bootstrap=Bootstrap(50)
     )
     text = json.dumps(metrics.to_json(), allow_nan=False)
     assert "NaN" not in text
@@ -148,7 +148,7 @@ def test_rouge_can_be_left_out() -> None:
 
 def test_the_same_seed_gives_the_same_metrics() -> None:
     systems = {"student": answers(["blue sea", "red", "one two", "sky"]), "student_sft": answers(["red"] * 4)}
-    runs = [evaluate_systems(EXAMPLES, systems, [ReferenceJudge()], bootstrap=Bootstrap(300, 5)) for _ in range(2)]
+    runs = [evaluate_systems(EXAMPLES, systems, [ReferenceScorer()], bootstrap=Bootstrap(300, 5)) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
@@ -168,7 +168,7 @@ def test_teacher_student_rate_uses_all_references_and_weighs_prompts_alike() -> 
         [a, a, c, Example("e", "P")],
         ["red green", "blue sea", "x", "x"],
         ["x", "blue sky", "one two", "y"],
-        [ReferenceJudge()],
+        [ReferenceScorer()],
         bootstrap=Bootstrap(100),
     )
     rate = rates["reference"]

@@ -105,19 +105,16 @@ def judge_check(
     """Hold a judge against people, on pairs that they labelled."""
     with guard(resume=resume_command()):
         from plad.answers.ledger import Ledger
-        from plad.config.judges import VerifiableJudge
         from plad.config.pairs import PreferenceColumns
         from plad.data.preferences import read_preferences
         from plad.evaluate.stats import Bootstrap
         from plad.extras.reward.judge_check import check, check_view, data_source, read_judge
-        from plad.judges.base import load_judge
+        from plad.judges.base import JudgeResources, kind_of
 
-        section = read_judge(judge)
-        if isinstance(section, VerifiableJudge):
-            section = section.verified_by(verify)
+        section = kind_of(read_judge(judge).placed(Path(), verify))
         source = data_source(data)
         rows = read_preferences(source, PreferenceColumns(), limit=limit, skip_invalid=skip_invalid).rows
-        loaded = load_judge(section, open_ledger=lambda: Ledger(ledger), seed=seed)
+        loaded = section.open(JudgeResources(seed=seed, open_ledger=lambda: Ledger(ledger)))
         print_result(check(loaded, rows, Bootstrap(seed=seed)), as_json, check_view)
 
 

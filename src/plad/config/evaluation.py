@@ -6,8 +6,12 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from plad.config.base import PositiveInt, Section
-from plad.config.judges import Judge, ReferenceJudge
-from plad.config.objectives import ObjectiveSection, named_objective, objective_of
+from plad.config.judges import JudgeSection
+from plad.config.objectives import (
+    ObjectiveSection,
+    named_objective,
+    objective_of,
+)
 from plad.records import SYSTEMS
 
 SEQKD = "seqkd"
@@ -77,7 +81,7 @@ class CalibrationSection(Section):
 
 
 class EvaluateSection(Section):
-    judges: tuple[Judge, ...] = (ReferenceJudge(),)
+    judges: tuple[JudgeSection, ...] = Field(default_factory=JudgeSection.reference)
     rouge: bool = Field(default=True, description="ROUGE-1, ROUGE-2 and ROUGE-L F1 against the best reference.")
     stemmer: bool = Field(default=False, description="Porter-stem English words before ROUGE.")
     temperature: float = Field(default=0.0, ge=0, description="Temperature of the evaluated answers; 0 is greedy.")

@@ -43,20 +43,29 @@ class Kind(Section):
     @classmethod
     def kinds(cls) -> "dict[str, type[Self]]":
         """Every kind by its `type`; imports all of them."""
-        for home in cls.homes:
-            for module in pkgutil.iter_modules(import_module(home).__path__):
-                import_module(f"{home}.{module.name}")
+        cls._import_homes()
         for entry in entry_points(group=cls.group):
             entry.load()
         return dict(sorted(cls._known().items()))
 
     @classmethod
     def named(cls, tag: str) -> "type[Self] | None":
-        """The kind of a `type`; one that lives in a module of that name is found without importing its neighbours."""
+        """The kind of a `type`; other packages are imported only where it is none of plad's own."""
         for home in cls.homes:
             if tag.isidentifier() and find_spec(f"{home}.{tag}") is not None:
                 import_module(f"{home}.{tag}")
+        if tag not in cls._known():
+            cls._import_homes()
+        if tag not in cls._known():
+            for entry in entry_points(group=cls.group, name=tag):
+                entry.load()
         return cls._known().get(tag) or cls.kinds().get(tag)
+
+    @classmethod
+    def _import_homes(cls) -> None:
+        for home in cls.homes:
+            for module in pkgutil.iter_modules(import_module(home).__path__):
+                import_module(f"{home}.{module.name}")
 
     @classmethod
     def _known(cls) -> "dict[str, type[Self]]":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Section
-from plad.config.judges import Judge
+from plad.config.judges import JudgeSection
 
 
 class GenerateSection(Section):
@@ -126,7 +126,7 @@ class PairsFile(Section):
 class PairsSection(Section):
     file: PairsFile | None = Field(default=None, description="Preferences of a file beside the run's own pairs.")
     drop: DropRules = DropRules()
-    scorer: Judge | None = Field(
+    scorer: JudgeSection | None = Field(
         default=None, description="Who looks at pairs for `real_share` and `select`: any judge that `evaluate` takes."
     )
     real_share: float = Field(

@@ -154,8 +154,8 @@ class Config(Section):
         if isinstance(self.teacher.engine, Endpoint):
             yield "teacher.engine", self.teacher.engine
         for i, judge in enumerate(self.evaluate.judges):
-            if isinstance(judge, Endpoint):
-                yield f"evaluate.judges.{i}", judge
+            if judge.endpoint is not None:
+                yield f"evaluate.judges.{i}", judge.endpoint
         if isinstance(self.pairs.scorer, Endpoint) and self.pairs.scores:
             yield "pairs.scorer", self.pairs.scorer
 

@@ -7,8 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
-
 from plad.rundir.directory import atomic_file
 
 Column = Literal["text", "integer", "number", "truth", "integers", "messages"]
@@ -39,7 +37,7 @@ def write_parquet(
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def iter_parquet(path: Path) -> Iterator[JsonValue]:
+def iter_parquet(path: Path) -> Iterator[object]:
     """The rows of a file, one by one."""
     with _said_in_one_line():
         pq = import_module("pyarrow.parquet")

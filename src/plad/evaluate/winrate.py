@@ -9,7 +9,7 @@ from plad.evaluate.metrics import SFT, STUDENT, TARGET, TEACHER, WinRate
 from plad.evaluate.stats import DEFAULT, Bootstrap, estimate, power, sign_test_p
 from plad.evaluate.texts import count_words
 from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
-from plad.judges.reference import ReferenceJudge
+from plad.judges.reference import ReferenceScorer
 from plad.judges.rouge import Rouge
 from plad.records import Example, Generation, Judgement, Outcome, Verdict
 
@@ -99,7 +99,7 @@ def reference_win_rate(
         examples: N prompts; those with fewer than two references stay unjudged.
         texts: N answers.
     """
-    judged = Judged(ReferenceJudge(stemmer=stemmer), examples)
+    judged = Judged(ReferenceScorer(stemmer=stemmer), examples)
     return win_rate(judged.against_target(STUDENT, texts), bootstrap)
 
 

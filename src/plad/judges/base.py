@@ -9,23 +9,24 @@ each with None where it can't judge. A *scoring* judge looks at one answer at a 
 Scores are compared only within a judge and a prompt. `references` are the texts an answer may be held against: the
 evaluation leaves the target out of them when the target is the opponent. A judge that reads only prompt and answer
 ignores them.
+
+A judge is one file here, or in another package that names it in the entry-point group `plad.judges`: a section derived
+from `JudgeKind`, which a config names by its `type`, and what it opens.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from pydantic import JsonValue
+
+from plad.answers.ledger import Ledger
 from plad.config.engines import BudgetSection
-from plad.config.judges import EmbeddingJudge as EmbeddingSection
-from plad.config.judges import LlmJudge as LlmSection
-from plad.config.judges import ReferenceJudge as ReferenceSection
-from plad.config.judges import RewardJudge as RewardSection
-from plad.config.judges import VerifiableJudge as VerifiableSection
-from plad.records import Example, Verdict
-
-ScoringSection = ReferenceSection | RewardSection | EmbeddingSection | VerifiableSection
-JudgeSection = ScoringSection | LlmSection
+from plad.config.judges import JudgeSection
+from plad.errors import Findings
+from plad.records import Example, Message, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class ScoringJudge(Protocol):
         """One finite score a text, higher is better; None where the judge can't judge."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the scores: rule, model, what was cut off."""
         ...
 
@@ -75,7 +76,7 @@ class PairwiseJudge(Protocol):
         """One comparison a row; None where the judge can't judge."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the verdicts: rule, model, how often order decided."""
         ...
 
@@ -105,78 +106,111 @@ def compare_scores(
     Returns:
         None where a score is missing. Equal texts tie, whatever rounding did to their scores.
     """
-    found: list[Comparison | None] = []
+    comparisons: list[Comparison | None] = []
     for text, other, a, b in zip(ours, theirs, scores, opponent_scores, strict=True):
         if a is None or b is None:
-            found.append(None)
+            comparisons.append(None)
         elif text == other or a == b:
-            found.append(Comparison(Verdict.TIE, a, b))
+            comparisons.append(Comparison(Verdict.TIE, a, b))
         else:
-            found.append(Comparison(Verdict.WIN if a > b else Verdict.LOSS, a, b))
-    return found
+            comparisons.append(Comparison(Verdict.WIN if a > b else Verdict.LOSS, a, b))
+    return comparisons
 
 
-OpenLedger = Callable[[], AbstractContextManager[Any]]
+@dataclass(frozen=True, slots=True)
+class JudgeResources:
+    """What a run lends a judge.
 
-
-def load_scoring_judge(section: ScoringSection, *, stemmer: bool = False) -> ScoringJudge:
-    """The scoring judge that a config section names.
-
-    Args:
-        stemmer: for the reference judge.
-
-    Raises:
-        PolicyError: a judge's model can't be used.
-        ConfigError: a verifiable judge lacks its function.
+    Attributes:
+        stemmer: Porter-stem English words before ROUGE.
+        seed: of the run; it salts the labels of questions.
+        budget: of the run, which questions may not pass.
+        open_ledger: opens the ledger of replies; without it they are forgotten.
     """
-    if isinstance(section, VerifiableSection):
-        from plad.judges.verifiable import VerifiableJudge
 
-        return VerifiableJudge(section)
-    if isinstance(section, RewardSection):
-        from plad.judges.reward import RewardJudge
-
-        return RewardJudge.load(section)
-    if isinstance(section, EmbeddingSection):
-        from plad.judges.embedding import EmbeddingJudge
-
-        return EmbeddingJudge.load(section)
-    from plad.judges.reference import ReferenceJudge
-
-    return ReferenceJudge(stemmer=stemmer)
+    stemmer: bool = False
+    seed: int = 0
+    budget: BudgetSection | None = None
+    open_ledger: Callable[[], AbstractContextManager[Ledger]] | None = None
 
 
-def load_judge(
-    section: JudgeSection,
-    *,
-    stemmer: bool = False,
-    open_ledger: OpenLedger | None = None,
-    seed: int = 0,
-    budget: BudgetSection | None = None,
-) -> Judge:
-    """The judge of either kind that a config section names; see `load_scoring_judge`.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a judge asks of a model for one comparison, for who plans the cost.
 
-    Args:
-        open_ledger: opens the ledger of an LLM judge's replies; without it they are forgotten.
-        seed: of the run.
-        budget: of the run, which an LLM judge's questions may not pass.
-
-    Raises:
-        ConfigError: an LLM judge lacks its key.
+    Attributes:
+        system: whose answers the ledger calls the replies.
+        questions: so many.
+        frame: a question but for the request and the answers.
+        max_new_tokens: most tokens of a reply.
     """
-    if not isinstance(section, LlmSection):
-        return load_scoring_judge(section, stemmer=stemmer)
-    from plad.answers.ledger import Ledger
-    from plad.judges.llm import LlmJudge
 
-    return LlmJudge(section, open_ledger or (lambda: Ledger(":memory:")), seed=seed, budget=budget)
+    system: str
+    questions: int
+    frame: tuple[Message, ...]
+    max_new_tokens: int
 
 
-def load_judges(sections: Sequence[JudgeSection], **options: Any) -> list[Judge]:
-    """All judges of a config, with different names; `options` are those of `load_judge`."""
+class JudgeKind(JudgeSection):
+    """Base of all judges' sections."""
+
+    @abstractmethod
+    def open(self, resources: JudgeResources) -> Judge:
+        """The judge at work.
+
+        Raises:
+            PladError: a model, key or function is missing or can't be used.
+        """
+
+    def require(self) -> None:
+        """Find out before anything is trained what only a person can give.
+
+        Raises:
+            ConfigError: it is missing.
+        """
+
+    def inputs(self) -> dict[str, JsonValue]:
+        """All that its verdicts depend on beside the answers."""
+        return self.shaping()
+
+    @property
+    def asked(self) -> Asked | None:
+        """What a comparison asks of a model behind an endpoint; None where none is asked."""
+        return None
+
+    def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
+        """Everything that can be found wrong before a model is loaded.
+
+        Args:
+            place: where the config names the judge.
+            rows: that it will judge; None where the data has problems.
+            against_target: answers meet the target, which is then no reference; else they meet each other.
+        """
+        if self.needs_references and rows is not None:
+            judged = sum(len(e.references) > against_target for e in rows)
+            if not against_target:
+                what = f"{judged} of {len(rows)} distillation rows have a reference"
+            elif judged == len(rows):
+                what = "every test row has a reference beside its target"
+            else:
+                what = f"only {judged} of {len(rows)} test rows have a reference beside their target"
+                what += "; the others are not judged"
+            all_judged = judged == len(rows) or not against_target
+            findings.add("ok" if all_judged else "note", place, f"{self.tag()}: {what}")
+
+
+def kind_of(section: JudgeSection) -> JudgeKind:
+    """The section as what a run works with."""
+    if not isinstance(section, JudgeKind):
+        raise TypeError(f"judge {section.tag()}: {type(section).__name__} must derive from {JudgeKind.__qualname__}")
+    return section
+
+
+def open_judges(sections: Sequence[JudgeKind], resources: JudgeResources) -> list[Judge]:
+    """All judges of a config, with different names."""
     judges: list[Judge] = []
     for section in sections:
-        judge = load_judge(section, **options)
+        judge = section.open(resources)
         taken = {j.name for j in judges}
         if judge.name in taken:
             judge.name = next(f"{judge.name}-{i}" for i in range(2, 100) if f"{judge.name}-{i}" not in taken)

@@ -2,22 +2,53 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from transformers import AutoModel
+from pydantic import Field, JsonValue
 
-from plad.config.judges import EmbeddingJudge as EmbeddingSection
 from plad.errors import PolicyError
-from plad.judges.models import batches, load_config_and_tokenizer, load_weights, longest_input
+from plad.judges.base import JudgeResources
+from plad.judges.models import ModelJudge, batches, load_config_and_tokenizer, load_weights, longest_input
 from plad.records import Example
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class EmbeddingJudge:
+
+class EmbeddingJudge(ModelJudge):
+    """Scores an answer by its nearness in meaning to the references other than the target."""
+
+    type: Literal["embedding"] = "embedding"
+    prefix: str = Field(default="", description="Text that the model wants before every text, such as `query: `.")
+
+    title: ClassVar[str] = "Nearness to the references"
+    needs_references: ClassVar[bool] = True
+
+    def open(self, resources: JudgeResources) -> "EmbeddingScorer":
+        """Load the model; of an encoder-decoder the encoder is used.
+
+        Raises:
+            PolicyError: it has no safetensors, or not all its weights.
+        """
+        from transformers import AutoModel
+
+        where = f"embedding judge {self.model}"
+        config, tokenizer = load_config_and_tokenizer(self, where)
+        model = load_weights(AutoModel, self, where, needs=lambda name: "pooler" not in name)  # states are read
+        return EmbeddingScorer(
+            Path(self.model).name,
+            model.get_encoder() if config.is_encoder_decoder else model,
+            tokenizer,
+            prefix=self.prefix,
+            batch_size=self.batch_size,
+            max_length=longest_input(self.max_length, config, tokenizer),
+        )
+
+
+class EmbeddingScorer:
     """Scores an answer by the cosine of its mean-pooled last states with those of the nearest reference.
 
-    A row without references can't be judged. Of an encoder-decoder the encoder is used.
+    A row without references can't be judged.
 
     Args:
         name: shown in tables.
@@ -39,25 +70,6 @@ class EmbeddingJudge:
         self._scored = self._truncated = 0
         self._known: dict[str, Tensor] = {}  # of references: systems meet the same ones
 
-    @classmethod
-    def load(cls, section: EmbeddingSection) -> "EmbeddingJudge":
-        """Load the model a config section names.
-
-        Raises:
-            PolicyError: it has no safetensors, or not all its weights.
-        """
-        where = f"embedding judge {section.model}"
-        config, tokenizer = load_config_and_tokenizer(section, where)
-        model = load_weights(AutoModel, section, where, needs=lambda name: "pooler" not in name)  # states are read
-        return cls(
-            Path(section.model).name,
-            model.get_encoder() if config.is_encoder_decoder else model,
-            tokenizer,
-            prefix=section.prefix,
-            batch_size=section.batch_size,
-            max_length=longest_input(section.max_length, config, tokenizer),
-        )
-
     def score(
         self, examples: Sequence[Example], texts: Sequence[str], references: Sequence[Sequence[str]]
     ) -> list[float | None]:
@@ -77,7 +89,7 @@ class EmbeddingJudge:
             scores[i] = max(float(vector @ self._known[r]) for r in references[i])
         return scores
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the scores."""
         return {
             "type": "embedding",
@@ -89,7 +101,7 @@ class EmbeddingJudge:
             "reference are unjudged; between teacher and student every reference counts; equal texts tie",
         }
 
-    def _embed(self, texts: Sequence[str], where: Sequence[str]) -> list[Tensor]:
+    def _embed(self, texts: Sequence[str], where: Sequence[str]) -> "list[Tensor]":
         """Unit vectors [H] of texts; a text without tokens has the zero vector."""
         rows = [self._encode(text) for text in texts]
         vectors: list[Any] = [None] * len(rows)
@@ -112,8 +124,9 @@ class EmbeddingJudge:
         self._truncated += 1
         return dict(self._tokenizer(self._prefix + text, truncation=True, max_length=self._max_length))
 
-    @torch.inference_mode()
-    def _forward(self, rows: list[dict[str, list[int]]]) -> Tensor:
+    def _forward(self, rows: list[dict[str, list[int]]]) -> "Tensor":
+        import torch
+
         if not rows[0]["input_ids"]:  # the longest
             return torch.zeros(len(rows), self._model.config.hidden_size)
         if len(rows) == 1:
@@ -121,7 +134,8 @@ class EmbeddingJudge:
         else:
             batch = dict(self._tokenizer.pad(rows, padding_side="right", return_tensors="pt"))
         batch = {k: v.to(self._model.device) for k, v in batch.items()}
-        states = self._model(**batch).last_hidden_state.float()
+        with torch.inference_mode():
+            states = self._model(**batch).last_hidden_state.float()
         mask = batch["attention_mask"].unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(mean, dim=-1).cpu()

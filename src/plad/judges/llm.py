@@ -1,19 +1,20 @@
 """The LLM judge: a model behind an endpoint says which of two answers is better, asked in both orders."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue
 
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling, request_key
-from plad.config.engines import BudgetSection, OpenAIEngine
-from plad.config.judges import LlmJudge as LlmSection
+from plad.config.base import PACES, PositiveInt
+from plad.config.engines import Endpoint, OpenAIEngine
 from plad.config.models import PromptSection
-from plad.errors import PartialResultError
-from plad.judges.base import Comparison
+from plad.errors import Findings, PartialResultError, PladError
+from plad.judges.base import Asked, Comparison, JudgeKind, JudgeResources
 from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict
 from plad.progress import track
 from plad.records import Example, Generation, Outcome, Verdict
@@ -22,13 +23,13 @@ from plad.remote.engine import OpenAI
 from plad.remote.limits import Clock, RealClock
 from plad.remote.transport import api_key, require_client
 
-_SCHEMA = {
+_SCHEMA: dict[str, JsonValue] = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, "verdict": {"type": "string"}},
     "required": ["reason", "verdict"],
     "additionalProperties": False,
 }
-_FORMATS: dict[str, dict[str, Any]] = {
+_FORMATS: dict[str, dict[str, JsonValue]] = {
     "json_schema": {
         "response_format": {
             "type": "json_schema",
@@ -41,7 +42,73 @@ _FORMATS: dict[str, dict[str, Any]] = {
 _ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "mode", "batch", "tokenizer", "context", "body"}
 
 
-class LlmJudge:
+class LlmJudge(JudgeKind, Endpoint):
+    """Asks a model behind an endpoint which of two answers is better, in both orders."""
+
+    type: Literal["llm"] = "llm"
+    model: str = Field(description="The model's name there.")
+    revision: str | None = Field(default=None, description="Tells verdicts apart where a provider changes a model.")
+    task: Literal["summary", "dialogue"] = Field(
+        default="dialogue", description="What makes an answer better: a rubric for summaries or for helpful dialogue."
+    )
+    rubric: str | None = Field(default=None, min_length=1, description="Your own text in the rubric's place.")
+    response_format: Literal["json_schema", "json_object", "none"] = Field(
+        default="json_schema", description="How the server is told to reply in JSON; none only asks for it in words."
+    )
+    temperature: float = Field(default=0.0, ge=0, description="Temperature of the replies.")
+    max_new_tokens: PositiveInt = Field(default=512, description="Most tokens of a reply; reasoning counts.")
+    max_characters: PositiveInt = Field(
+        default=20_000, description="Characters of an answer that the judge sees; what is cut off is counted."
+    )
+    max_unjudged: Annotated[float, PACES] = Field(
+        default=0.05, ge=0, le=1, description="Share of comparisons without a verdict above which the run fails."
+    )
+
+    title: ClassVar[str] = "Language model"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The model's server."""
+        return self
+
+    @property
+    def criteria(self) -> str:
+        """The rubric in use."""
+        return self.rubric or RUBRICS[self.task]
+
+    @property
+    def name(self) -> str:
+        """Shown in tables."""
+        return self.model.rpartition("/")[2]
+
+    @property
+    def asked(self) -> Asked:
+        """Two questions a comparison: the rubric, and then the request with both answers."""
+        frame = ask("", "", "", rubric=self.criteria, salt="").messages
+        return Asked(f"judge {self.name}", 2, frame, self.max_new_tokens)
+
+    def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
+        """The HTTP client and the key; nothing is sent."""
+        try:
+            require_client()
+            api_key(self)
+        except PladError as e:
+            findings.fail(place, [e])
+            return
+        findings.add("ok", place, f"llm: {self.model} at {self.base_url}; two questions a comparison")
+        findings.not_checked.append(f"{place}: that {self.base_url} answers, and replies in JSON; nothing was sent")
+
+    def open(self, resources: JudgeResources) -> "LlmComparer":
+        """Nothing is sent yet.
+
+        Raises:
+            ConfigError: the key's environment variable is not set.
+            MissingExtraError: the HTTP client isn't installed.
+        """
+        return LlmComparer(self, resources)
+
+
+class LlmComparer:
     """Compares two answers by asking a model twice, once in each order.
 
     Both orders agree: that is the verdict. They disagree: a tie, counted as the work of the position. A reply that is
@@ -49,29 +116,19 @@ class LlmJudge:
     to the judge can't win: a verdict in its favour becomes a tie.
 
     Args:
-        open_ledger: opens the ledger that questions and replies go through: what it holds is not asked again.
-        seed: of the run; it salts the labels.
-        budget: of the run; what its ledger has spent counts.
+        resources: what the ledger holds is not asked again; what it has spent counts towards the budget.
 
     Raises:
         ConfigError: the key's environment variable is not set.
         MissingExtraError: the HTTP client isn't installed.
     """
 
-    def __init__(
-        self,
-        section: LlmSection,
-        open_ledger: Callable[[], AbstractContextManager[Ledger]],
-        *,
-        seed: int = 0,
-        budget: BudgetSection | None = None,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, section: LlmJudge, resources: JudgeResources, *, clock: Clock | None = None) -> None:
         require_client()
         api_key(section)
-        self.name = section.model.rpartition("/")[2]
-        self._section, self._open_ledger, self._seed, self._budget = section, open_ledger, seed, budget
-        self._rubric = section.rubric or RUBRICS[section.task]
+        self.name = section.name
+        self._section, self._seed, self._budget = section, resources.seed, resources.budget
+        self._open_ledger = resources.open_ledger or (lambda: Ledger(":memory:"))
         body = {**_FORMATS[section.response_format], **section.body}
         engine = OpenAIEngine(**{name: getattr(section, name) for name in _ENDPOINT}, body=body)
         self._engine = OpenAI(engine, section.model, PromptSection(), section.revision, clock=clock or RealClock())
@@ -95,14 +152,14 @@ class LlmJudge:
         rows = list(zip(examples, map(self._cut, ours), map(self._cut, theirs), strict=True))
         both = [None if a == b else (self._ask(e, a, b), self._ask(e, b, a)) for e, a, b in rows]
         replies = self._replies([q for pair in both if pair is not None for q in pair])
-        found = [
-            self._equal() if pair is None else self._settle(pair, a, b, replies)
+        comparisons = [
+            self._equal() if pair is None else self._verdict(pair, a, b, replies)
             for (_, a, b), pair in zip(rows, both, strict=True)
         ]
         self._require_enough(replies)
-        return found
+        return comparisons
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the verdicts."""
         c = self._counts
         decided = c["agree"] + c["first"] + c["second"] + c["half"]
@@ -110,7 +167,7 @@ class LlmJudge:
             "type": "llm",
             "model": self._section.model,
             "task": "own" if self._section.rubric else self._section.task,
-            "rubric": self._rubric,
+            "rubric": self._section.criteria,
             "rule": "asked in both orders; disagreement is a tie; a reply without a verdict is unjudged; equal answers "
             "tie without a question; an answer that speaks to the judge can't win",
             "comparisons": c["comparisons"],
@@ -123,7 +180,7 @@ class LlmJudge:
                 "tie_in_one_order": c["half"],
                 "share": None if not decided else (decided - c["agree"]) / decided,
             },
-            "unjudged": self._unjudged(),
+            "unjudged": dict(self._unjudged()),
             "speaks_to_judge": c["addressed"],
             "wins_denied": c["denied"],
             "truncated": c["truncated"],
@@ -131,6 +188,7 @@ class LlmJudge:
         }
 
     def _unjudged(self) -> dict[str, int]:
+        """Comparisons without a verdict, by reason."""
         return {name.partition(":")[2]: n for name, n in sorted(self._counts.items()) if name.startswith("unjudged:")}
 
     def _cut(self, text: str) -> str:
@@ -139,7 +197,9 @@ class LlmJudge:
         return text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate can't be sent
 
     def _ask(self, example: Example, first: str, second: str) -> Question:
-        return ask(example.prompt, first, second, rubric=self._rubric, salt=f"{self._seed} {self._section.model}")
+        return ask(
+            example.prompt, first, second, rubric=self._section.criteria, salt=f"{self._seed} {self._section.model}"
+        )
 
     def _equal(self) -> Comparison:
         self._counts["comparisons"] += 1
@@ -163,7 +223,7 @@ class LlmJudge:
             )
         return {g.example_id: g for g in given}
 
-    def _settle(
+    def _verdict(
         self, pair: tuple[Question, Question], ours: str, theirs: str, replies: dict[str, Generation]
     ) -> Comparison | None:
         """The verdict of both orders together."""
@@ -189,10 +249,10 @@ class LlmJudge:
         total, missing = self._counts["comparisons"], sum(unjudged.values())
         if missing <= self._section.max_unjudged * total:
             return
-        said = ", ".join(f"{n} {name}" for name, n in sorted(unjudged.items()))
+        reasons = ", ".join(f"{n} {name}" for name, n in unjudged.items())
         odd = next((g.text for g in replies.values() if g.outcome is Outcome.OK and "{" not in g.text), None)
         raise PartialResultError(
-            f"judge {self.name} left {missing} of {total} comparisons unjudged ({said})"
+            f"judge {self.name} left {missing} of {total} comparisons unjudged ({reasons})"
             + (f"; it said for example: {odd[:200]!r}" if odd else ""),
             where=f"max_unjudged={self._section.max_unjudged:g}",
             fix="unparsable or truncated: raise max_new_tokens, try another response_format or a stronger judge\n"

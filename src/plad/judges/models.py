@@ -1,21 +1,68 @@
 """Models that judges run: safetensors only, no remote code, batched by length."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from transformers import AutoConfig, AutoTokenizer
+from pydantic import Field, JsonValue
 
-from plad.config.judges import JudgeModel
-from plad.errors import PolicyError
-from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
+from plad.config.base import PACES, PositiveInt
+from plad.data.sources import locate
+from plad.errors import Findings, PladError, PolicyError
+from plad.judges.base import JudgeKind
+from plad.records import Example
 
 
-def load_config_and_tokenizer(section: JudgeModel, where: str) -> tuple[Any, Any]:
+class ModelJudge(JudgeKind):
+    """A judge that runs a model here."""
+
+    model: str = Field(description="Folder or hub name.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 on a GPU that has it, else float32; scores are float32 either way."
+    )
+    batch_size: Annotated[PositiveInt, PACES] = Field(
+        default=8, description="Texts a forward pass; of no influence on a score."
+    )
+    max_length: PositiveInt | None = Field(
+        default=None, description="Most tokens of a text. Default: the model's context; what is cut off is counted."
+    )
+
+    def placed(self, base: Path, function: str | None = None) -> Self:
+        """With the model's folder, where it is one."""
+        return self.model_copy(update={"model": locate(self.model, base)})
+
+    def inputs(self) -> dict[str, JsonValue]:
+        """The settings, and the weights whatever their place."""
+        from plad.policy.fingerprint import model_fingerprint
+
+        return {**self.shaping(apart=("model",)), "weights": model_fingerprint(self.model, self.revision)}
+
+    def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
+        """Whether the model is here."""
+        from plad.policy.resolve import local_folder
+
+        super().check(findings, place, rows, against_target=against_target)
+        try:
+            folder = local_folder(self.model, self.revision)
+        except PladError as e:
+            where = f"{place}.model: {e.where or self.model}"
+            findings.fail(place, [PolicyError(e.what, where=where, fix=e.fix)])
+            return
+        if folder is None:
+            findings.not_checked.append(f"{place} {self.model}: whether the hub has it (it is not on this machine)")
+        else:
+            findings.add("ok", place, self.model)
+
+
+def load_config_and_tokenizer(section: ModelJudge, where: str) -> tuple[Any, Any]:
     """The model's configuration and tokenizer.
 
     Raises:
         PolicyError: there is no such model.
     """
+    from transformers import AutoConfig, AutoTokenizer
+
     options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": False}
     try:
         return (
@@ -27,7 +74,7 @@ def load_config_and_tokenizer(section: JudgeModel, where: str) -> tuple[Any, Any
 
 
 def load_weights(
-    auto: Any, section: JudgeModel, where: str, *, needs: Callable[[str], bool] = lambda name: True
+    auto: Any, section: ModelJudge, where: str, *, needs: Callable[[str], bool] = lambda name: True
 ) -> Any:
     """The model with its weights, on the device, in evaluation mode.
 
@@ -38,6 +85,8 @@ def load_weights(
     Raises:
         PolicyError: they are no safetensors, or some are missing.
     """
+    from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
+
     device, _ = choose_device()
     dtype, _ = choose_dtype(section.dtype, device)
     try:

@@ -1,13 +1,28 @@
 """The reference judge: whose answer is closer to what other people wrote?"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar, Literal
 
-from plad.judges.rouge import Rouge
+from pydantic import JsonValue
+
+from plad.judges.base import JudgeKind, JudgeResources
 from plad.records import Example
 
 
-class ReferenceJudge:
+class ReferenceJudge(JudgeKind):
+    """Scores an answer by ROUGE-L F1 against the references other than the target."""
+
+    type: Literal["reference"] = "reference"
+
+    title: ClassVar[str] = "Likeness to the references"
+    needs_references: ClassVar[bool] = True
+
+    def open(self, resources: JudgeResources) -> "ReferenceScorer":
+        """It needs nothing."""
+        return ReferenceScorer(stemmer=resources.stemmer)
+
+
+class ReferenceScorer:
     """Scores an answer by ROUGE-L F1 against the best of the given references.
 
     It needs no model. A row without references can't be judged.
@@ -16,6 +31,8 @@ class ReferenceJudge:
     name = "reference"
 
     def __init__(self, *, stemmer: bool = False) -> None:
+        from plad.judges.rouge import Rouge
+
         self._rouge = Rouge(("rougeL",), stemmer=stemmer)
 
     def score(
@@ -25,7 +42,7 @@ class ReferenceJudge:
         best = [self._rouge.best(text, refs) for _, text, refs in zip(examples, texts, references, strict=True)]
         return [None if b is None else b["rougeL"] for b in best]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the scores."""
         return {
             "type": "reference",

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import regex
+from pydantic import Field, JsonValue, PrivateAttr, model_validator
 
-from plad.config.judges import VerifiableJudge as VerifiableSection
-from plad.errors import ConfigError, DataError
+from plad.errors import ConfigError, DataError, Findings, PladError
+from plad.judges.base import JudgeKind, JudgeResources
 from plad.records import Example, Prompt
 from plad.rundir.directory import file_sha256
 
@@ -139,30 +140,104 @@ def function_fingerprint(spec: str) -> dict[str, str]:
     return {"function": name, "sha256": file_sha256(Path(file))}
 
 
-def needs_function(section: VerifiableSection) -> None:
-    """Check that a section that needs a function has one whose file exists.
+class VerifiableJudge(JudgeKind):
+    """Scores an answer 1 where it is right and 0 where it is not, by a rule instead of an opinion."""
 
-    Raises:
-        ConfigError: it has not.
-    """
-    if section.match != "function":
-        return
-    if section.function is None:
-        raise ConfigError(
-            "match: function needs a function, and a config never names code",
-            where="verifiable judge",
-            fix="--verify checks.py:function on the command line\nor --verify module:function",
-        )
-    function_fingerprint(section.function)
+    type: Literal["verifiable"] = "verifiable"
+    match: Literal["number", "exact", "regex", "function"] = Field(
+        default="number",
+        description="What must agree with a reference. number: the first number after the last of `markers`, without a "
+        "marker the last number. exact: the whole text, or what stands after the last marker. regex: what `pattern` "
+        "finds last. function: a Python function named by --verify on the command line, never here.",
+    )
+    markers: tuple[str, ...] = Field(
+        default=("####", "A:"), description="What a final answer stands behind, in answers and references (GSM8K)."
+    )
+    pattern: str | None = Field(
+        default=None, description="Regular expression for regex: its first group, or all of it, is the answer."
+    )
+    tolerance: float = Field(
+        default=1e-6, ge=0, lt=1, description="Largest difference of two equal numbers, as a share of the reference."
+    )
+    ignore_case: bool = Field(default=True, description="For exact and regex.")
+    _function: str | None = PrivateAttr(default=None)
+
+    title: ClassVar[str] = "Check of the final answer"
+
+    @model_validator(mode="after")
+    def _pattern_where_it_is_used(self) -> "VerifiableJudge":
+        if (self.match == "regex") != (self.pattern is not None):
+            raise ValueError("match: regex and pattern belong together")
+        if self.pattern is not None:
+            try:
+                regex.compile(self.pattern)
+            except regex.error as e:
+                raise ValueError(f"pattern is not a regular expression: {e}") from None
+        return self
+
+    @property
+    def function(self) -> str | None:
+        """`module:function` or `file.py:function`, from the command line."""
+        return self._function
+
+    @property
+    def takes_function(self) -> bool:
+        """Whether --verify names what it calls."""
+        return self.match == "function"
+
+    def placed(self, base: Path, function: str | None = None) -> "VerifiableJudge":
+        """With the command line's function, where it needs one."""
+        section = self.model_copy()
+        section._function = function if self.takes_function else None
+        return section
+
+    def require(self) -> None:
+        """Check that there is a function where one is needed, and that its file exists.
+
+        Raises:
+            ConfigError: it doesn't.
+        """
+        if not self.takes_function:
+            return
+        if self.function is None:
+            raise ConfigError(
+                "match: function needs a function, and a config never names code",
+                where="verifiable judge",
+                fix="--verify checks.py:function on the command line\nor --verify module:function",
+            )
+        function_fingerprint(self.function)
+
+    def inputs(self) -> dict[str, JsonValue]:
+        """The settings, and what the function's file holds."""
+        return {**self.shaping(), **({} if self.function is None else function_fingerprint(self.function))}
+
+    def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
+        """Whether the function is there, or how many rows have something to compare; its code is not run."""
+        try:
+            self.require()
+            if self.takes_function:
+                findings.add("ok", place, f"verifiable: {self.function}")
+                findings.not_checked.append(f"{place}: what {self.function} does; it was not imported")
+            elif rows is not None:
+                scores = self.open(JudgeResources()).score(rows, [""] * len(rows), [])
+                able = sum(score is not None for score in scores)
+                what = f"{able} of {len(rows)} rows have a reference with something to compare"
+                if not able:
+                    raise ConfigError(what, where=place, fix="another match, markers or pattern")
+                findings.add("ok" if able == len(rows) else "note", place, f"verifiable: {what}")
+        except PladError as e:
+            findings.fail(place, [e])
+
+    def open(self, resources: JudgeResources) -> "VerifiableScorer":
+        """Import the function, where it needs one.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return VerifiableScorer(self)
 
 
-def verifiable_rows(section: VerifiableSection, rows: Sequence[Example]) -> int:
-    """Rows whose references hold something to compare with."""
-    judge = VerifiableJudge(section)
-    return sum(score is not None for score in judge.score(rows, [""] * len(rows), []))
-
-
-class VerifiableJudge:
+class VerifiableScorer:
     """Scores an answer 1 where it is right, 0 where it is wrong.
 
     The truth is in the row's own references, the target among them: they are read from the examples. A row whose
@@ -174,10 +249,10 @@ class VerifiableJudge:
 
     name = "verifiable"
 
-    def __init__(self, section: VerifiableSection) -> None:
+    def __init__(self, section: VerifiableJudge) -> None:
         self._section = section
         self._verify: Verify | None = None
-        needs_function(section)
+        section.require()
         if section.function is not None:
             self._verify = load_function(section.function)
 
@@ -192,7 +267,7 @@ class VerifiableJudge:
         judge = self._by_rule if self._verify is None else self._by_function
         return [judge(example, text) for example, text in zip(examples, texts, strict=True)]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the scores."""
         s = self._section
         facts = {

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.engines import FileEngine, OpenAIEngine
-from plad.config.judges import LlmJudge, VerifiableJudge
+from plad.config.judges import JudgeSection
 from plad.config.models import ModelSection
 from plad.config.objectives import AnyObjective
 from plad.config.root import Config
 from plad.data.sources import locate
+from plad.judges.base import JudgeKind, kind_of
 from plad.records import Example
 from plad.rundir.directory import RunDir, fingerprint, verify_dir
 
@@ -31,20 +32,17 @@ class Context:
         section: ModelSection = getattr(self.config, role)
         return section.model_copy(update={"model": locate(section.model, self.base)})
 
-    def judge_sections(self) -> list[Any]:
+    def judge_sections(self) -> list[JudgeKind]:
         """The config's judges, relative model paths resolved against the config's folder."""
         return [self._judge(j) for j in self.config.evaluate.judges]
 
-    def scorer_section(self) -> Any | None:
+    def scorer_section(self) -> JudgeKind | None:
         """The scorer of pairs in the same way; None where it has nothing to do."""
         pairs = self.config.pairs
         return self._judge(pairs.scorer) if pairs.scorer is not None and pairs.scores else None
 
-    def _judge(self, section: Any) -> Any:
-        if isinstance(section, VerifiableJudge):
-            return section.verified_by(self.verify)
-        model = None if isinstance(section, LlmJudge) else getattr(section, "model", None)
-        return section if model is None else section.model_copy(update={"model": locate(model, self.base)})
+    def _judge(self, section: JudgeSection) -> JudgeKind:
+        return kind_of(section.placed(self.base, self.verify))
 
     def examples(self, split: str) -> list[Example]:
         """The rows of a split, as the data stage wrote them; of the distillation half the share in use."""

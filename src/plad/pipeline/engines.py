@@ -8,6 +8,7 @@ from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import FileEngine, OpenAIEngine, VllmEngine
 from plad.data.sources import locate
 from plad.errors import PartialResultError
+from plad.judges.base import JudgeResources
 from plad.pipeline.context import Context, fine_tuned, weights
 from plad.progress import track
 from plad.records import Example, Outcome
@@ -19,14 +20,9 @@ def open_ledger(ctx: Context) -> Any:
     return Ledger(ctx.run.ledger, run=ctx.run.id)
 
 
-def judge_options(ctx: Context) -> dict[str, Any]:
-    """What `load_judge` needs beside a section: an LLM judge goes through the run's ledger, within its budget."""
-    return {
-        "stemmer": ctx.config.evaluate.stemmer,
-        "open_ledger": lambda: open_ledger(ctx),
-        "seed": ctx.config.run.seed,
-        "budget": ctx.config.budget,
-    }
+def judge_resources(ctx: Context) -> JudgeResources:
+    """What the run lends its judges: questions go through its ledger, within its budget."""
+    return JudgeResources(ctx.config.evaluate.stemmer, ctx.config.run.seed, ctx.config.budget, lambda: open_ledger(ctx))
 
 
 def check_teacher(ctx: Context) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.base import ROLES
-from plad.config.judges import LlmJudge, VerifiableJudge
 from plad.config.models import ValidationSection
 from plad.config.root import Config
 from plad.errors import ConfigError, RunDirError
@@ -105,19 +104,6 @@ def _ready_teacher(ctx: Context) -> dict[str, Any]:
     return {"teacher": _source(ctx, "teacher") if teacher.local else teacher_source(ctx)}
 
 
-def _judge(section: Any) -> dict[str, Any]:
-    from plad.judges.verifiable import function_fingerprint
-    from plad.policy.fingerprint import model_fingerprint
-
-    if isinstance(section, LlmJudge):
-        return section.shaping()
-    settings = section.shaping(apart=("model",))
-    if isinstance(section, VerifiableJudge):
-        return settings if section.function is None else {**settings, **function_fingerprint(section.function)}
-    model = getattr(section, "model", None)
-    return settings if model is None else {**settings, "weights": model_fingerprint(model, section.revision)}
-
-
 def _pair_inputs(ctx: Context) -> dict[str, Any]:
     from plad.data.sources import source_fingerprint
 
@@ -127,7 +113,7 @@ def _pair_inputs(ctx: Context) -> dict[str, Any]:
     return {
         "pairs": ctx.config.pairs.shaping(apart=("scorer", *unused)),
         "file": None if file is None else source_fingerprint(file.path, ctx.base),
-        "scorer": None if section is None else {**_judge(section), "stemmer": ctx.config.evaluate.stemmer},
+        "scorer": None if section is None else {**section.inputs(), "stemmer": ctx.config.evaluate.stemmer},
     }
 
 
@@ -138,7 +124,7 @@ def _validation_inputs(ctx: Context, validation: ValidationSection) -> dict[str,
         return None
     return {
         **validation.model_dump(mode="json"),
-        "judge": [_judge(j) for j in ctx.judge_sections()[:1]],
+        "judge": [j.inputs() for j in ctx.judge_sections()[:1]],
         "temperature": cfg.evaluate.temperature,
         "max_new_tokens": cfg.evaluation_max_new_tokens,
         "stemmer": cfg.evaluate.stemmer,
@@ -184,7 +170,7 @@ def own_inputs(ctx: Context, stage: str) -> dict[str, Any]:
         "baselines": lambda: _baseline_inputs(ctx),
         "evaluate": lambda: {
             "evaluate": cfg.evaluate.shaping(apart=("judges", "baselines")),
-            "judges": [_judge(j) for j in ctx.judge_sections()],
+            "judges": [j.inputs() for j in ctx.judge_sections()],
             "max_new_tokens": cfg.evaluation_max_new_tokens,
         },
         "report": dict,
@@ -218,14 +204,13 @@ def _adopted(ctx: Context, stage: str, donors: Sequence[Path]) -> bool:
 
 def _check_functions(ctx: Context, stages: Sequence[str]) -> None:
     """Check --verify before anything is trained; judges work from the pairs on."""
-    sections = [s for s in (*ctx.judge_sections(), ctx.scorer_section()) if isinstance(s, VerifiableJudge)]
-    if ctx.verify is not None and all(s.match != "function" for s in sections):
+    scorer = ctx.scorer_section()
+    sections = [*ctx.judge_sections(), *([] if scorer is None else [scorer])]
+    if ctx.verify is not None and not any(s.takes_function for s in sections):
         raise ConfigError("no judge has match: function", where=f"--verify {ctx.verify}", fix="leave it out")
-    if sections and stages[-1] not in ("data", "sft", "generate"):
-        from plad.judges.verifiable import needs_function
-
+    if stages[-1] not in ("data", "sft", "generate"):
         for section in sections:
-            needs_function(section)
+            section.require()
 
 
 def _clean(ctx: Context, stage: str) -> None:

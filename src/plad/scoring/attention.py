@@ -5,7 +5,7 @@ layer to this function, and says which queries see which keys; there is no globa
 the whole row. Keywords of an attention layer that are not understood are refused, never ignored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -58,7 +58,7 @@ class Kernel:
         queries, keys = query.shape[2], key.shape[2]
         if query.device.type == "cpu" and queries > _CPU_QUERIES:
             starts = range(0, queries, _CPU_QUERIES)
-            parts = zip(query.split(_CPU_QUERIES, 2), starts, strict=True)
+            parts = zip(torch.split(query, _CPU_QUERIES, 2), starts, strict=True)
             out = [self._causal_part(part, key, value, keys - queries + start) for part, start in parts]
             return torch.cat([part.transpose(1, 2) for part in out], 1).transpose(1, 2)
         windowed = self.sliding_window is not None and keys > self.sliding_window
@@ -149,7 +149,7 @@ def plad_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, plad_attention)
+AttentionInterface.register(NAME, plad_attention)  # pyright: ignore[reportUnknownMemberType]  # untyped
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
@@ -163,11 +163,17 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
 
 def replaceable(model: PreTrainedModel) -> bool:
     """Whether the model's attention can be replaced through transformers' AttentionInterface."""
-    return model._can_set_attn_implementation()
+    return model._can_set_attn_implementation()  # pyright: ignore[reportPrivateUsage]  # no public way to ask
+
+
+def implementation(model: PreTrainedModel) -> str:
+    """The name of the attention function that the model uses now."""
+    name: str | None = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # no public way to ask
+    return name or "eager"
 
 
 @contextmanager
-def plan_attention(model: nn.Module) -> Iterator[None]:
+def plan_attention(model: nn.Module) -> Generator[None]:
     """Switch `model`, bare or wrapped, to plad's attention inside the block; blocks may be nested.
 
     Raises:
@@ -176,12 +182,16 @@ def plan_attention(model: nn.Module) -> Iterator[None]:
     base = unwrap(model)
     if not replaceable(base):
         raise PolicyError(f"the attention of {type(base).__name__} can't be replaced")
-    before = base.config._attn_implementation or "eager"
+    before = implementation(base)
     if before == NAME:
         yield
         return
-    base.set_attn_implementation(NAME)
+    _switch(base, NAME)
     try:
         yield
     finally:
-        base.set_attn_implementation(before)
+        _switch(base, before)
+
+
+def _switch(base: PreTrainedModel, name: str) -> None:
+    base.set_attn_implementation(name)  # pyright: ignore[reportUnknownMemberType]  # untyped

@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from plad.errors import PolicyError
 from plad.scoring.attention import unwrap
@@ -47,7 +47,12 @@ def accepted(base: PreTrainedModel) -> frozenset[str]:
 
 def head_width(model: nn.Module) -> int:
     """Tokens that the model predicts, those that only pad its vocabulary included."""
-    return unwrap(model).config.get_text_config(decoder=True).vocab_size
+    return text_config(unwrap(model), decoder=True).vocab_size
+
+
+def text_config(base: PreTrainedModel, *, decoder: bool = False) -> PretrainedConfig:
+    """The config of the part of the model that reads text, or of its decoder."""
+    return base.config.get_text_config(decoder=decoder)  # pyright: ignore[reportUnknownMemberType]  # untyped
 
 
 def read_head(
@@ -135,7 +140,7 @@ def head_logits(model: nn.Module, states: Tensor) -> Tensor:
         PolicyError: the model has no output head.
     """
     base = unwrap(model)
-    config = base.config.get_text_config(decoder=True)
+    config = text_config(base, decoder=True)
     logits = _head(base)(states)
     bias = getattr(base, "final_logits_bias", None)  # BART
     if bias is not None:
@@ -188,7 +193,7 @@ def check_head(model: nn.Module, group: Group) -> None:
 
 
 def _head(base: PreTrainedModel) -> nn.Module:
-    head = base.get_output_embeddings()
+    head = cast(nn.Module | None, base.get_output_embeddings())
     if head is None:
         raise PolicyError(f"{type(base).__name__} has no output head", fix="use a language model")
     return head

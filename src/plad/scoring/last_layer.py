@@ -5,23 +5,25 @@ are wanted are read; the others matter through their keys and values alone. Thei
 their feed-forward are left out here, which changes nothing but the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from plad.scoring.head import text_config
+
 _TOKEN_BY_TOKEN = frozenset({"q_proj", "o_proj"})
 
 
 def last_layer(model: PreTrainedModel) -> int | None:
     """Index of the last layer, where part of it can be left out; else None."""
-    return None if _find(model) is None else model.config.get_text_config().num_hidden_layers - 1
+    return None if _find(model) is None else text_config(model).num_hidden_layers - 1
 
 
 def _find(model: PreTrainedModel) -> nn.Module | None:
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    count = getattr(text_config(model), "num_hidden_layers", None)
     stacks = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
     stack = next(stacks, None)
     return None if stack is None or not _modules(stack[-1]) else stack[-1]
@@ -29,18 +31,22 @@ def _find(model: PreTrainedModel) -> nn.Module | None:
 
 def _modules(layer: nn.Module) -> list[nn.Module]:
     """The modules of a layer that work token by token: queries, the output of attention, a dense feed-forward."""
-    named = [(name.rpartition(".")[2], module) for name, module in layer.named_modules()]
+    named = [(name.rpartition(".")[2], module) for name, module in _named(layer)]
     return [m for name, m in named if name in _TOKEN_BY_TOKEN or (name == "mlp" and _is_dense(m))]
+
+
+def _named(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    return module.named_modules()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # untyped
 
 
 def _is_dense(module: nn.Module) -> bool:
     """Whether a feed-forward is a plain one: a mixture of experts may return more than its output."""
-    parts = [name for name, _ in module.named_modules()]
+    parts = [name for name, _ in _named(module)]
     return type(module).__name__.endswith("MLP") and not any("expert" in n or "router" in n for n in parts)
 
 
 @contextmanager
-def read_at(model: PreTrainedModel, keep: Tensor, tokens: int) -> Iterator[None]:
+def read_at(model: PreTrainedModel, keep: Tensor, tokens: int) -> Generator[None]:
     """Inside the block, the last layer gives the positions `keep` of a row alone; the others' output is not defined.
 
     Args:

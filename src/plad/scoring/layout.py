@@ -1,4 +1,23 @@
-"""Groups (one prompt, K completions) and the rows that hold several of them."""
+"""Groups (one prompt, K completions) and the rows that hold several of them.
+
+A row of two groups: prompt p1 p2 p3 with completions a1 a2 a3 and b1 b2, and prompt q1 q2 with completion c1 c2. Every
+prompt stands there once, and no completion's last token does: it predicts nothing.
+
+    index           0   1   2   3   4   5   6   7   8
+    input_ids       p1  p2  p3  a1  a2  b1  q1  q2  c1
+    position_ids    0   1   2   3   4   3   0   1   2       restart with a prompt, and behind it with each completion
+    keep                    2   3   4   5       7   8       where something is predicted:
+    predicted              a1   a2  a3  b2      c1  c2      p3 predicts a1 and b1 alike
+                           b1
+
+    targets         a1  a2  a3  b1  b2  c1  c2
+    sources         0   1   2   0   3   4   5               which of `keep` predicts them
+
+    seen by p3      x   x   x                               a prompt sees itself,
+    seen by a2      x   x   x   x   x                       a completion its prompt and itself,
+    seen by b1      x   x   x           x                   never its neighbour,
+    seen by c1                              x   x   x       and nobody another group
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +47,7 @@ class Group:
     completions: tuple[tuple[int, ...], ...]
     chosen: int = 1
     pairs: tuple[tuple[int, int], ...] = ()
-    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
     context: int = 0
 
     def __post_init__(self) -> None:

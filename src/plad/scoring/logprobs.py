@@ -28,7 +28,7 @@ class _LogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        tiles = logits.split(max(1, _TILE // logits.shape[1]))
+        tiles = torch.split(logits, max(1, _TILE // logits.shape[1]))
         normalizer = torch.cat([torch.logsumexp(tile.to(dtype), 1) for tile in tiles])
         ctx.save_for_backward(logits, normalizer, sources, targets)
         return logits[sources, targets].to(dtype) - normalizer[sources]

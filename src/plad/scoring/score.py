@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from plad.errors import PolicyError
 from plad.scoring import encoder_decoder
-from plad.scoring.attention import NAME, plan_attention, replaceable, unwrap
+from plad.scoring.attention import NAME, implementation, plan_attention, replaceable, unwrap
 from plad.scoring.head import TOLERANCE, Wanted, accepted, read_head, recomputes
 from plad.scoring.last_layer import last_layer, read_at
 from plad.scoring.layout import Group, lay_out, pad
@@ -191,7 +191,7 @@ def _join(parts: Sequence[list[Tensor]]) -> list[Tensor]:
 
 def _segments(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wanted: Wanted) -> list[Tensor]:
     """[N, ...] each, by packing the groups into one row."""
-    held = base.config._attn_implementation == NAME
+    held = implementation(base) == NAME
     if recomputes(base) and torch.is_grad_enabled() and not held:
         raise PolicyError(
             "gradient checkpointing recomputes attention in the backward pass, after the scoring call has ended",

@@ -37,8 +37,8 @@ class SegmentPlan:
             for skip, prompt, n in zip(unread, self._prompts, self._groups, strict=True)
         ]
         # split, unlike slicing, has a backward that writes each gradient once instead of adding zero-padded copies
-        queries = query.split([n for group in sizes for n in group], 2)
-        keys, values = key.split(self._groups, 2), value.split(self._groups, 2)
+        queries = torch.split(query, [n for group in sizes for n in group], 2)
+        keys, values = torch.split(key, self._groups, 2), torch.split(value, self._groups, 2)
         out: list[Tensor] = []
         for i, prompt in enumerate(self._prompts):
             own_keys, own_values = keys[i], values[i]

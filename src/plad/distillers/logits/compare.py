@@ -4,7 +4,7 @@ Both models are scored up to the states before their output heads, [N, H] number
 few positions at a time; in the backward pass they are computed again, so that no [N, V] tensor exists in either.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -161,7 +161,8 @@ def _in_pieces(
     step = max(1, bound // head_width(student))
     head = cast(nn.Module, unwrap(student).get_output_embeddings())
     weights = [p for p in head.parameters() if p.requires_grad]
-    return cast(Tensor, _InPieces.apply(piece, step, head, len(columns), *columns, *weights))
+    apply = cast(Callable[..., Tensor], _InPieces.apply)  # pyright: ignore[reportUnknownMemberType]  # untyped
+    return apply(piece, step, head, len(columns), *columns, *weights)
 
 
 class _InPieces(torch.autograd.Function):
@@ -242,13 +243,14 @@ class _Draws:
         return _Draws(int(torch.randint(2**62, ())) if drops else None, device)
 
     @contextmanager
-    def at(self, row: int) -> Iterator[None]:
+    def at(self, row: int) -> Generator[None]:
         """While the piece from this row on is computed."""
         if self.seed is None:
             yield
             return
-        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], device_type=self.device.type):
-            torch.manual_seed(self.seed + row)
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices, device_type=self.device.type):  # pyright: ignore[reportUnknownMemberType]  # untyped
+            torch.manual_seed(self.seed + row)  # pyright: ignore[reportUnknownMemberType]  # untyped
             yield
 
 

@@ -12,6 +12,11 @@ from torch import Tensor
 _TINY = 1e-8
 
 
+def floats(values: Tensor) -> list[float]:
+    """The numbers of a tensor [L]."""
+    return values.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped
+
+
 def rewards(teacher: Tensor, student: Tensor, *, scaling: float, clip: float | None) -> Tensor:
     """How much likelier every token is to the teacher than to the student that sampled it.
 
@@ -49,8 +54,8 @@ def returns(reward: Tensor, *, discount: float = 1.0, own: bool = False, normali
     `discount` are what the published code does beside them. The paper divides by one token fewer than follow, which is
     0 before the last token; here the mean is over those that follow.
     """
-    total, sums = 0.0, []
-    for value in reward.flip(0).tolist():
+    total, sums = 0.0, list[float]()
+    for value in floats(reward.flip(0)):
         following = total
         total = value + discount * total
         sums.append(total if own else following)
@@ -138,4 +143,4 @@ class Rewarding:
             for text in texts
         ]
         values = torch.cat(parts)
-        return list((whiten(values) if self.whiten else values).split([len(part) for part in parts]))
+        return list(torch.split(whiten(values) if self.whiten else values, [len(part) for part in parts]))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]  # untyped
 from torch import Tensor
 
 from plad.distillers.logits.compare import LiveTeacher
@@ -60,7 +60,7 @@ def store_teacher(
     with atomic_dir(folder) as staging:
         for group in groups:
             rows = teacher.rows([group]).tensors()[0]
-            found = _join([_largest(teacher, part, k, width, temperature) for part in rows.split(_STEP)])
+            found = _join([_largest(teacher, part, k, width, temperature) for part in torch.split(rows, _STEP)])
             start = 0
             for completion in group.completions:
                 stop = start + len(completion)
@@ -121,7 +121,7 @@ class StoredTeacher:
     seconds: float
     _texts: dict[str, tuple[int, int, int]]
     _folder: Path
-    _open: dict[int, Any] = field(default_factory=dict)
+    _open: dict[int, Any] = field(default_factory=dict[int, Any])
 
     @staticmethod
     def read(folder: Path) -> "StoredTeacher":

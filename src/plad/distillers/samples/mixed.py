@@ -6,7 +6,7 @@ numbers of their own.
 
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,32 +26,42 @@ from plad.scoring.last_layer import last_layer, read_at
 _OFFSET = 10_000  # added to the numbers of the teacher's layers
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """(1 - mix) student + mix teacher, two models of one vocabulary.
+
+    Attributes:
+        mix: the teacher's share.
+        temperature: of both softmaxes, and that of every request.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    mix: float
+    temperature: float
+
+    def logits(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Logits [N, V] whose softmax at the temperature is the mixture of both softmaxes at it."""
+        teacher = teacher.to(student.device, torch.promote_types(student.dtype, torch.float32))
+        student = student.to(teacher.dtype)
+        common = min(student.shape[-1], teacher.shape[-1])
+        log_q, log_p = (log_softmax(logits[..., :common], self.temperature) for logits in (student, teacher))
+        return mixture(log_p, log_q, self.mix) * self.temperature
+
+
 def sample_mixed(
-    student: nn.Module,
-    teacher: nn.Module,
-    requests: Iterable[Request],
-    *,
-    mix: float,
-    temperature: float,
-    slots: int,
-    eos_ids: Collection[int],
-    on_finish: OnFinish,
+    mixed: Mixed, requests: Iterable[Request], *, slots: int, eos_ids: Collection[int], on_finish: OnFinish
 ) -> None:
     """Sample an answer to every request from (1 - mix) q + mix p.
 
-    An answer depends on its request alone, as with `sample`.
-
-    Args:
-        student, teacher: of one vocabulary; left in the mode they came in.
-        mix: the teacher's share.
-        temperature: of both softmaxes, and that of every request.
+    An answer depends on its request alone, as with `sample`; the models are left in the mode they came in.
 
     Raises:
         PolicyError: a model is an encoder-decoder, or its logits are not finite.
 
     Source: MiniLLM (arXiv 2306.08543), section 2.2, teacher-mixed sampling.
     """
-    models = unwrap(student), unwrap(teacher)
+    models = unwrap(mixed.student), unwrap(mixed.teacher)
     if any(model.config.is_encoder_decoder for model in models):
         raise PolicyError(
             "samples of a mixture of teacher and student need decoder-only models",
@@ -70,20 +80,11 @@ def sample_mixed(
             for model in models:
                 stack.enter_context(plan_attention(model))
             sampler = _MixedSampler(models[0], slots=slots, prefill_tokens=budget, eos_ids=eos_ids, on_finish=on_finish)
-            sampler.add(models[1], mix, temperature)
+            sampler.add(models[1], mixed)
             sampler.run(prompts)
         else:
-            both = cast(PreTrainedModel, _Mixture(*models, mix, temperature))
+            both = cast(PreTrainedModel, _Mixture(models, mixed))
             sample_one_by_one(both, prompts, eos_ids=eos_ids, on_finish=on_finish)
-
-
-def _mixed(student: Tensor, teacher: Tensor, mix: float, temperature: float) -> Tensor:
-    """Logits [N, V] whose softmax at `temperature` is the mixture of both softmaxes at it."""
-    teacher = teacher.to(student.device, torch.promote_types(student.dtype, torch.float32))
-    student = student.to(teacher.dtype)
-    common = min(student.shape[-1], teacher.shape[-1])
-    log_q, log_p = (log_softmax(logits[..., :common], temperature) for logits in (student, teacher))
-    return mixture(log_p, log_q, mix) * temperature
 
 
 class _Shifted:
@@ -99,31 +100,29 @@ class _Shifted:
 class _MixedSampler(SlotSampler):
     """The slot sampler over two models at once."""
 
-    def add(self, teacher: PreTrainedModel, mix: float, temperature: float) -> None:
+    def add(self, teacher: PreTrainedModel, mixed: Mixed) -> None:
         """Say what to mix in."""
-        self.teacher, self.mix, self.temperature = teacher, mix, temperature
-        self.teacher_last = last_layer(teacher)
+        self.teacher, self.mixed, self.teacher_last = teacher, mixed, last_layer(teacher)
 
-    def logits(self, ids: Tensor, positions: Tensor, read: Tensor, plan: Any) -> Tensor:
+    def logits(self, ids: Tensor, positions: Tensor, read: Tensor, plan: StepPlan) -> Tensor:
         """[N, V] of the mixture."""
-        own = super().logits(ids, positions, read, plan)
+        student = super().logits(ids, positions, read, plan)
         with read_at(self.teacher, read, ids.shape[1]):
-            theirs = self.teacher(
+            teacher = self.teacher(
                 input_ids=ids,
                 position_ids=positions,
                 use_cache=False,
                 logits_to_keep=read,
                 plad_plan=_Shifted(plan, self.teacher_last),
             ).logits[0]
-        return _mixed(own, theirs, self.mix, self.temperature)
+        return self.mixed.logits(student, teacher)
 
 
 class _Mixture:
     """Two models that answer like one with a cache of both."""
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, mix: float, temperature: float) -> None:
-        self.models, self.mix, self.temperature = (student, teacher), mix, temperature
-        self.device = student.device
+    def __init__(self, models: tuple[PreTrainedModel, PreTrainedModel], mixed: Mixed) -> None:
+        self.models, self.mixed, self.device = models, mixed, models[0].device
 
     def __call__(self, *args: Any, **kwargs: Any) -> SimpleNamespace:
         return self.forward(*args, **kwargs)
@@ -140,5 +139,5 @@ class _Mixture:
             )
             for model, cache in zip(self.models, past_key_values, strict=True)
         ]
-        logits = _mixed(outs[0].logits[:, -1:], outs[1].logits[:, -1:], self.mix, self.temperature)
+        logits = self.mixed.logits(*(out.logits[:, -1:] for out in outs))
         return SimpleNamespace(logits=logits, past_key_values=tuple(out.past_key_values for out in outs))

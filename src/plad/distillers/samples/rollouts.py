@@ -16,8 +16,8 @@ import torch
 from plad.answers.question import request_seed
 from plad.distillers.logits.compare import LiveTeacher, Teacher
 from plad.distillers.logits.losses import Document, Rollout
-from plad.distillers.logits.policy_gradient import Rewarding
-from plad.distillers.samples.mixed import sample_mixed
+from plad.distillers.logits.policy_gradient import Rewarding, floats
+from plad.distillers.samples.mixed import Mixed, sample_mixed
 from plad.policy.load import Policy
 from plad.sampling.draw import Request
 from plad.sampling.sample import evaluating, sample
@@ -82,7 +82,7 @@ class Sampler:
 
     def draw(self, step: int, prompts: Sequence[Group]) -> list[tuple[int, ...]]:
         """One text for each prompt; a prompt that stands there twice gets two."""
-        found: dict[str, tuple[int, ...]] = {}
+        answers: dict[str, tuple[int, ...]] = {}
         times: Counter[str] = Counter()
         requests: list[Request] = []
         for i, group in enumerate(prompts):
@@ -91,20 +91,20 @@ class Sampler:
             seed = request_seed(self.seed, f"{self.name}:{step}:{group.id}", times[group.id])
             requests.append(Request(str(i), group.prompt, room, self.temperature, seed))
             times[group.id] += 1
-        shared: dict[str, Any] = {
-            "slots": self.slots,
-            "eos_ids": self.policy.eos_ids,
-            "on_finish": lambda request, tokens, seconds: found.__setitem__(request.key, tokens),
-        }
-        if self.teacher is None or not self.mix:
-            sample(self.policy.model, requests, **shared)
+
+        def keep(request: Request, tokens: tuple[int, ...], seconds: float) -> None:
+            answers[request.key] = tokens
+
+        student, teacher, slots, ends = self.policy.model, self.teacher, self.slots, self.policy.eos_ids
+        if teacher is None or not self.mix:
+            sample(student, requests, slots=slots, eos_ids=ends, on_finish=keep)
         else:
-            mixed = {"mix": self.mix, "temperature": self.temperature}
-            sample_mixed(self.policy.model, self.teacher.model, requests, **mixed, **shared)
-        texts = [found[request.key] for request in requests]
+            mixed = Mixed(student, teacher.model, self.mix, self.temperature)
+            sample_mixed(mixed, requests, slots=slots, eos_ids=ends, on_finish=keep)
+        texts = [answers[request.key] for request in requests]
         self.sampled += sum(map(len, texts))
         self.drawn += len(texts)
-        self.ended += sum(text[-1] in self.policy.eos_ids for text in texts)
+        self.ended += sum(text[-1] in ends for text in texts)
         return texts
 
     def counts(self) -> dict[str, int]:
@@ -132,7 +132,7 @@ class MixedTexts:
     both: bool
     seed: int
     sampler: Sampler | None = None
-    _last: dict[str, float] = field(default_factory=dict)
+    _last: dict[str, float] = field(default_factory=dict[str, float])
 
     def texts(self, step: int, batch: Sequence[Group]) -> list[Group]:
         """The groups of a step."""
@@ -216,8 +216,8 @@ class PolicyRollouts:
     documents: Sequence[Document] = ()
     max_tokens: int | None = None
     _set: int | None = None
-    _rollouts: list[_Sampled] = field(default_factory=list)
-    _last: dict[str, float] = field(default_factory=dict)
+    _rollouts: list[_Sampled] = field(default_factory=list[_Sampled])
+    _last: dict[str, float] = field(default_factory=dict[str, float])
 
     def texts(self, step: int, batch: Sequence[Group]) -> list[Group]:
         """The rollouts of a step, and its documents."""
@@ -243,7 +243,7 @@ class PolicyRollouts:
                 (r.text,),
                 chosen=0,
                 old_logps=r.logps,
-                advantages=tuple(advantages.tolist()),
+                advantages=tuple(floats(advantages)),
                 weights=r.weights,
             )
 
@@ -267,7 +267,7 @@ class PolicyRollouts:
         self._set, self._rollouts = number, []
         for group, student, teacher in self._measured(groups):
             numbers = (student, *self.rewarding.of_text(teacher, student))
-            logps, rewards, weights = (tuple[float, ...](values.tolist()) for values in numbers)
+            logps, rewards, weights = (tuple(floats(values)) for values in numbers)
             self._rollouts.append(_Sampled(group.id, group.prompt, group.completions[0], logps, rewards, weights))
 
     def _prompt(self, i: int) -> Group:
@@ -286,7 +286,7 @@ class PolicyRollouts:
                 student = score(model, row, route=self.route).logps
                 teacher = score(self.teacher.model, row, route=self.teacher.route).logps.to(student)
                 lengths = [len(group.completions[0]) for group in row]
-                yield from zip(row, student.split(lengths), teacher.split(lengths), strict=True)
+                yield from zip(row, torch.split(student, lengths), torch.split(teacher, lengths), strict=True)
 
     def metrics(self) -> dict[str, float]:
         """Mean reward of the step's tokens, and the tokens sampled for it."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from plad.config.judges import LlmJudge
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
+from plad.judges.llm import LlmJudge
 from plad.records import Example
 
 

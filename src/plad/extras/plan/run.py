@@ -13,7 +13,6 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.file import load_config
-from plad.config.judges import LlmJudge
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
@@ -21,6 +20,7 @@ from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
+from plad.judges.llm import LlmJudge
 from plad.pipeline.context import Context, weights
 from plad.records import Outcome
 from plad.rundir.directory import STAGES, RunDir, check_place, ledger_of, read_manifest

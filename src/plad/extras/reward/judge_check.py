@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad.config.file import parse_as, read_mapping
-from plad.config.judges import EmbeddingJudge, LlmJudge, ReferenceJudge, RewardJudge, VerifiableJudge
+from plad.config.judges import JudgeSection
 from plad.data.preferences import Preference
 from plad.errors import ConfigError
 from plad.judges.base import Judge, compare
@@ -17,20 +17,13 @@ if TYPE_CHECKING:
     from plad.evaluate.stats import Bootstrap
 
 PANDALM = "pandalm"  # names the data that ships with the package
-_SECTIONS: dict[str, Any] = {
-    "reference": ReferenceJudge,
-    "reward": RewardJudge,
-    "embedding": EmbeddingJudge,
-    "verifiable": VerifiableJudge,
-    "llm": LlmJudge,
-}
 _WAYS = (
     "a reward model's folder, a YAML file with a judge's section, or the section itself, such as\n"
     "'{type: llm, base_url: http://localhost:8000/v1, model: NAME}'"
 )
 
 
-def read_judge(text: str) -> Any:
+def read_judge(text: str) -> JudgeSection:
     """The section of a judge: from a model folder, a YAML file, or YAML on the command line.
 
     Raises:
@@ -38,16 +31,19 @@ def read_judge(text: str) -> Any:
     """
     path = Path(text)
     if path.is_dir():
+        from plad.judges.reward import RewardJudge
+
         return RewardJudge(model=text)
     name, content = (str(path), path.read_text(encoding="utf-8")) if path.is_file() else ("JUDGE", text)
-    if name == "JUDGE" and text in _SECTIONS:
+    if name == "JUDGE" and "type:" not in text and JudgeSection.named(text) is not None:
         content = f"type: {text}"
     if name == "JUDGE" and "type:" not in content:
         raise ConfigError("no such folder or file, and no judge", where=text, fix=_WAYS)
-    kind = read_mapping(content, name).get("type")
-    if kind not in _SECTIONS:
-        raise ConfigError(f"type must be {' or '.join(_SECTIONS)}; got {kind}", where=name, fix=_WAYS)
-    return parse_as(_SECTIONS[str(kind)], content, name)
+    tag = read_mapping(content, name).get("type")
+    kind = JudgeSection.named(str(tag))
+    if kind is None:
+        raise ConfigError(f"type must be {' or '.join(JudgeSection.kinds())}; got {tag}", where=name, fix=_WAYS)
+    return parse_as(kind, content, name)
 
 
 def data_source(text: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad.config.extras import RewardTraining
-from plad.config.judges import RewardJudge as RewardSection
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
@@ -140,11 +139,12 @@ def _write(
 ) -> dict[str, Any]:
     from plad.extras.reward.card import card
     from plad.extras.reward.train import save_model
+    from plad.judges.base import JudgeResources
     from plad.judges.reward import RewardJudge
 
     with atomic_dir(section.out) as staging:
         save_model(backbone, staging)
-        judge = RewardJudge.load(RewardSection(model=str(staging), dtype=section.dtype))  # as it will be used
+        judge = RewardJudge(model=str(staging), dtype=section.dtype).open(JudgeResources())  # as it will be used
         facts = {
             "key": key,
             "model": section.model,

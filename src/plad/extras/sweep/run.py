@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from plad.config.extras import SweepSection
-from plad.config.judges import ReferenceJudge
 from plad.config.root import Config
 from plad.data.prepare import check
 from plad.errors import ConfigError, DataError, DivergedError, PladError, RunDirError, join
@@ -106,7 +105,7 @@ def _yardstick(config: Config, section: SweepSection, base: Path, skip_invalid: 
     judges = config.evaluate.judges
     if section.metric == "win_rate":
         blind = all(len(e.references) < 2 for e in prepared.validation)
-        if not judges or (isinstance(judges[0], ReferenceJudge) and blind):
+        if not judges or (judges[0].needs_references and blind):
             what = "the first judge can judge no validation row: none has a reference beside its target"
             return [ConfigError(what, where="sweep.metric", fix="metric: rougeL\nor another first judge")]
     return []

@@ -11,7 +11,7 @@ from plad.pipeline.engines import (
     answer_set,
     engine_for,
     fill,
-    judge_options,
+    judge_resources,
     missing_answers,
     open_ledger,
     served_by_others,
@@ -53,12 +53,12 @@ def evaluate(ctx: Context) -> dict[str, Any]:
     from plad.evaluate.files import write_answers, write_judgements
     from plad.evaluate.run import evaluate_systems
     from plad.evaluate.stats import Bootstrap
-    from plad.judges.base import load_judges
+    from plad.judges.base import open_judges
 
     cfg, run = ctx.config, ctx.run
     rows = ctx.examples("test")[: cfg.evaluate.limit]
     answers, notes = _test_answers(ctx, rows)
-    judges = load_judges(ctx.judge_sections(), **judge_options(ctx))
+    judges = open_judges(ctx.judge_sections(), judge_resources(ctx))
     metrics, judgements = evaluate_systems(
         rows,
         answers,

@@ -37,13 +37,12 @@ def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pa
 
 
 def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
-    from plad.judges.base import load_judge
     from plad.pairs.build import build_pairs
-    from plad.pipeline.engines import judge_options
+    from plad.pipeline.engines import judge_resources
 
     cfg = ctx.config
     section = ctx.scorer_section()
-    scorer = None if section is None else load_judge(section, **judge_options(ctx))
+    scorer = None if section is None else section.open(judge_resources(ctx))
     pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}

@@ -17,7 +17,7 @@ from plad.answers.question import Sampling
 from plad.config.models import DistillSection
 from plad.errors import NoPairsError
 from plad.pipeline.context import Context, fine_tuned, weights
-from plad.pipeline.engines import answer_set, engine_for, fill, judge_options, missing_answers, open_ledger
+from plad.pipeline.engines import answer_set, engine_for, fill, judge_resources, missing_answers, open_ledger
 from plad.pipeline.made import made_before, sign
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.pipeline.stages.pair import all_pairs
@@ -232,7 +232,6 @@ class _Loop:
     def _teacher_against(self, n: int) -> dict[str, Any]:
         """The teacher's win rate against a round's student, by the first judge."""
         from plad.evaluate.winrate import QUICK, judge_pairs
-        from plad.judges.base import load_judge
 
         cfg = self.ctx.config
         samples = cfg.generate.samples if self.split == "distill" else 1  # those of the pairs are there already
@@ -244,7 +243,7 @@ class _Loop:
             if {teacher[row.id][0].outcome, student[row.id][0].outcome} <= ANSWERED
         ]
         rows, theirs, ours = [m[0] for m in met], [m[1] for m in met], [m[2] for m in met]
-        judge = load_judge(self.ctx.judge_sections()[0], **judge_options(self.ctx))
+        judge = self.ctx.judge_sections()[0].open(judge_resources(self.ctx))
         rates, _ = judge_pairs(rows, theirs, ours, [judge], bootstrap=replace(QUICK, seed=cfg.run.seed))
         return rates[judge.name].to_json()
 

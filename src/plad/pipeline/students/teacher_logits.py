@@ -13,6 +13,7 @@ from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, 
 from plad.distillers.base import LogitObjective
 from plad.errors import DataError
 from plad.pipeline.context import Context, fine_tuned, weights
+from plad.progress import track
 from plad.records import Pair
 from plad.rundir.directory import fingerprint, is_complete
 
@@ -141,7 +142,7 @@ def _teacher(
     ctx: Context, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group"
 ) -> "tuple[Teacher, float]":
     """The teacher in memory, or what it said, from disk; and the seconds that storing it took."""
-    from plad.distillers.logits.stored import StoredTeacher
+    from plad.distillers.logits.stored import StoredTeacher, store_teacher
     from plad.scoring.head import check_head, head_width
 
     check_head(policy.model, probe)
@@ -152,7 +153,16 @@ def _teacher(
     made_of = [weights(ctx, "teacher"), needs.dtype, needs.top_k, needs.temperature, width, texts]
     folder = ctx.run / "teacher_logits" / fingerprint(made_of)
     if not is_complete(folder):
-        _store(ctx, needs, policy, groups, probe, folder)
+        with track("teacher logits", len(groups), "prompts") as bar:
+            store_teacher(
+                _live(ctx, needs, policy, probe),
+                groups,
+                folder,
+                k=needs.top_k,
+                width=width,
+                temperature=needs.temperature,
+                advance=bar.advance,
+            )
         gc.collect()
     stored = StoredTeacher.read(folder)
     return stored, stored.seconds
@@ -175,26 +185,6 @@ def _live(ctx: Context, needs: LogitNeeds, policy: "Policy", probe: "Group") -> 
     check_head(model, probe)
     log.info("teacher for logits: %s on %s", str(model.dtype).removeprefix("torch."), device)
     return LiveTeacher(model, checked_route(model, probe, log.warning))
-
-
-def _store(
-    ctx: Context, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group", folder: Path
-) -> None:
-    from plad.distillers.logits.stored import store_teacher
-    from plad.progress import track
-    from plad.scoring.head import head_width
-
-    teacher = _live(ctx, needs, policy, probe)
-    with track("teacher logits", len(groups), "prompts") as bar:
-        store_teacher(
-            teacher,
-            groups,
-            folder,
-            k=needs.top_k,
-            width=head_width(policy.model),
-            temperature=needs.temperature,
-            advance=bar.advance,
-        )
 
 
 # -- plain text -----------------------------------------------------------------------------------------

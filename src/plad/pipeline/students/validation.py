@@ -91,13 +91,12 @@ def watched_groups(ctx: Context, settings: DistillSection, policy: Any) -> list[
 def figures_of(ctx: Context, policy: Any, rows: Sequence[Any]) -> Callable[[], dict[str, Any]]:
     """A function that lets the policy, as it is, answer the rows, and measures the answers."""
     from plad.evaluate.winrate import quick_figures
-    from plad.judges.base import load_judge
-    from plad.pipeline.engines import judge_options
+    from plad.pipeline.engines import judge_resources
     from plad.sampling.local import Transformers
 
     cfg = ctx.config
     judges = ctx.judge_sections()
-    judge = load_judge(judges[0], **judge_options(ctx)) if judges else None
+    judge = judges[0].open(judge_resources(ctx)) if judges else None
     measure = quick_figures(rows, judge, stemmer=cfg.evaluate.stemmer, seed=cfg.run.seed)
     sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens)
 
