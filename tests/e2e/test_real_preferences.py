@@ -16,7 +16,7 @@ from plad.cli.status import read_status
 from plad.config.engines import FileEngine
 from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
-from plad.judges.base import load_scoring_judge
+from plad.judges.base import JudgeResources
 from plad.pipeline.context import Context, weights
 from plad.pipeline.stages.pair import pair
 from plad.records import Example
@@ -134,7 +134,7 @@ def test_a_metric_or_a_reward_model_puts_its_better_answer_first(answered: Path,
     assert 0 < counts["swapped"] == counts["scored"]["student_better"] < 66
     real = [p for p in read_pairs_parquet(answered / "pairs.parquet") if "quality" in p.values]
     assert len(real) == 66
-    judge = load_scoring_judge(config(answered, scorer=scorer, real_share=0.05).pairs.scorer)  # type: ignore[arg-type]
+    judge = config(answered, scorer=scorer, real_share=0.05).pairs.scorer.open(JudgeResources())  # type: ignore[arg-type]
     truth = {e.id: e.references for e in read_examples_jsonl(answered / "data/distill.jsonl")}
     rows = [Example(p.id, p.prompt, truth[p.id.partition("#")[0]]) for p in real]
     for side, texts in ((0, [p.chosen for p in real]), (1, [p.rejected for p in real])):

@@ -30,13 +30,13 @@ def save(png: bytes, file: Path) -> None:
 
 def shoot(chromium: Browser, page: Path, size: dict[str, int], scheme: str, place: str | None, file: Path) -> None:
     """Picture the window with `place` at its top, the example on which the first system is furthest ahead open."""
-    made = chromium.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-    made.goto(page.resolve().as_uri())
+    tab = chromium.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    tab.goto(page.resolve().as_uri())
     if place is not None:
-        made.select_option("#order", "ours")
-        made.locator(place).evaluate("e => e.scrollIntoView({behavior: 'instant'})")
-    save(made.screenshot(), file)
-    made.close()
+        tab.select_option("#order", "ours")
+        tab.locator(place).evaluate("e => e.scrollIntoView({behavior: 'instant'})")
+    save(tab.screenshot(), file)
+    tab.close()
 
 
 def take(runs: list[Path], out: Path) -> None:

@@ -15,14 +15,14 @@ STAGES = ["data", "sft", "generate", "pair", "distill", "baselines", "evaluate",
 
 def rows(split: str, n: int) -> list[dict[str, Any]]:
     """The first rows of the demo data, shortened to suit a tiny model."""
-    found: list[dict[str, Any]] = []
+    shortened: list[dict[str, Any]] = []
     for line in (DEMO / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:n]:
         row = json.loads(line)
         words = row["prompt"].split()
         row["prompt"] = " ".join([*words[:6], *words[7:13]])
         row["references"] = [" ".join(r.split()[:2]) for r in row["references"]]
-        found.append(row)
-    return found
+        shortened.append(row)
+    return shortened
 
 
 def write_task(folder: Path, *, family: str = "llama", chat: bool = False, **changes: Any) -> Path:

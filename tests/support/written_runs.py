@@ -92,13 +92,13 @@ def page_cases(page: str) -> dict[str, Any]:
 
 def page_texts(page: str) -> list[str]:
     """Every id, role, prompt and answer of a page's case browser."""
-    found: list[str] = []
+    texts: list[str] = []
     for case in page_cases(page)["cases"]:
         turns = case["prompt"]
         runs = [*(t[1] for t in turns), *(t[0] for t in case["texts"] if t)]
-        found += [case["id"], *(t[0] for t in turns)]
-        found += ["".join(run[i % 2 :] for i, run in enumerate(pieces)) for pieces in runs]
-    return found
+        texts += [case["id"], *(t[0] for t in turns)]
+        texts += ["".join(run[i % 2 :] for i, run in enumerate(pieces)) for pieces in runs]
+    return texts
 
 
 def curves(steps: int = 15) -> list[dict[str, Any]]:
@@ -272,16 +272,16 @@ def of_round(rate: float, teacher: float, pairs: int | None) -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """Stages with rounds, an alarm, and a provider that was asked while sampling and while evaluating."""
-    found = json.loads(json.dumps(MANIFEST))
-    found["stages"]["distill"]["counts"] |= {
+    written = json.loads(json.dumps(MANIFEST))
+    written["stages"]["distill"]["counts"] |= {
         "rounds": [of_round(0.25, 0.7, None), of_round(0.4, 0.62, 159), of_round(0.38, 0.6, 171)],
         "kept_round": 1,
         "stopped": "the validation win rate no longer rises",
         "stage": "distill",
         "alarms": ["the share of answers that end fell from 95 % to 60 %: raise distill.objective.sft_weight"],
     }
-    found["stages"]["evaluate"] = {"seconds": 611.0, "finished": "2026-11-24T08:20:00Z", "counts": {"rows": 60}}
-    return found
+    written["stages"]["evaluate"] = {"seconds": 611.0, "finished": "2026-11-24T08:20:00Z", "counts": {"rows": 60}}
+    return written
 
 
 BILL = (  # system, when, tokens in and out, dollars

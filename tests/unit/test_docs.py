@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from plad.config.objectives import ObjectiveSection
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
@@ -35,3 +37,12 @@ def test_every_test_that_the_page_of_faults_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/faults.md").read_text(encoding="utf-8"))
     assert len(named) > 30
     assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
+
+
+def test_every_objective_has_a_row() -> None:
+    """In the table of its page, by its `type`."""
+    rows = [
+        line for page in ("objectives", "baselines") for line in (ROOT / f"docs/{page}.md").read_text().splitlines()
+    ]
+    named = {name for row in rows if row.startswith("|") for name in re.findall(r"`(\w+)[`,]", row)}
+    assert ObjectiveSection.kinds().keys() - named == set()

@@ -39,8 +39,8 @@ def refused(line: Row, status: int, message: str = "no", **fields: Any) -> Row:
 
 def expired(line: Row) -> Row:
     """As a batch that ran out of time says it of a request."""
-    said = {"code": "batch_expired", "message": "This request could not be executed before the window was over."}
-    return {"custom_id": line["custom_id"], "response": None, "error": said}
+    reason = {"code": "batch_expired", "message": "This request could not be executed before the window was over."}
+    return {"custom_id": line["custom_id"], "response": None, "error": reason}
 
 
 @dataclass

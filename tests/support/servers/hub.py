@@ -80,13 +80,13 @@ class Hub:
 @contextmanager
 def hub() -> Iterator[Hub]:
     """A running hub."""
-    made = Hub()
+    standing_in = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             path = self.path.partition("?")[0]
-            status, value = made.answer(self.command, path, body, self.headers.get("authorization"))
+            status, value = standing_in.answer(self.command, path, body, self.headers.get("authorization"))
             content = json.dumps(value).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
@@ -100,11 +100,11 @@ def hub() -> Iterator[Hub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_port}"
+    standing_in.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield made
+        yield standing_in
     finally:
         server.shutdown()
         server.server_close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.split import nested_share
-from plad.judges.llm import LlmJudge
+from plad.judges.base import Asked, kind_of
 from plad.records import Example
 
 
@@ -32,17 +32,18 @@ class AnswerRequests:
 
 @dataclass(frozen=True, slots=True)
 class VerdictRequests:
-    """Comparisons by an LLM judge, each asked in both orders.
+    """Comparisons by a judge that asks a model.
 
     Attributes:
         place: where the config names the judge.
+        asked: what one comparison asks.
         each: comparisons a row.
         answer_tokens: most tokens of the compared answers.
     """
 
     stage: str
     place: str
-    judge: LlmJudge
+    asked: Asked
     split: str
     rows: Sequence[Example]
     each: int
@@ -115,11 +116,13 @@ def _systems(config: Config) -> list[str]:
 
 
 def verdict_requests(config: Config, prepared: Prepared) -> Iterator[VerdictRequests]:
-    """All comparisons that LLM judges are asked for, in the order of the stages."""
+    """All comparisons that judges ask a model for, in the order of the stages."""
     distill, judges = distill_rows(config, prepared), config.evaluate.judges
     most, answer = config.evaluation_max_new_tokens, config.generate.max_new_tokens
     each = config.generate.samples * config.student_samples
-    first = judges[0] if judges and isinstance(judges[0], LlmJudge) else None
+    scorer = config.pairs.scorer if config.pairs.scores else None
+    scorer_asks = None if scorer is None else kind_of(scorer).asked
+    first = kind_of(judges[0]).asked if judges else None
     validated = _validated(config, prepared) if first is not None else {}
 
     def validation(stage: str) -> Iterator[VerdictRequests]:
@@ -127,9 +130,9 @@ def verdict_requests(config: Config, prepared: Prepared) -> Iterator[VerdictRequ
             yield VerdictRequests(stage, "evaluate.judges.0", first, "validation", *validated[stage], most)
 
     yield from validation("sft")
-    if isinstance(config.pairs.scorer, LlmJudge) and config.pairs.scores:
+    if scorer_asks is not None:
         scored = nested_share(distill, config.pairs.real_share, config.run.seed, "real preferences")
-        yield VerdictRequests("pair", "pairs.scorer", config.pairs.scorer, "distill", scored, each, answer)
+        yield VerdictRequests("pair", "pairs.scorer", scorer_asks, "distill", scored, each, answer)
     yield from validation("distill")
     if config.distill.rounds > 1 and first is not None:
         rows = prepared.validation[: config.distill.validation.rows]
@@ -138,7 +141,8 @@ def verdict_requests(config: Config, prepared: Prepared) -> Iterator[VerdictRequ
     yield from validation("baselines")
     test = prepared.test[: config.evaluate.limit]
     for i, judge in enumerate(judges):
-        if isinstance(judge, LlmJudge):
+        asked = kind_of(judge).asked
+        if asked is not None:
             at = f"evaluate.judges.{i}"
-            yield VerdictRequests("evaluate", at, judge, "test", test, len(_systems(config)), most)
-            yield VerdictRequests("evaluate", at, judge, "distill", distill, each, answer)
+            yield VerdictRequests("evaluate", at, asked, "test", test, len(_systems(config)), most)
+            yield VerdictRequests("evaluate", at, asked, "distill", distill, each, answer)

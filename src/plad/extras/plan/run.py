@@ -20,7 +20,7 @@ from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
-from plad.judges.llm import LlmJudge
+from plad.judges.base import kind_of
 from plad.pipeline.context import Context, weights
 from plad.records import Outcome
 from plad.rundir.directory import STAGES, RunDir, check_place, ledger_of, read_manifest
@@ -198,12 +198,9 @@ def _asked_at(place: str, config: Config) -> str:
     if place == "teacher.engine":
         return "teacher"
     judge = config.pairs.scorer if place == "pairs.scorer" else config.evaluate.judges[int(place.rpartition(".")[2])]
-    assert isinstance(judge, LlmJudge)
-    return _judge_name(judge)
-
-
-def _judge_name(judge: LlmJudge) -> str:
-    return f"judge {judge.model.rpartition('/')[2]}"
+    assert judge is not None
+    asked = kind_of(judge).asked
+    return "" if asked is None else asked.system
 
 
 def _answers(a: AnswerRequests, progress: _Progress, counters: Mapping[str, Counter]) -> Line:
@@ -256,30 +253,27 @@ def _expected(a: AnswerRequests, progress: _Progress, counter: Counter) -> tuple
 
 
 def _verdicts(v: VerdictRequests, progress: _Progress) -> Line:
-    """Two questions a comparison: rubric, prompt and both answers."""
-    from plad.judges.question import RUBRICS, ask
-
-    judge, rows = v.judge, len(v.rows)
-    questions = 0 if v.stage in progress.done else 2 * v.each
+    """So many questions a comparison, each with the judge's frame, the prompt and both answers."""
+    asked, rows = v.asked, len(v.rows)
+    questions = 0 if v.stage in progress.done else asked.questions * v.each
     target = mean_target(v.rows, by_bytes(""))
     expected = min(v.answer_tokens if target is None else target, v.answer_tokens)
-    rubric = judge.rubric or RUBRICS[judge.task]
-    texts = rows * prompt_bytes(ask("", "", "", rubric=rubric, salt="").messages)
+    texts = rows * prompt_bytes(asked.frame)
     texts += sum(prompt_bytes(e.prompt) for e in v.rows)
-    mean = progress.mean_completion(_judge_name(judge))
-    reply = judge.max_new_tokens if mean is None else min(mean, judge.max_new_tokens)
+    mean = progress.mean_completion(asked.system)
+    reply = asked.max_new_tokens if mean is None else min(mean, asked.max_new_tokens)
     total = questions * rows
     return Line(
         v.stage,
-        _judge_name(judge),
+        asked.system,
         v.split,
         v.place,
-        answers=2 * v.each * rows,
-        held=2 * v.each * rows - total,
+        answers=asked.questions * v.each * rows,
+        held=asked.questions * v.each * rows - total,
         prompt_tokens=round(questions * texts / 4 + total * 2 * expected),
         completion_tokens=round(total * reply),
         most_prompt_tokens=questions * texts + total * 2 * v.answer_tokens,
-        most_completion_tokens=total * judge.max_new_tokens,
+        most_completion_tokens=total * asked.max_new_tokens,
         basis="max_new_tokens" if mean is None else "the ledger",
     )
 
