@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plad.errors import MissingExtraError, PolicyError
+from plad.policy.context import text_config
 from plad.rundir.directory import atomic_dir, file_sha256, is_complete, write_json
 
 _ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
@@ -66,7 +67,6 @@ def _convert(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
     from plad.policy.backend import from_pretrained, no_progress_bars
-    from plad.policy.context import text_config
 
     try:
         with no_progress_bars():
