@@ -39,7 +39,7 @@ _Loader.add_constructor("tag:plad:exponent", _exponent)
 
 
 @dataclass
-class Draft:
+class UncheckedConfig:
     """A config before it is checked.
 
     Attributes:
@@ -77,7 +77,7 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         path: a YAML file.
         overrides: `a.b=value`, the value in YAML; they come after the file.
     """
-    draft = Draft(str(path))
+    draft = UncheckedConfig(str(path))
     problems = _read_yaml(read_text(path), draft)
     for item in overrides:
         try:
@@ -89,18 +89,18 @@ def load_as(schema: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
 
 def parse_as(schema: type[S], text: str, name: str) -> S:
     """Check YAML that stands in no config file; `name` names it in messages. Raises like `load_as`."""
-    draft = Draft(name)
+    draft = UncheckedConfig(name)
     return _check(schema, draft, _read_yaml(text, draft))
 
 
 def read_mapping(text: str, name: str) -> dict[str, JsonValue]:
     """The mapping of a YAML text, unchecked."""
-    draft = Draft(name)
+    draft = UncheckedConfig(name)
     _read_yaml(text, draft)
     return draft.raw
 
 
-def _check(schema: type[S], draft: Draft, problems: list[ConfigError]) -> S:
+def _check(schema: type[S], draft: UncheckedConfig, problems: list[ConfigError]) -> S:
     fill_types(schema, draft.raw)
     try:
         # Strict JSON mode: no number from a boolean or a text, but lists become tuples and texts paths.
@@ -127,7 +127,7 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"can't be read ({e.strerror})", where=str(path), fix="name a YAML file") from None
 
 
-def _read_yaml(text: str, draft: Draft) -> list[ConfigError]:
+def _read_yaml(text: str, draft: UncheckedConfig) -> list[ConfigError]:
     """Fill the draft; returns the keys that stand twice."""
     try:
         value, twice = _parse(text, draft)
@@ -146,7 +146,7 @@ def _read_yaml(text: str, draft: Draft) -> list[ConfigError]:
     return twice
 
 
-def _parse(text: str, draft: Draft) -> tuple[JsonValue, list[ConfigError]]:
+def _parse(text: str, draft: UncheckedConfig) -> tuple[JsonValue, list[ConfigError]]:
     """The value of a YAML text and the keys that stand twice in it."""
     loader = _Loader(text)
     try:
@@ -170,7 +170,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _walk(node: yaml.Node, draft: Draft) -> Iterator[ConfigError]:
+def _walk(node: yaml.Node, draft: UncheckedConfig) -> Iterator[ConfigError]:
     """Note the line of every key and read it as text; yields the keys that stand twice."""
     stack = [(node, "", 0)]
     seen = 0
@@ -200,7 +200,7 @@ def _walk(node: yaml.Node, draft: Draft) -> Iterator[ConfigError]:
             stack.append((value, name, depth + 1))
 
 
-def _override(draft: Draft, item: str) -> None:
+def _override(draft: UncheckedConfig, item: str) -> None:
     key, equals, text = item.partition("=")
     parts = key.split(".")
     if not equals or not all(_PART.fullmatch(p) for p in parts):
@@ -208,7 +208,7 @@ def _override(draft: Draft, item: str) -> None:
     if not text.strip():
         raise ConfigError("no value", where=item, fix=f"{key}=null unsets it")
     try:
-        value, twice = _parse(text, Draft(key))
+        value, twice = _parse(text, UncheckedConfig(key))
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"the value is not YAML: {_one_line(str(e))}", where=item) from None
     if twice:

@@ -172,8 +172,8 @@ class Config(Section):
     @property
     def methods(self) -> tuple[Baseline, ...]:
         """The baselines that are systems of their own: not what the student itself is trained with, in one round."""
-        own = self.distill.objective if self.distill.rounds == 1 else None
-        return tuple(m for m in self.evaluate.baselines if m.objective != own)
+        students = self.distill.objective if self.distill.rounds == 1 else None
+        return tuple(m for m in self.evaluate.baselines if m.objective != students)
 
     def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
         """The adapter that `settings` trains on `policy`."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import JsonValue
-
 from plad.rundir.atomic import atomic_file
+from plad.rundir.directory import atomic_file
 
 Column = Literal["text", "integer", "number", "truth", "integers", "messages"]
 _BATCH = 4096  # rows written or read at once
@@ -39,7 +39,7 @@ def write_parquet(
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def iter_parquet(path: Path) -> Iterator[JsonValue]:
+def iter_parquet(path: Path) -> Iterator[object]:
     """The rows of a file, one by one."""
     with _said_in_one_line():
         pq = import_module("pyarrow.parquet")

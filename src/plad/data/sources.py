@@ -206,7 +206,7 @@ def _no_twice(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
 
 def _read_parquet(path: Path) -> Iterator[DataRow | BadRow]:
     try:
-        for number, value in enumerate(iter_parquet(path), start=1):
+        for number, value in enumerate(cast(Iterator[JsonValue], iter_parquet(path)), start=1):
             yield DataRow(f"{path}:row {number}", value)
     except ValueError as e:
         raise DataError(f"not a readable parquet file ({e})", where=str(path), fix="write it again") from None

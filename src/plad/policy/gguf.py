@@ -8,6 +8,8 @@ from pathlib import Path
 from plad.errors import MissingExtraError, PolicyError
 from plad.rundir.atomic import atomic_dir, is_complete, write_json
 from plad.rundir.fingerprint import file_sha256
+from plad.policy.context import text_config
+from plad.rundir.directory import atomic_dir, file_sha256, is_complete, write_json
 
 _ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
 
@@ -67,7 +69,6 @@ def _convert(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
     from plad.policy.backend import from_pretrained, no_progress_bars
-    from plad.policy.context import text_config
 
     try:
         with no_progress_bars():

@@ -128,8 +128,8 @@ def decoder_start(base: PreTrainedModel) -> tuple[int, ...]:
 
 def _named(base: PreTrainedModel, name: str) -> int | None:
     """A token id that the generation config names, or else the config."""
-    found = getattr(base.generation_config, name, None)
-    return getattr(base.config, name, None) if found is None else found
+    named = getattr(base.generation_config, name, None)
+    return getattr(base.config, name, None) if named is None else named
 
 
 def attach(policy: Policy, section: LoraSection) -> Policy:

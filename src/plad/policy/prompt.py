@@ -163,7 +163,7 @@ def make_prompt_format(
             where="prompt.system",
             fix="write the instruction into `prompt.template`\nor remove `prompt.system`",
         )
-    made = PromptFormat(
+    prompt_format = PromptFormat(
         *(tokenizer, kind, section.template, section.separator, section.system, start, end_id, eos_ids),
         close=close if encoder else (),
     )
@@ -171,7 +171,7 @@ def make_prompt_format(
     notes.append(f"end token {_name(tokenizer, end_id)} ({why_end})")
     if len(eos_ids) > 1:
         notes.append("sampling stops at " + ", ".join(_name(tokenizer, i) for i in eos_ids))
-    return made, notes
+    return prompt_format, notes
 
 
 def find_eos_ids(
@@ -182,8 +182,8 @@ def find_eos_ids(
     An id of the generation config that is ordinary text in this tokenizer (a default nobody set) is left out. The
     tokenizer's comes first; beside them, notes.
     """
-    own = token_id(tokenizer, "eos")
-    ids = [] if own is None else [own]
+    eos = token_id(tokenizer, "eos")
+    ids = [] if eos is None else [eos]
     notes: list[str] = []
     named: int | list[int] | None = getattr(generation_config, "eos_token_id", None)
     for i in [named] if isinstance(named, int) else (named or []):
