@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
 from plad.rundir.atomic import atomic_file
 from plad.rundir.directory import atomic_file
 
