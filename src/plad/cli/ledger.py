@@ -16,7 +16,6 @@ from plad.cli.show import prompts_of
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
-from plad.rundir.directory import ledger_of, read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
@@ -140,8 +139,10 @@ def ledger_summary(run: Path) -> LedgerSummary:
 
 def _place(run: Path) -> tuple[Path, str | None]:
     """The ledger of a run, and the name of its rows where it shares one."""
+    from plad.rundir.manifest import read_manifest
+
     manifest = read_manifest(run)
-    return ledger_of(run, manifest), manifest["id"] if "ledger" in manifest else None
+    return manifest.ledger_file(run), manifest.owner
 
 
 def export_ledger(run: Path, out: Path) -> int:

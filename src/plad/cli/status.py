@@ -14,13 +14,15 @@ import typer
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
 from plad.cli.tables import estimate_text, flat_text
+from plad.pipeline.stage import NAMES
 from plad.report.console import table
-from plad.rundir.directory import STAGES, ledger_of, read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.console import RenderableType
+
+    from plad.rundir.manifest import Manifest
 
 commands = typer.Typer()
 
@@ -74,15 +76,15 @@ def read_status(run: Path) -> Status:
     Raises:
         RunDirError: not a run directory.
     """
+    from plad.rundir.manifest import read_manifest
+
     manifest = read_manifest(run)
-    done = manifest["stages"]
+    done = manifest.stages
     stages = [
-        StageStatus(s, True, done[s]["seconds"], done[s]["finished"], done[s]["counts"])
-        if s in done
-        else StageStatus(s, False)
-        for s in STAGES
+        StageStatus(s, True, done[s].seconds, done[s].finished, done[s].counts) if s in done else StageStatus(s, False)
+        for s in NAMES
     ]
-    pairs, versions = _count_pairs(run), manifest.get("versions", {})
+    pairs, versions = _count_pairs(run), manifest.versions
     return Status(
         str(run), _owner(run), stages, pairs, _count_generations(run, manifest), _latest_metrics(run), versions
     )
@@ -114,15 +116,15 @@ def _count_pairs(run: Path) -> int | None:
     return count_rows(run / "pairs.parquet")
 
 
-def _count_generations(run: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def _count_generations(run: Path, manifest: "Manifest") -> dict[str, dict[str, int]]:
     """Answers in the run's own ledger; those that it got itself, where it shares one."""
-    path = ledger_of(run, manifest)
+    path = manifest.ledger_file(run)
     if not path.is_file():
         return {}
     from plad.answers.ledger import Ledger
 
     with Ledger(path, readonly=True) as ledger:
-        return ledger.counts(manifest["id"] if "ledger" in manifest else None)
+        return ledger.counts(manifest.owner)
 
 
 def _latest_metrics(run: Path) -> "Mapping[str, JsonValue] | None":

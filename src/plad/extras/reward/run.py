@@ -22,7 +22,8 @@ from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.reward import RewardJudge
 from plad.policy.fingerprint import model_fingerprint
 from plad.records import Example
-from plad.rundir.directory import atomic_dir, fingerprint, is_complete, verify_dir
+from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
+from plad.rundir.fingerprint import fingerprint
 from plad.rundir.lock import acquire
 
 log = logging.getLogger("plad")
