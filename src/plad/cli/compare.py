@@ -11,7 +11,6 @@ from plad.cli.guard import guard
 from plad.cli.tables import estimate_text
 from plad.errors import ConfigError
 from plad.report.console import table
-from plad.rundir.manifest import read_manifest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,6 +120,7 @@ def metrics_of(runs: Sequence[Path]) -> "dict[str, Metrics]":
         RunDirError: one is no run directory, or was not evaluated yet.
     """
     from plad.evaluate.metrics import Metrics
+    from plad.rundir.manifest import read_manifest
 
     places, metrics = by_name(runs), dict[str, Metrics]()
     for name, run in places.items():

@@ -20,7 +20,6 @@ from plad.cli.guard import guard, resume_command
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
 from plad.extras.export.targets import export as hand_over
-from plad.rundir.manifest import read_manifest
 
 commands = typer.Typer()
 
@@ -143,5 +142,7 @@ def export(
 ) -> None:
     """Hand over the pairs or the student."""
     with guard():
+        from plad.rundir.manifest import read_manifest
+
         read_manifest(run)
         typer.echo(hand_over(to, Handover(run, out, repo, public)))

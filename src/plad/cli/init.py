@@ -10,7 +10,6 @@ import typer
 
 from plad.cli.guard import guard
 from plad.errors import ConfigError
-from plad.rundir.atomic import write_text
 
 DATA = ("train.jsonl", "validation.jsonl", "test.jsonl", "LICENSE.txt", "NOTICE.txt")
 
@@ -39,6 +38,8 @@ def write_project(folder: Path) -> list[Path]:
         raise ConfigError(
             "exists and is not empty; nothing is overwritten", where=str(folder), fix="name a new or empty folder"
         )
+    from plad.rundir.atomic import write_text
+
     (folder / "data").mkdir(parents=True)
     package = files("plad")
     with as_file(package / "extras/demo/data") as source:

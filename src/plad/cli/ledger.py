@@ -140,6 +140,7 @@ def ledger_summary(run: Path) -> LedgerSummary:
 
 def _place(run: Path) -> tuple[Path, str | None]:
     """The ledger of a run, and the name of its rows where it shares one."""
+
     manifest = read_manifest(run)
     return manifest.ledger_file(run), manifest.owner
 

@@ -13,7 +13,6 @@ from plad.cli.guard import guard
 from plad.errors import RunDirError
 from plad.records import Judgement, Pair, Prompt
 from plad.report.console import panel
-from plad.rundir.manifest import read_manifest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -115,6 +114,8 @@ def examples_of(run: Path, kind: Kind, n: int) -> Sequence[PairExample | AnswerE
     Raises:
         RunDirError: not a run directory, or it holds none yet.
     """
+    from plad.rundir.manifest import read_manifest
+
     read_manifest(run)
     if kind == "generations":
         return list(_generations(run, n))
@@ -130,6 +131,7 @@ def examples_of(run: Path, kind: Kind, n: int) -> Sequence[PairExample | AnswerE
 
 def _generations(run: Path, n: int) -> Iterator[AnswerExample]:
     from plad.answers.ledger import Ledger
+    from plad.rundir.manifest import read_manifest
 
     prompts = prompts_of(run)
     with Ledger(read_manifest(run).ledger_file(run), readonly=True) as ledger:

@@ -16,12 +16,13 @@ from plad.cli.guard import guard
 from plad.cli.tables import estimate_text, flat_text
 from plad.pipeline.stage import NAMES
 from plad.report.console import table
-from plad.rundir.manifest import Manifest, read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.console import RenderableType
+
+    from plad.rundir.manifest import Manifest
 
 commands = typer.Typer()
 
@@ -75,20 +76,17 @@ def read_status(run: Path) -> Status:
     Raises:
         RunDirError: not a run directory.
     """
+    from plad.rundir.manifest import read_manifest
+
     manifest = read_manifest(run)
     done = manifest.stages
     stages = [
         StageStatus(s, True, done[s].seconds, done[s].finished, done[s].counts) if s in done else StageStatus(s, False)
         for s in NAMES
     ]
+    pairs, versions = _count_pairs(run), manifest.versions
     return Status(
-        str(run),
-        _owner(run),
-        stages,
-        _count_pairs(run),
-        _count_generations(run, manifest),
-        _latest_metrics(run),
-        manifest.versions,
+        str(run), _owner(run), stages, pairs, _count_generations(run, manifest), _latest_metrics(run), versions
     )
 
 
@@ -118,7 +116,7 @@ def _count_pairs(run: Path) -> int | None:
     return count_rows(run / "pairs.parquet")
 
 
-def _count_generations(run: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
+def _count_generations(run: Path, manifest: "Manifest") -> dict[str, dict[str, int]]:
     """Answers in the run's own ledger; those that it got itself, where it shares one."""
     path = manifest.ledger_file(run)
     if not path.is_file():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plad.rundir.atomic import atomic_file
-from plad.rundir.directory import atomic_file
 
 Column = Literal["text", "integer", "number", "truth", "integers", "messages"]
 _BATCH = 4096  # rows written or read at once

@@ -8,7 +8,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from plad.config.models import PruneInit
 from plad.config.root import Config
-from plad.evaluate.metrics import STUDENT, Estimate, Metrics, SystemFigures
+from plad.evaluate.metrics import Estimate, Metrics, SystemFigures
+from plad.records import STUDENT
 from plad.report.markdown import escape, table_text
 from plad.report.parts.formatting import METRICS
 from plad.report.parts.measures import TEXT_METRICS, WORDS, judge_settings

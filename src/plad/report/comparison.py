@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from plad.errors import RunDirError
-from plad.evaluate.metrics import STUDENT, Difference, Metrics, SystemFigures
+from plad.evaluate.metrics import Difference, Metrics, SystemFigures
 from plad.evaluate.seeds import prompt_values
 from plad.evaluate.stats import SMALL, Bootstrap, paired_difference
-from plad.records import Example
+from plad.records import STUDENT, Example
 from plad.report.html import render
 from plad.report.parts.blocks import (
     BETTER,

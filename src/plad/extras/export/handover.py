@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plad.errors import RunDirError
-from plad.rundir.atomic import is_complete, verify_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class Handover:
         Raises:
             RunDirError: there is none yet, or it is damaged.
         """
+        from plad.rundir.atomic import is_complete, verify_dir
+
         student = self.run / "student"
         if not is_complete(student):
             raise RunDirError("no student yet", where=str(self.run), fix="plad distill CONFIG makes it")

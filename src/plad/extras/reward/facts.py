@@ -7,8 +7,7 @@ from typing import Self
 from pydantic import JsonValue
 
 from plad.evaluate.metrics import Estimate, Figures, ReliabilityBin
-from plad.rundir.atomic import write_text
-from plad.rundir.directory import write_json
+from plad.rundir.atomic import write_json, write_text
 
 FILE = "reward.json"
 

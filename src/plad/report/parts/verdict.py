@@ -1,17 +1,8 @@
 """The answer to "is my small model good now?", in one sentence that claims no more than the numbers do."""
 
-from plad.evaluate.metrics import (
-    SFT,
-    STUDENT,
-    TEACHER,
-    Difference,
-    Estimate,
-    Metrics,
-    SystemDifference,
-    SystemFigures,
-    WinRate,
-)
+from plad.evaluate.metrics import Difference, Estimate, Metrics, SystemDifference, SystemFigures, WinRate
 from plad.evaluate.stats import SMALL
+from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Score, Verdict
 from plad.report.parts.estimates import evidence, points_apart, tone_of
 from plad.report.parts.formatting import interval, number, system_name
@@ -33,7 +24,7 @@ def verdict(metrics: Metrics | None) -> Verdict:
         return Verdict(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
     rates = metrics.systems[STUDENT].win_rate if STUDENT in metrics.systems else dict[str, WinRate]()
     m = _Measure(metrics, next((judge for judge, rate in rates.items() if rate.n), None))
-    student, change = m.score(STUDENT), m.change(SFT)
+    student, change = m.score(STUDENT), m.change(STUDENT_SFT)
     if student is None or student.value is None:
         sentence = "No judge and no metric could measure the distilled student on the test set."
         return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence)
@@ -93,7 +84,7 @@ class _Measure:
         return f"{seeds}{e.n:,} test prompts, {judged}"
 
     def scores(self) -> tuple[Score, ...]:
-        found = {s: self.score(s) for s in (SFT, STUDENT, TEACHER)}
+        found = {s: self.score(s) for s in (STUDENT_SFT, STUDENT, TEACHER)}
         return tuple(
             Score(system_name(s), number(e.value, scale=100), interval(e, scale=100), s == STUDENT)
             for s, e in found.items()
@@ -108,7 +99,7 @@ class _Measure:
             stands = _stands(tone_of(gap), gap.value)
             notes.append(f"The teacher {self.reaches(teacher.value)}{stands} ({evidence(gap)}).")
         says = {BETTER: "finds it better", WORSE: "finds it worse", SAME: "sees no clear difference"}
-        gains = self.metrics.difference(STUDENT, SFT) or SystemDifference()
+        gains = self.metrics.difference(STUDENT, STUDENT_SFT) or SystemDifference()
         for judge, change in gains.win_rate.items():
             if judge != self.judge and change.value is not None:
                 notes.append(

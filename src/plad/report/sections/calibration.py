@@ -3,15 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from plad.evaluate.metrics import (
-    SFT,
-    STUDENT,
-    CalibrationChange,
-    CalibrationFigures,
-    LikelihoodCalibration,
-    Metrics,
-    ReliabilityBin,
-)
+from plad.evaluate.metrics import CalibrationChange, CalibrationFigures, LikelihoodCalibration, Metrics, ReliabilityBin
+from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import (
     BETTER,
     SAME,
@@ -59,7 +52,7 @@ _MEASURES: dict[_Measure, tuple[str, float, int]] = {  # name, scale, digits
     "spearman": ("Spearman's rho", 1.0, 3),
     "ece": ("Calibration error, points", 100.0, 1),
 }
-MODELS = (SFT, STUDENT)
+MODELS = (STUDENT_SFT, STUDENT)
 _LEFT_OUT = {
     "same_text": "the same text again",
     "truncated": "cut off",
@@ -121,7 +114,7 @@ def calibration_sentences(metrics: Metrics) -> tuple[str, ...]:
 
 
 def _measured_on(figures: CalibrationFigures, by: CalibrationChange) -> str:
-    writers = " and ".join(f"the {NAMES[w] if w == SFT else NAMES[w].lower()}" for w in figures.writers)
+    writers = " and ".join(f"the {NAMES[w] if w == STUDENT_SFT else NAMES[w].lower()}" for w in figures.writers)
     left = [f"{_LEFT_OUT.get(k, k.replace('_', ' '))} {n:,}" for k, n in figures.left_out.items() if n]
     basis = (
         f"{figures.texts:,} texts to {figures.prompts:,} test prompts, sampled by {writers} at temperature "

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from plad.evaluate.metrics import SFT, STUDENT, TARGET
 from plad.evaluate.texts import count_words
-from plad.records import Example, Judgement, Outcome, Prompt
+from plad.records import STUDENT, STUDENT_SFT, TARGET, Example, Judgement, Outcome, Prompt
 from plad.report.parts.blocks import Examples, Section
 from plad.report.parts.formatting import harmless, order_systems, system_name
 from plad.report.parts.run_facts import Answer, RunFacts
@@ -50,7 +49,7 @@ class ShownSystem:
 
 def examples(facts: RunFacts) -> Section | None:
     """The examples of one run: the distilled student is compared with the student before distillation first."""
-    order = (STUDENT, SFT)
+    order = (STUDENT, STUDENT_SFT)
     systems = sorted(shown_systems(facts), key=lambda s: order.index(s.key) if s.key in order else len(order))
     return examples_section(facts.test, systems)
 

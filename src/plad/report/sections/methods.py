@@ -1,6 +1,7 @@
 """Methods side by side, in the shape of the paper's Table 1: quality, what it is worth, and what it cost."""
 
-from plad.evaluate.metrics import SFT, STUDENT, TEACHER, Cost, MethodComparison, Metrics
+from plad.evaluate.metrics import Cost, MethodComparison, Metrics
+from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import Cell, Group, Plot, Table, Text, group, plots
 from plad.report.parts.estimates import count_cell, difference_cell, gap_plot
 from plad.report.parts.formatting import DASH, METRICS, duration, number, system_name
@@ -34,7 +35,7 @@ def methods_table(metrics: Metrics) -> Table | None:
     rows = tuple(
         (
             *system_cells(system_name(system), metrics.systems[system], measures),
-            *(_difference(metrics, system, SFT, m) for m in compared),
+            *(_difference(metrics, system, STUDENT_SFT, m) for m in compared),
         )
         for system in _systems(metrics)
     )
@@ -81,7 +82,7 @@ def _systems(metrics: Metrics) -> list[str]:
     """The methods, between what they started from and the distilled student; empty where none was compared."""
     if metrics.comparison is None:
         return []
-    return [s for s in (TEACHER, SFT, *metrics.comparison.methods, STUDENT) if s in metrics.systems]
+    return [s for s in (TEACHER, STUDENT_SFT, *metrics.comparison.methods, STUDENT) if s in metrics.systems]
 
 
 def _compared(metrics: Metrics) -> dict[str, str]:

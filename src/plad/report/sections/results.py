@@ -1,7 +1,8 @@
 """Results on the test set: what the judges and ROUGE say of every system, and what the differences are worth."""
 
-from plad.evaluate.metrics import SFT, STUDENT, Difference, Length, Metrics, SystemDifference
+from plad.evaluate.metrics import Difference, Length, Metrics, SystemDifference
 from plad.evaluate.stats import SMALL
+from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
 from plad.report.parts.drawing import SOFT, A, Axes
 from plad.report.parts.estimates import (
@@ -146,7 +147,7 @@ def gain_plots(metrics: Metrics) -> list[Plot]:
 
 
 def _gains(metrics: Metrics) -> dict[str, Difference]:
-    return (metrics.difference(STUDENT, SFT) or SystemDifference()).win_rate
+    return (metrics.difference(STUDENT, STUDENT_SFT) or SystemDifference()).win_rate
 
 
 def power_table(metrics: Metrics) -> Table | None:

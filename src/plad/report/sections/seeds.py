@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from plad.evaluate.metrics import SFT, STUDENT, Metrics
+from plad.evaluate.metrics import Metrics
 from plad.evaluate.seeds import mean_metrics, seed_groups
+from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import Cell, Section, Table, Text
 from plad.report.parts.estimates import difference_cell, estimate_cell
 from plad.report.parts.formatting import harmless, number, system_name
@@ -28,7 +29,7 @@ def seed_means(runs: Mapping[str, Path]) -> Means:
 def over_seeds(means: Means) -> Section | None:
     """What distillation gained over the seeds of each group; None where no runs differ in their seed only."""
     rows = tuple(row for group, mean in means for row in _rows(group if len(means) > 1 else (), mean))
-    columns = ("Measure", system_name(SFT), system_name(STUDENT), "Gain", "Spread of the gain")
+    columns = ("Measure", system_name(STUDENT_SFT), system_name(STUDENT), "Gain", "Spread of the gain")
     if not rows:
         return None
     warnings = tuple(w for _, mean in means for w in mean.warnings)
@@ -36,7 +37,7 @@ def over_seeds(means: Means) -> Section | None:
 
 
 def _rows(group: Sequence[str], mean: Metrics) -> Iterator[tuple[Cell, ...]]:
-    gains = mean.difference(STUDENT, SFT)
+    gains = mean.difference(STUDENT, STUDENT_SFT)
     for measure, title in measures_of([mean]).items():
         gain = None if measure in ("truncated", "empty") else difference_of(gains, measure)
         if gain is None or gain.value is None:
@@ -44,7 +45,7 @@ def _rows(group: Sequence[str], mean: Metrics) -> Iterator[tuple[Cell, ...]]:
         scale = scale_of(measure)
         yield (
             Cell(harmless(f"{title} ({', '.join(group)})" if group else title)),
-            *(estimate_cell(estimate_of(mean.systems.get(s), measure), scale=scale) for s in (SFT, STUDENT)),
+            *(estimate_cell(estimate_of(mean.systems.get(s), measure), scale=scale) for s in (STUDENT_SFT, STUDENT)),
             difference_cell(gain, scale, judged=measure != WORDS),
             Cell(number(gain.sd_seeds, scale=scale)),
         )
