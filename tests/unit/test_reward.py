@@ -12,7 +12,6 @@ from transformers import BertConfig, BertModel
 
 from plad.config.extras import RewardTraining
 from plad.config.file import load_as
-from plad.config.judges import RewardJudge as RewardSection
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import BadRowsError
