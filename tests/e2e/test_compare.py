@@ -47,10 +47,10 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     )
     train, said = stage.train_and_keep, {}
 
-    def killed(ctx: Any, name: str, *rest: Any) -> Any:
-        if name == f"baselines/{NAMES[2]}":
+    def killed(job: Any, *rest: Any) -> Any:
+        if job.name == f"baselines/{NAMES[2]}":
             raise KilledError
-        return train(ctx, name, *rest)
+        return train(job, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "train_and_keep", killed)

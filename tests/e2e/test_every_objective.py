@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from plad.data.formats import read_pairs_parquet
-from plad.pipeline.context import Context
+from plad.pipeline.resources import Resources
 from tests.support.command import call
 from tests.support.task import write_task
 
@@ -117,7 +117,7 @@ def test_one_answer_a_prompt_cannot_be_its_own_reference(tmp_path: Path) -> None
 
 
 def test_prompts_without_any_reference_say_the_way_out(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Context, "examples", lambda *_: [])
+    monkeypatch.setattr(Resources, "examples", lambda *_: [])
     monkeypatch.setattr("plad.pipeline.students.measure.recorded_on_distill", lambda *_: {})
     assert "generate.samples: 2" in distil(task, "distill.objective.type=margin", code=2)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from plad.rundir.directory import atomic_dir, write_json
+from plad.rundir.atomic import atomic_dir, write_json
 from tests.support.servers.hub import TOKEN, Hub, hub
 from tests.support.written_runs import MANIFEST
 

@@ -12,7 +12,7 @@ from plad.errors import RunDirError
 from plad.records import Example
 from plad.report.page import render_report
 from plad.report.sections.cases import BUDGET
-from plad.rundir.directory import write_json
+from plad.rundir.atomic import write_json
 from tests.support.written_runs import MANIFEST, page_cases, page_texts, write_full_run, write_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use", "rect", "circle"}

@@ -17,8 +17,8 @@ from plad.config.engines import FileEngine
 from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.judges.base import JudgeResources
-from plad.pipeline.context import Context, weights
-from plad.pipeline.stages.pair import pair
+from plad.pipeline.resources import Resources, weights
+from plad.pipeline.stages import pair
 from plad.records import Example
 from plad.report.page import render_report
 from plad.rundir.directory import open_run
@@ -43,7 +43,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / f"run/sft/{role}").mkdir(parents=True)
         (path / f"run/sft/{role}/config.json").write_text(f'{{"role": "{role}"}}')
     with open_run(path / "run") as run, Ledger(run.ledger) as ledger:
-        ctx = Context(config(path / "run"), run, path)
+        ctx = Resources(config(path / "run"), run, path)
         for system, column in (("teacher", "teacher"), ("student_sft", "student")):
             file = path / f"{column}.jsonl"
             file.write_text("".join(json.dumps({"id": r["id"], "text": r[column]}) + "\n" for r in rows))
@@ -66,7 +66,7 @@ def config(run: Path, **pairs: Any) -> Config:
 
 def paired(path: Path, **rules: Any) -> dict[str, Any]:
     with open_run(path) as run:
-        counts = pair(Context(config(path, **rules), run, path.parent))
+        counts = pair.run(Resources(config(path, **rules), run, path.parent), {})
         run.finish("pair", {}, counts, 1.0)
     return counts
 

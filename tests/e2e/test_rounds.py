@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from plad.answers.ledger import Ledger
 from plad.data.formats import read_pairs_parquet
 from plad.errors import ConfigError, ProblemsError
-from plad.pipeline.students import rounds as stage
+from plad.pipeline.stages import rounds as stage
 from tests.support.command import KilledError, copy_run, run_here
 from tests.support.task import write_task
 
@@ -35,7 +35,7 @@ def script(monkeypatch: pytest.MonkeyPatch, rates: Mapping[int, float]) -> list[
 
     def scripted(self: Any, n: int) -> dict[str, Any]:
         found = judged(self, n) if n else start(self)
-        on_disk.append(len(list((self.ctx.run / "checkpoints/rounds").glob("student_round_*"))))
+        on_disk.append(len(list((self.resources.run / "checkpoints/rounds").glob("student_round_*"))))
         return {**found, "validation": {**found["validation"], "win_rate": rates[n]}, "teacher_student": FAVOURED}
 
     monkeypatch.setattr(stage._Loop, "judged", scripted)
@@ -157,7 +157,7 @@ def test_a_student_that_was_saved_but_not_yet_recorded_is_not_trained_again(
             go(paired, tmp_path, "distill.rounds=2")
     trained: list[str] = []
     distilled = stage.distilled
-    monkeypatch.setattr(stage, "distilled", lambda c, name, *more: (trained.append(name), distilled(c, name, *more))[1])
+    monkeypatch.setattr(stage, "distilled", lambda job, start: (trained.append(job.name), distilled(job, start))[1])
     go(paired, tmp_path, "distill.rounds=3")  # more rounds continue those that were made
     assert trained == ["distill/round_3"]
     assert same_students(tmp_path / "run", three[0])

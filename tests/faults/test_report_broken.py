@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from plad.config.root import Config
-from plad.pipeline.context import Context
-from plad.pipeline.stages import distill as stage
-from plad.pipeline.stages.distill import distill
-from plad.pipeline.stages.report import report
-from plad.report import card, page
+from plad.objectives.plad import RankObjective
+from plad.pipeline.resources import Resources
+from plad.pipeline.stages import distill, report
+from plad.report import page
 from plad.report.page import render_report
 from plad.report.plots import figures
-from plad.rundir.directory import open_run, verify_dir, write_json, write_text
+from plad.rundir.atomic import verify_dir, write_json, write_text
+from plad.rundir.directory import open_run
 from tests.support.written_runs import BAD, EXAMPLES, GOOD, write_full_run
 
 CONFIG = {
@@ -35,26 +35,26 @@ def save(_: Any, folder: Path) -> None:
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
     """A run up to the pairs, whose training takes no time."""
-    monkeypatch.setattr("plad.data.formats.read_pairs_parquet", lambda _: [])
-    monkeypatch.setattr("plad.policy.load.save_policy", save)
-    monkeypatch.setattr(stage, "distilled", lambda *_: (object(), {"steps": 3}))
+    monkeypatch.setattr(distill, "read_pairs_parquet", lambda _: [])
+    monkeypatch.setattr(distill, "save_policy", save)
+    monkeypatch.setattr(distill, "distilled", lambda *_: (object(), {"steps": 3}))
     config = Config.model_validate({"run": {"dir": tmp_path / "run"}, **CONFIG})
     path = tmp_path / "run"
     write_full_run(path, EXAMPLES, {"teacher": GOOD, "student_sft": BAD, "student": GOOD}, config=config.model_dump())
     with open_run(path) as run:
-        yield Context(config, run, tmp_path)
+        yield Resources(config, run, tmp_path)
 
 
-def warned(caplog: pytest.LogCaptureFixture, ctx: Context) -> str:
+def warned(caplog: pytest.LogCaptureFixture, ctx: Resources) -> str:
     (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
     assert f"plad report {ctx.run.path}" in record.getMessage()
     return record.getMessage()
 
 
 def a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "in_words", broken)
+    monkeypatch.setattr(RankObjective, "describe", broken)
 
 
 def a_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +63,14 @@ def a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("breaks", [a_phrase, a_card])
 def test_a_broken_phrase_or_card_costs_the_card_and_not_the_student(
-    ctx: Context,
+    ctx: Resources,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     breaks: Callable[[pytest.MonkeyPatch], None],
 ) -> None:
     with monkeypatch.context() as patch:
         breaks(patch)
-        assert distill(ctx) == {"steps": 3}
+        assert distill.run(ctx, {}) == {"steps": 3}
     verify_dir(ctx.run / "student")
     assert (ctx.run / "student/model.safetensors").read_text() == "weights"
     assert "the student's card could not be written (AttributeError: no words for this)" in warned(caplog, ctx)
@@ -81,11 +81,11 @@ def test_a_broken_phrase_or_card_costs_the_card_and_not_the_student(
 
 
 def test_a_broken_plot_costs_neither_the_card_nor_the_student(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ctx: Resources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    distill(ctx)
+    distill.run(ctx, {})
     monkeypatch.setattr(figures, "render_svg", broken)
-    assert report(ctx) == {}
+    assert report.run(ctx, {}) == {}
     verify_dir(ctx.run / "student")
     assert "no words for this" in warned(caplog, ctx)
     assert "| Distilled student |" in (ctx.run / "student/README.md").read_text()

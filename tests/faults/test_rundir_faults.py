@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from plad.errors import RunDirError
-from plad.rundir.directory import SCHEMA, open_run, read_manifest
+from plad.rundir.directory import open_run
+from plad.rundir.manifest import SCHEMA, read_manifest
 
 HOLD = "import sys, time; from pathlib import Path; from plad.rundir.directory import open_run; "
 HOLD += "run = open_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -79,7 +80,7 @@ def test_an_empty_folder_and_a_new_absolute_one_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "a/b/new"):
         with open_run(tmp_path / name) as run:
-            assert run.manifest == {"schema": SCHEMA, "stages": {}, "id": run.id}
+            assert json.loads((run / "manifest.json").read_text()) == {"schema": SCHEMA, "stages": {}, "id": run.id}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,8 @@ def test_an_empty_folder_and_a_new_absolute_one_are_taken(tmp_path):
         (json.dumps({"schema": SCHEMA + 1, "stages": {}}), "written by another version of plad"),
         (json.dumps({"stages": {}}), "written by another version of plad"),
         ('{"schema": 1, "sta', "damaged manifest"),
+        ('{"schema": 1, "stages": {"data": {"seconds": "soon"}}}', r"damaged manifest \(stages.data.seconds: "),
+        ("[]", "written by another version of plad"),
     ],
 )
 def test_a_run_of_another_version_or_damaged_is_refused_and_unlocked(tmp_path, content, message):

@@ -24,9 +24,10 @@ from plad.sampling.draw import Request
 from plad.sampling.sample import sample
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from plad.train.run import train_policy
+from plad.train.run import TrainingJob, train_policy
 from tests.support.tiny_models import tiny_model, tiny_policy
 from tests.support.train_child import groups
+from tests.support.training import Emitting
 
 MINILLM = MiniLlmObjective(rollouts=8, ppo_epochs=2)
 
@@ -261,18 +262,20 @@ def train(
 
     counts = train_policy(
         policy,
-        [replace(g, completions=g.completions[:1]) for g in groups()],
-        TrainSettings(**{"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "checkpoint_steps": 3, **settings}),
-        objective,
-        route=Route.SEGMENTS,
-        depends={},
-        stage="t",
-        folder=folder / "checkpoints",
-        metrics_file=folder / "metrics.jsonl",
-        emit=emit,
-        seed=3,
-        teacher=live,
-        texts=source_of(objective, policy, live),
+        TrainingJob(
+            groups=[replace(g, completions=g.completions[:1]) for g in groups()],
+            settings=TrainSettings(
+                **{"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "checkpoint_steps": 3, **settings}
+            ),
+            objective=objective,
+            route=Route.SEGMENTS,
+            stage="t",
+            folder=folder / "checkpoints",
+            seed=3,
+            teacher=live,
+            texts=source_of(objective, policy, live),
+            log=Emitting(emit),
+        ),
     )
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()]), (rows, counts)
 
@@ -310,18 +313,18 @@ def test_a_step_that_a_pass_cuts_short_is_taken_however_batches_are_accumulated(
         policy, live = student(lora=False), teacher()
         counts = train_policy(
             policy,
-            [replace(g, completions=g.completions[:1]) for g in groups()[:7]],
-            TrainSettings.model_validate({"epochs": 1, "learning_rate": 1e-3, **settings}),
-            OBJECTIVES[name],
-            route=Route.SEGMENTS,
-            depends={},
-            stage="t",
-            folder=tmp_path / str(len(steps)),
-            metrics_file=tmp_path / "metrics.jsonl",
-            emit=lambda row: None,
-            seed=3,
-            teacher=live,
-            texts=source_of(OBJECTIVES[name], policy, live),
+            TrainingJob(
+                groups=[replace(g, completions=g.completions[:1]) for g in groups()[:7]],
+                settings=TrainSettings.model_validate({"epochs": 1, "learning_rate": 1e-3, **settings}),
+                objective=OBJECTIVES[name],
+                route=Route.SEGMENTS,
+                stage="t",
+                folder=tmp_path / str(len(steps)),
+                seed=3,
+                teacher=live,
+                texts=source_of(OBJECTIVES[name], policy, live),
+                log=Emitting(lambda row: None),
+            ),
         )
         steps.append(counts["steps"])
         weights.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
@@ -358,18 +361,18 @@ def test_accumulated_batches_are_one_batch(name: str, tmp_path: Path) -> None:
         rows: list[dict[str, Any]] = []
         train_policy(
             policy,
-            [replace(g, completions=g.completions[:1]) for g in groups()],
-            TrainSettings.model_validate({"epochs": 0.5, "learning_rate": 1e-3, **settings}),
-            OBJECTIVES[name],
-            route=Route.SEGMENTS,
-            depends={},
-            stage="t",
-            folder=tmp_path / str(len(losses)),
-            metrics_file=tmp_path / "metrics.jsonl",
-            emit=rows.append,
-            seed=3,
-            teacher=live,
-            texts=source_of(OBJECTIVES[name], policy, live),
+            TrainingJob(
+                groups=[replace(g, completions=g.completions[:1]) for g in groups()],
+                settings=TrainSettings.model_validate({"epochs": 0.5, "learning_rate": 1e-3, **settings}),
+                objective=OBJECTIVES[name],
+                route=Route.SEGMENTS,
+                stage="t",
+                folder=tmp_path / str(len(losses)),
+                seed=3,
+                teacher=live,
+                texts=source_of(OBJECTIVES[name], policy, live),
+                log=Emitting(rows.append),
+            ),
         )
         losses.append([r["loss"] for r in rows])
     assert len(losses[0]) == 3

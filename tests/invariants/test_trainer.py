@@ -22,10 +22,11 @@ from plad.policy.load import Policy
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, choose_route
 from plad.train import run as train_run
-from plad.train.run import train_policy
+from plad.train.run import TrainingJob, train_policy
 from tests.support.scoring_families import widen
 from tests.support.tiny_models import tiny_policy
 from tests.support.train_child import groups
+from tests.support.training import Emitting
 
 OBJECTIVES = {
     "sft": SftObjective(),
@@ -73,17 +74,17 @@ def train(
     emitted: list[dict[str, Any]] = []
     train_policy(
         policy,
-        measured(objective) if rows is None else rows,
-        TrainSettings(**{"learning_rate": 1e-2, "batch_size": 8, **settings}),
-        objective,
-        route=choose_route(policy.model),
-        depends={},
-        stage="t",
-        folder=folder / "checkpoints",
-        metrics_file=folder / "metrics.jsonl",
-        emit=emitted.append,
-        seed=1,
-        teacher=teacher,
+        TrainingJob(
+            groups=measured(objective) if rows is None else rows,
+            settings=TrainSettings(**{"learning_rate": 1e-2, "batch_size": 8, **settings}),
+            objective=objective,
+            route=choose_route(policy.model),
+            stage="t",
+            folder=folder / "checkpoints",
+            seed=1,
+            teacher=teacher,
+            log=Emitting(emitted.append),
+        ),
     )
     return policy, emitted
 
@@ -201,16 +202,16 @@ def test_a_non_finite_step_is_skipped_and_three_in_a_row_stop_the_run(
     with pytest.raises(TrainingError, match="row7"):
         train_policy(
             policy,
-            groups()[7:8],
-            TrainSettings(learning_rate=1e-2, batch_size=8, epochs=5),
-            SftObjective(),
-            route=Route.SEGMENTS,
-            depends={},
-            stage="t",
-            folder=tmp_path / "c",
-            metrics_file=tmp_path / "m",
-            emit=emitted.append,
-            seed=1,
+            TrainingJob(
+                groups=groups()[7:8],
+                settings=TrainSettings(learning_rate=1e-2, batch_size=8, epochs=5),
+                objective=SftObjective(),
+                route=Route.SEGMENTS,
+                stage="t",
+                folder=tmp_path / "c",
+                seed=1,
+                log=Emitting(emitted.append),
+            ),
         )
     assert torch.equal(weights(policy), before)
     assert [r["rows"] for r in emitted if "skipped" in r] == [["row7"]] * 3

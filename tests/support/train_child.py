@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from plad.config.models import LoraSection, TrainSettings
 from plad.objectives.plad import RankObjective
 from plad.policy.load import attach
+from plad.rundir.training_log import TrainingLog
 from plad.scoring.layout import Group
 from plad.scoring.score import Route
-from plad.train.run import train_policy
+from plad.train.run import TrainingJob, train_policy
 from plad.train.validation import KeepBest
 from tests.support.tiny_models import tiny_policy
 
@@ -31,30 +32,26 @@ def main(folder: Path) -> None:
     torch.manual_seed(3)
     policy = attach(tiny_policy(), LoraSection(dropout=0.3))
     settings = TrainSettings(epochs=3, learning_rate=1e-2, batch_size=4, checkpoint_steps=2)
-    metrics = folder / "metrics.jsonl"
-
-    def emit(row: dict) -> None:
-        with metrics.open("a") as f:
-            f.write(json.dumps(row) + "\n")
+    log = TrainingLog(folder / "metrics.jsonl")
 
     def validate() -> dict[str, float]:
         norm = sum(p.detach().norm().item() for p in policy.model.parameters() if p.requires_grad)
         return {"win_rate": norm % 1.0}
 
-    keep = KeepBest(policy.model, validate, lambda r: emit({"stage": "t", **r}), evaluations=6, folder=folder / "best")
+    keep = KeepBest(policy.model, validate, log, "t", evaluations=6, folder=folder / "best")
     train_policy(
         policy,
-        groups(),
-        settings,
-        RankObjective(),
-        route=Route.SEGMENTS,
-        depends={},
-        stage="t",
-        folder=folder / "checkpoints",
-        metrics_file=metrics,
-        emit=emit,
-        seed=3,
-        callbacks=[keep],
+        TrainingJob(
+            groups=groups(),
+            settings=settings,
+            objective=RankObjective(),
+            route=Route.SEGMENTS,
+            stage="t",
+            folder=folder / "checkpoints",
+            seed=3,
+            callbacks=[keep],
+            log=log,
+        ),
     )
     save_file(
         {n: p.detach().contiguous() for n, p in policy.model.named_parameters() if p.requires_grad},

@@ -29,7 +29,7 @@ from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison
 from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome, Verdict
-from plad.rundir.directory import write_json, write_text
+from plad.rundir.atomic import write_json, write_text
 
 MANIFEST: dict[str, Any] = {
     "schema": 1,

@@ -14,8 +14,10 @@ from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.judges.reference import ReferenceScorer
+from plad.pipeline.stage import NAMES
 from plad.records import Example, Generation, Outcome, Pair
-from plad.rundir.directory import STAGES, atomic_dir, open_run, verify_dir
+from plad.rundir.atomic import atomic_dir, verify_dir
+from plad.rundir.directory import open_run
 from tests.support.command import call, lines_fit
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
@@ -32,12 +34,12 @@ def record(ledger: Ledger, key: str, system: str, generation: Generation) -> Non
     ledger.put(Question(key, key, Example(g.example_id, ""), g.sample, 0, None, {"key": key}), system, reply)
 
 
-def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(STAGES)) -> Path:
+def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = ROWS, stages: int = len(NAMES)) -> Path:
     with open_run(path) as run:
-        for stage in STAGES[:stages]:
+        for stage in NAMES[:stages]:
             run.finish(stage, {}, {"rows": 6, "share": 0.25}, 12.3)
         run.set_versions({"plad": "0.1.0", "torch": "2.13.0"})
-        run.append_metrics({"stage": "distill", "step": 3, "loss": 0.5})
+        run.log.append({"stage": "distill", "step": 3, "loss": 0.5})
         write_examples_jsonl(run / "data/test.jsonl", ROWS)
         write_examples_jsonl(run / "data/distill.jsonl", prompts)
         pairs = [
@@ -118,7 +120,7 @@ def test_status_as_json(run):
     code, out, _ = call("status", run, "--json")
     found = json.loads(out)
     assert code == 0
-    assert [s["stage"] for s in found["stages"]] == list(STAGES)
+    assert [s["stage"] for s in found["stages"]] == list(NAMES)
     assert found["stages"][0]["counts"] == {"rows": 6, "share": 0.25}
     assert found["latest"] == {"stage": "distill", "step": 3, "loss": 0.5}
     assert (found["pairs"], found["generations"]) == (6, {"teacher": {"ok": 6}})
@@ -135,7 +137,7 @@ def test_status_works_while_the_run_goes_on(tmp_path):
     found = json.loads(out)
     assert code == 0
     assert "pid" in found["running"]
-    assert [s["done"] for s in found["stages"]] == [True] * 3 + [False] * (len(STAGES) - 3)
+    assert [s["done"] for s in found["stages"]] == [True] * 3 + [False] * (len(NAMES) - 3)
     assert found["generations"]["student_sft"] == {"ok": 1}
     assert found["latest"]["step"] == 3
 
@@ -145,7 +147,7 @@ def test_status_of_a_run_that_has_just_begun(tmp_path):
         code, out, _ = call("status", tmp_path / "r")
     assert code == 0
     assert out.count("running") == 1
-    assert out.count("pending") == len(STAGES) - 1
+    assert out.count("pending") == len(NAMES) - 1
 
 
 @pytest.mark.parametrize("kind", ["pairs", "generations", "judgements"])

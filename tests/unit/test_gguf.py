@@ -14,7 +14,7 @@ from plad.extras.demo import model as demo
 from plad.policy import gguf as conversion
 from plad.policy.fingerprint import model_fingerprint
 from plad.policy.load import load_policy, save_policy
-from plad.rundir.directory import is_complete, verify_dir
+from plad.rundir.atomic import is_complete, verify_dir
 from tests.support.tiny_models import CHATML, tiny_model, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43]])

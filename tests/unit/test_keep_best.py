@@ -1,6 +1,5 @@
 """Validation while training: the best weights are kept, and training ends where nothing gets better."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,19 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from plad.config.models import TrainSettings
 from plad.objectives.plad import RankObjective
+from plad.rundir.training_log import TrainingLog
 from plad.scoring.score import Route
-from plad.train.run import train_policy
+from plad.train.run import TrainingJob, train_policy
 from plad.train.validation import KeepBest
 from tests.support.tiny_models import tiny_policy
 from tests.support.train_child import groups
+from tests.support.training import Emitting
 
 
 class Run:
     """A model of one weight whose validations are given; its steps are taken by hand."""
 
-    def __init__(self, folder: Path, rates: list[float], **options: Any) -> None:
+    def __init__(self, folder: Path, rates: list[float], log: TrainingLog | None = None, **options: Any) -> None:
         self.model = torch.nn.Linear(1, 1, bias=False)
         self.rows: list[dict[str, Any]] = []
         self.said: list[str] = []
@@ -28,7 +29,8 @@ class Run:
         self.keep = KeepBest(
             self.model,
             lambda: next(given),
-            self.rows.append,
+            Emitting(self.rows.append) if log is None else log,
+            "t",
             evaluations=len(rates) - 1,
             folder=folder / "best",
             warn=self.said.append,
@@ -75,7 +77,10 @@ def test_a_resumed_run_remembers_what_was_found(tmp_path: Path) -> None:
     first = Run(tmp_path, [0.2, 0.3, 0.5, 0.4, 0.4, 0.9], patience=2)
     first.state.max_steps = 3
     first.train()
-    second = Run(tmp_path, [0.4, 0.9, 0, 0, 0, 0], patience=2, before=lambda: first.keep.found)
+    log = TrainingLog(tmp_path / "metrics.jsonl")
+    for row in first.rows:
+        log.append(row)
+    second = Run(tmp_path, [0.4, 0.9, 0, 0, 0, 0], log, patience=2)
     second.state.global_step = 3
     assert second.train() == 4
 
@@ -83,42 +88,37 @@ def test_a_resumed_run_remembers_what_was_found(tmp_path: Path) -> None:
 def train(folder: Path) -> tuple[int, dict[str, Any]]:
     """Train with given win rates until two validations gain nothing; the last step, and the best validation."""
     rates = {0: 0.3, 2: 0.4, 4: 0.6, 6: 0.5, 8: 0.6, 10: 0.9, 12: 0.9}
-    policy, metrics = tiny_policy(), folder / "metrics.jsonl"
-    metrics.touch()
+    policy, log = tiny_policy(), TrainingLog(folder / "metrics.jsonl")
 
-    def written() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in metrics.read_text().splitlines()]
-
-    def emit(row: dict[str, Any]) -> None:
-        with metrics.open("a") as f:
-            f.write(json.dumps({"stage": "t", **row}) + "\n")
+    def steps() -> list[Any]:
+        return [row["step"] for row in log.of("t")]
 
     keep = KeepBest(
         policy.model,
-        lambda: {"win_rate": rates[max((row["step"] for row in written()), default=0)], "words": 9.0, "ended": 1.0},
-        emit,
+        lambda: {"win_rate": rates[max(steps(), default=0)], "words": 9.0, "ended": 1.0},
+        log,
+        "t",
         evaluations=6,
         folder=folder / "best",
         patience=2,
-        before=lambda: [row for row in written() if "validation" in row],
     )
     train_policy(
         policy,
-        groups(),
-        TrainSettings(epochs=2, learning_rate=1e-2, batch_size=4, checkpoint_steps=2),
-        RankObjective(),
-        route=Route.SEGMENTS,
-        depends={},
-        stage="t",
-        folder=folder / "checkpoints",
-        metrics_file=metrics,
-        emit=emit,
-        seed=3,
-        callbacks=[keep],
+        TrainingJob(
+            groups=groups(),
+            settings=TrainSettings(epochs=2, learning_rate=1e-2, batch_size=4, checkpoint_steps=2),
+            objective=RankObjective(),
+            route=Route.SEGMENTS,
+            stage="t",
+            folder=folder / "checkpoints",
+            seed=3,
+            callbacks=[keep],
+            log=log,
+        ),
     )
     best = keep.finish("best")
     assert best is not None
-    return max(row["step"] for row in written()), best
+    return max(steps()), best
 
 
 def test_the_same_command_after_an_early_stop_does_not_go_on_behind_it(tmp_path: Path) -> None:

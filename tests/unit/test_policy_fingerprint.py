@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 from plad.policy.load import save_policy
-from plad.rundir.directory import atomic_dir
+from plad.rundir.atomic import atomic_dir
 from tests.support.tiny_models import tiny_folder, tiny_lora_policy, tiny_policy
 
 

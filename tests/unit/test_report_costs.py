@@ -5,7 +5,7 @@ from typing import Any
 
 from plad.report.facts import Facts, read_facts
 from plad.report.sections.costs import cost_of, counts_table, paid_said, paid_table, stages_table
-from plad.rundir.directory import write_json
+from plad.rundir.atomic import write_json
 from tests.support.written_runs import BILL, manifest, write_bill
 
 

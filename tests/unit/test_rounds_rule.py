@@ -9,7 +9,7 @@ from plad.config.objectives import AutoObjective
 from plad.objectives.plad import RankObjective
 from plad.objectives.preference import DpoObjective
 from plad.objectives.sft import SftObjective
-from plad.pipeline.students.rounds import _next, best_round, stop_reason
+from plad.pipeline.stages.rounds import best_round, later_settings, stop_reason
 
 
 def rounds(*figures: tuple[float, float], rouge: float = 0.2) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def test_the_best_round_is_kept_the_first_of_equals_and_never_the_start() -> Non
 
 def test_later_rounds_take_the_chosen_objective_and_need_no_warm_up() -> None:
     auto = AutoObjective(candidates=(SftObjective(), RankObjective(beta=0.1, sft_epochs=2.0)))
-    later = _next(DistillSection(objective=auto), {"chosen": "rank"})
+    later = later_settings(DistillSection(objective=auto), {"chosen": "rank"})
     assert later.objective == RankObjective(beta=0.1)
-    assert _next(later, {}) == later
-    assert _next(DistillSection(objective=DpoObjective(sft_epochs=1)), {}).objective == DpoObjective()
+    assert later_settings(later, {}) == later
+    assert later_settings(DistillSection(objective=DpoObjective(sft_epochs=1)), {}).objective == DpoObjective()

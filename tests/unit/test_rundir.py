@@ -6,20 +6,11 @@ import json
 import pytest
 
 from plad.errors import RunDirError
-from plad.rundir.directory import (
-    STAGES,
-    atomic_dir,
-    atomic_file,
-    fingerprint,
-    is_complete,
-    keep_metrics,
-    open_run,
-    read_manifest,
-    stages_done,
-    sweep_staging,
-    verify_dir,
-    write_json,
-)
+from plad.pipeline.stage import NAMES, clean, finish_cleaning
+from plad.rundir.atomic import atomic_dir, atomic_file, is_complete, sweep_staging, verify_dir, write_json
+from plad.rundir.directory import open_run
+from plad.rundir.fingerprint import fingerprint
+from plad.rundir.manifest import read_manifest
 from plad.text import redact
 
 
@@ -30,7 +21,7 @@ def test_a_finished_stage_is_remembered_with_its_inputs_and_counts(tmp_path):
     with open_run(tmp_path / "r") as run:
         assert run.is_done("data", {"seed": 0})
         assert run.counts("data") == {"rows": 3}
-        assert run.manifest["stages"]["data"]["seconds"] == 1.3
+        assert run.manifest.stages["data"].seconds == 1.3
         assert run.fingerprint("data") == fingerprint({"seed": 0})
 
 
@@ -53,14 +44,14 @@ MADE = ("data", "sft", "checkpoints/sft-student", "checkpoints/distill", "studen
 
 def finished_run(path):
     run = open_run(path)
-    for stage in STAGES:
+    for stage in NAMES:
         run.finish(stage, {}, {}, 0)
     for name in MADE:
         (run / name).mkdir(parents=True)
     (run / "pairs.parquet").write_text("")
     (run / "generations.sqlite").write_text("kept")
     for stage in ("sft/teacher", "distill"):
-        run.append_metrics({"stage": stage, "step": 1})
+        run.log.append({"stage": stage, "step": 1})
     return run
 
 
@@ -72,26 +63,26 @@ def left(run):
 
 def test_forgetting_a_stage_forgets_what_depends_on_it_and_deletes_what_it_made(tmp_path):
     with finished_run(tmp_path / "r") as run:
-        assert run.forget("distill") == ["distill", "baselines", "evaluate", "report"]
-        assert list(stages_done(run.manifest)) == ["data", "sft", "generate", "pair"]
+        assert clean(run, "distill") == ["distill", "baselines", "evaluate", "report"]
+        assert list(run.manifest.stages) == ["data", "sft", "generate", "pair"]
         assert left(run) == ({"data", "sft", "checkpoints/sft-student", "pairs.parquet"}, ["sft/teacher"])
-        assert run.forget("sft") == ["sft", "generate", "pair"]
+        assert clean(run, "sft") == ["sft", "generate", "pair"]
         assert left(run) == ({"data"}, [])
         assert (run / "generations.sqlite").read_text() == "kept"
-    assert read_manifest(tmp_path / "r")["stages"].keys() == {"data"}
+    assert read_manifest(tmp_path / "r").stages.keys() == {"data"}
 
 
 def test_a_cleaning_that_was_killed_is_finished_later(tmp_path, monkeypatch):
     with finished_run(tmp_path / "r") as run:
         monkeypatch.setattr(type(run), "drop", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run.forget("pair")
+            clean(run, "pair")
     monkeypatch.undo()
     with open_run(tmp_path / "r") as run:
         assert not run.is_done("distill", {})
-        run.finish_cleaning()
+        finish_cleaning(run)
         assert left(run)[0] == {"data", "sft", "checkpoints/sft-student"}
-        assert "cleaning" not in read_manifest(tmp_path / "r")
+        assert "cleaning" not in json.loads((tmp_path / "r/manifest.json").read_text())
 
 
 def test_a_folder_finished_but_not_yet_in_place_is_put_there(tmp_path):
@@ -106,11 +97,11 @@ def test_a_folder_finished_but_not_yet_in_place_is_put_there(tmp_path):
 
 def test_a_torn_line_of_metrics_spoils_no_other(tmp_path):
     with open_run(tmp_path / "r") as run:
-        run.append_metrics({"step": 1})
+        run.log.append({"step": 1})
         with (run / "metrics.jsonl").open("a") as f:
             f.write('{"step": 2, "lo')
-        run.append_metrics({"step": 3})
-        keep_metrics(run / "metrics.jsonl", lambda row: True)
+        run.log.append({"step": 3})
+        run.log.keep(lambda stage, step: True)
         assert (run / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
 
 
@@ -124,8 +115,8 @@ def test_nothing_outside_the_run_is_deleted(tmp_path, name):
 
 def test_metrics_are_appended_line_by_line(tmp_path):
     with open_run(tmp_path / "r") as run:
-        run.append_metrics({"step": 1})
-        run.append_metrics({"step": 2})
+        run.log.append({"step": 1})
+        run.log.append({"step": 2})
         lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 

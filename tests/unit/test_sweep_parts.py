@@ -17,7 +17,11 @@ from plad.extras.sweep.report import sweep_view, write_report
 from plad.extras.sweep.run import _check_settings
 from plad.extras.sweep.space import Knob, Space, open_space
 from plad.pipeline.reuse import adopt, adopt_fine_tuned
-from plad.rundir.directory import RunDir, atomic_dir, open_run, write_json, write_text
+from plad.pipeline.stage import STAGES
+from plad.rundir.atomic import atomic_dir, write_json, write_text
+from plad.rundir.directory import RunDir, open_run
+
+BY_NAME = {stage.name: stage for stage in STAGES}
 
 BASE = """\
 run: {dir: runs/x}
@@ -235,8 +239,8 @@ def finished_run(path: Path, stage: str, inputs: dict) -> Path:
         for role in ("teacher", "student"):
             with atomic_dir(run / f"sft/{role}") as staging:
                 write_json(staging / "made_from.json", {"inputs": f"{role} of {path.name}", "counts": {}})
-            run.append_metrics({"stage": f"sft/{role}", "step": 1, "loss": 2.0})
-        run.append_metrics({"stage": "distill", "step": 1, "loss": 1.0})
+            run.log.append({"stage": f"sft/{role}", "step": 1, "loss": 2.0})
+        run.log.append({"stage": "distill", "step": 1, "loss": 1.0})
         run.finish(stage, inputs, {"pairs": 7}, 3.0)
     return path
 
@@ -253,9 +257,9 @@ def test_a_stage_is_taken_over_from_the_run_that_made_it_with_the_same_inputs(tm
         finished_run(tmp_path / "a", "pair", {"x": 1}),
         finished_run(tmp_path / "b", "pair", {"x": 2}),
     ]
-    assert adopt(new, "pair", {"x": 3}, donors) is None
+    assert adopt(new, BY_NAME["pair"], {"x": 3}, donors) is None
     assert not (new / "pairs.parquet").exists()
-    assert adopt(new, "pair", {"x": 2}, donors) == donors[2]
+    assert adopt(new, BY_NAME["pair"], {"x": 2}, donors) == donors[2]
     assert os.stat(new / "pairs.parquet").st_ino == os.stat(donors[2] / "pairs.parquet").st_ino
     assert new.is_done("pair", {"x": 2})
     assert new.counts("pair") == {"pairs": 7}
@@ -266,7 +270,7 @@ def test_a_stage_is_taken_over_from_the_run_that_made_it_with_the_same_inputs(tm
 def test_a_stage_whose_files_are_gone_is_not_taken_over(tmp_path: Path, new: RunDir) -> None:
     donor = finished_run(tmp_path / "a", "pair", {"x": 1})
     (donor / "pairs.parquet").unlink()
-    assert adopt(new, "pair", {"x": 1}, [donor]) is None
+    assert adopt(new, BY_NAME["pair"], {"x": 1}, [donor]) is None
 
 
 def test_fine_tuning_brings_its_curves_and_each_policy_may_come_alone(tmp_path: Path, new: RunDir) -> None:
@@ -277,7 +281,7 @@ def test_fine_tuning_brings_its_curves_and_each_policy_may_come_alone(tmp_path: 
     assert (new / "sft/teacher/COMPLETE").is_file()
     assert not (new / "sft/student").exists()
     assert (new / "metrics.jsonl").read_text() == '{"stage": "sft/teacher", "step": 1, "loss": 2.0}\n'
-    assert adopt(new, "sft", {"x": 1}, [donor]) == donor
+    assert adopt(new, BY_NAME["sft"], {"x": 1}, [donor]) == donor
     assert (new / "sft/student/COMPLETE").is_file()
     assert len((new / "metrics.jsonl").read_text().splitlines()) == 2
 
@@ -288,7 +292,7 @@ def test_without_links_files_are_copied(tmp_path: Path, new: RunDir, monkeypatch
 
     donor = finished_run(tmp_path / "a", "pair", {"x": 1})
     monkeypatch.setattr(os, "link", refuse)
-    assert adopt(new, "pair", {"x": 1}, [donor]) == donor
+    assert adopt(new, BY_NAME["pair"], {"x": 1}, [donor]) == donor
     assert (new / "pairs.parquet").read_text() == "pairs"
 
 

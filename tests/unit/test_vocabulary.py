@@ -10,6 +10,7 @@ from plad.config.file import load_config
 from plad.config.models import DistillSection, PromptSection
 from plad.config.objectives import named_objective
 from plad.distillers.distillm import DistillmObjective
+from plad.distillers.documents import documents
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.gkd import GkdObjective
 from plad.distillers.kd import KdObjective
@@ -17,6 +18,7 @@ from plad.distillers.logits.losses import Document
 from plad.distillers.minillm import MiniLlmObjective
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.objectives.sft import SftObjective
+from plad.pairs.texts import texts_of_pairs, with_targets
 from plad.pipeline import run as pipeline
 from plad.pipeline.students import student
 from plad.pipeline.students import teacher_logits as logits
@@ -24,7 +26,6 @@ from plad.policy.vocabulary import require_same_format, require_same_vocabulary
 from plad.records import Pair
 from plad.rundir.directory import open_run
 from plad.scoring.score import Route
-from plad.train.texts import documents, texts_of_pairs, with_targets
 from tests.support.task import write_task
 from tests.support.tiny_models import tiny_folder, tiny_policy, train_tokenizer
 
@@ -127,8 +128,9 @@ def test_seqkd_learns_what_the_teacher_said_whatever_a_scorer_preferred() -> Non
     settings = DistillSection(objective=SftObjective())
 
     def learnt(preferred: bool, **texts: Any) -> list[tuple[tuple[int, ...], ...]]:
-        rest = (settings, policy, [pair("0-0", **texts)], None)
-        _, encoded, _ = student._groups(None, "seqkd", *rest, preferred=preferred)  # type: ignore[arg-type]
+        nothing: Any = None
+        job = student.StudentJob(nothing, {}, "seqkd", settings, [pair("0-0", **texts)], nothing, preferred)
+        _, encoded, _ = student._groups(job, policy)
         return [g.completions for g in encoded.groups]
 
     good, bad, fine = ((tuple(policy.prompt.encode_completion(t)),) for t in ("good", "bad", "fine"))

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import typer
 
 from plad.cli.guard import guard, resume_command
+from plad.pipeline.stage import NAMES
 from plad.report.console import console
 from plad.version import __version__
 
@@ -25,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-StageName = Literal["data", "sft", "generate", "pair", "distill", "baselines", "evaluate", "report"]
+StageName = StrEnum("StageName", {name: name for name in NAMES})
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -88,7 +90,8 @@ def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stage
         from plad.config.file import load_config
         from plad.pipeline import run as pipeline
         from plad.rundir.config_files import write_config
-        from plad.rundir.directory import open_run, read_manifest
+        from plad.rundir.directory import open_run
+        from plad.rundir.manifest import read_manifest
 
         config = load_config(path, overrides)
         for donor in stages.get("donors", ()):
@@ -96,7 +99,7 @@ def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stage
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
             page = opened / "report/index.html"
-            if "report" in opened.manifest["stages"] and page.is_file():
+            if "report" in opened.manifest.stages and page.is_file():
                 typer.echo(f"report: {page}")
 
 

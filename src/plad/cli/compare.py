@@ -11,7 +11,7 @@ from plad.cli.guard import guard
 from plad.cli.tables import estimate_text
 from plad.errors import ConfigError
 from plad.report.console import table
-from plad.rundir.directory import read_manifest
+from plad.rundir.manifest import read_manifest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -19,7 +19,7 @@ from plad.cli.app import (
 from plad.cli.guard import guard, resume_command
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
-from plad.rundir.directory import read_manifest
+from plad.rundir.manifest import read_manifest
 
 commands = typer.Typer()
 

@@ -10,7 +10,7 @@ import typer
 
 from plad.cli.guard import guard
 from plad.errors import ConfigError
-from plad.rundir.directory import write_text
+from plad.rundir.atomic import write_text
 
 DATA = ("train.jsonl", "validation.jsonl", "test.jsonl", "LICENSE.txt", "NOTICE.txt")
 

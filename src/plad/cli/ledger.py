@@ -17,7 +17,8 @@ from plad.cli.tables import flat_text
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
-from plad.rundir.directory import atomic_file, ledger_of, read_manifest
+from plad.rundir.atomic import atomic_file
+from plad.rundir.manifest import read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def ledger_summary(run: Path) -> dict[str, Any]:
 def _place(run: Path) -> tuple[Path, str | None]:
     """The ledger of a run, and the name of its rows where it shares one."""
     manifest = read_manifest(run)
-    return ledger_of(run, manifest), manifest["id"] if "ledger" in manifest else None
+    return manifest.ledger_file(run), manifest.owner
 
 
 def _empty(row: dict[str, Any]) -> dict[str, Any]:

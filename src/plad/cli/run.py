@@ -17,7 +17,7 @@ from plad.cli.app import (
     print_result,
 )
 from plad.cli.guard import guard
-from plad.rundir.directory import STAGES
+from plad.pipeline.stage import NAMES, STAGES
 
 commands = typer.Typer()
 
@@ -27,7 +27,7 @@ def run(
     config: ConfigPath,
     overrides: Overrides = None,
     to: Annotated[
-        StageName | None, typer.Option("--to", metavar="STAGE", help=f"Last stage to run: {', '.join(STAGES)}.")
+        StageName | None, typer.Option("--to", metavar="STAGE", help=f"Last stage to run: {', '.join(NAMES)}.")
     ] = None,
     limit: Limit = None,
     clean: Annotated[
@@ -61,15 +61,9 @@ def _add_stage_command(stage: str, text: str) -> None:
     commands.command(stage, help=text)(command)
 
 
-for _stage, _text in (
-    ("sft", "Only fine-tune teacher and student."),
-    ("generate", "Only sample answers of both."),
-    ("pair", "Only build the preference pairs."),
-    ("distill", "Only train the student on the pairs."),
-    ("baselines", "Only train the methods that the student is compared with."),
-    ("evaluate", "Only compare the systems on the test rows."),
-):
-    _add_stage_command(_stage, _text)
+for _stage in STAGES:
+    if _stage.command:
+        _add_stage_command(_stage.name, _stage.command)
 
 
 @commands.command()

@@ -13,7 +13,7 @@ from plad.cli.guard import guard
 from plad.errors import RunDirError
 from plad.records import Prompt
 from plad.report.console import panel
-from plad.rundir.directory import ledger_of, read_manifest
+from plad.rundir.manifest import read_manifest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +68,7 @@ def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
     from plad.answers.ledger import Ledger
 
     prompts = prompts_of(run)
-    with Ledger(ledger_of(run, read_manifest(run)), readonly=True) as ledger:
+    with Ledger(read_manifest(run).ledger_file(run), readonly=True) as ledger:
         for row in ledger.rows(limit=n):
             answer = asdict(row.generation)
             tokens = len(answer.pop("token_ids"))

@@ -13,8 +13,9 @@ import typer
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
 from plad.cli.tables import estimate_text, flat_text
+from plad.pipeline.stage import NAMES
 from plad.report.console import table
-from plad.rundir.directory import STAGES, ledger_of, read_manifest
+from plad.rundir.manifest import Manifest, read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
@@ -37,19 +38,19 @@ def read_status(run: Path) -> dict[str, Any]:
         RunDirError: not a run directory.
     """
     manifest = read_manifest(run)
-    done = manifest["stages"]
+    done = manifest.stages
     return {
         "run": str(run),
         "running": _owner(run),
         "stages": [
             {"stage": s, "done": s in done}
-            | ({k: done[s][k] for k in ("seconds", "finished", "counts")} if s in done else {})
-            for s in STAGES
+            | (done[s].model_dump(include={"seconds", "finished", "counts"}) if s in done else {})
+            for s in NAMES
         ],
         "pairs": _count_pairs(run),
         "generations": _count_generations(run, manifest),
         "latest": _latest_metrics(run),
-        "versions": manifest.get("versions", {}),
+        "versions": manifest.versions,
     }
 
 
@@ -79,15 +80,15 @@ def _count_pairs(run: Path) -> int | None:
     return pq.read_metadata(run / "pairs.parquet").num_rows
 
 
-def _count_generations(run: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def _count_generations(run: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
     """Answers in the run's own ledger; those that it got itself, where it shares one."""
-    path = ledger_of(run, manifest)
+    path = manifest.ledger_file(run)
     if not path.is_file():
         return {}
     from plad.answers.ledger import Ledger
 
     with Ledger(path, readonly=True) as ledger:
-        return ledger.counts(manifest["id"] if "ledger" in manifest else None)
+        return ledger.counts(manifest.owner)
 
 
 def _latest_metrics(run: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 from plad.data.parquet import Column, iter_parquet, parquet_metadata, write_parquet
 from plad.errors import DataError
 from plad.records import Example, Message, Pair, Prompt
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 SIDES = ("chosen", "rejected")
 _MEASURED_WITH = "plad.measured_with"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 Column = Literal["text", "integer", "number", "truth", "integers", "messages"]
 _BATCH = 4096  # rows written or read at once

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from plad.data.parquet import iter_parquet
 from plad.errors import DataError
-from plad.rundir.directory import file_sha256, fingerprint
+from plad.rundir.fingerprint import file_sha256, fingerprint
 
 T = TypeVar("T")
 

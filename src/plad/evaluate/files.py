@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from plad.errors import DataError
 from plad.records import Example, Generation, Judgement, Verdict
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 _JUDGEMENTS = pa.schema(
     [

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from plad.errors import RunDirError
-from plad.rundir.directory import write_json
+from plad.rundir.atomic import write_json
 
 FILE = "eval/metrics.json"
 SCHEMA = 1

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, PrivateAttr, model_validator
 from plad.errors import ConfigError, DataError, Findings, PladError
 from plad.judges.base import JudgeKind, JudgeResources
 from plad.records import Example, Prompt
-from plad.rundir.directory import file_sha256
+from plad.rundir.fingerprint import file_sha256
 
 Verify = Callable[[Prompt, str, Sequence[str]], Any]
 """A user's function: (prompt, answer, references) -> True or 1, False or 0, or None where it can't say."""

@@ -9,23 +9,23 @@ from plad.config.engines import FileEngine, OpenAIEngine, VllmEngine
 from plad.data.sources import locate
 from plad.errors import PartialResultError
 from plad.judges.base import JudgeResources
-from plad.pipeline.context import Context, fine_tuned, weights
+from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
 from plad.records import Example, Outcome
-from plad.rundir.directory import verify_dir
+from plad.rundir.atomic import verify_dir
 
 
-def open_ledger(ctx: Context) -> Any:
+def open_ledger(ctx: Resources) -> Any:
     """The run's ledger, for writing."""
     return Ledger(ctx.run.ledger, run=ctx.run.id)
 
 
-def judge_resources(ctx: Context) -> JudgeResources:
+def judge_resources(ctx: Resources) -> JudgeResources:
     """What the run lends its judges: questions go through its ledger, within its budget."""
     return JudgeResources(ctx.config.evaluate.stemmer, ctx.config.run.seed, ctx.config.budget, lambda: open_ledger(ctx))
 
 
-def check_teacher(ctx: Context) -> None:
+def check_teacher(ctx: Resources) -> None:
     """Find out at once whether a teacher elsewhere can be asked at all: packages, key, file.
 
     Raises:
@@ -45,7 +45,7 @@ def check_teacher(ctx: Context) -> None:
         _teacher(ctx, None)
 
 
-def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
+def engine_for(ctx: Resources, system: str, ledger: Any) -> Any:
     """The engine that answers for a system.
 
     Args:
@@ -62,7 +62,7 @@ def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
     if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
         from plad.sampling.vllm import load_vllm
 
-        section = ctx.policy_section("teacher")
+        section = ctx.teacher
         folder = ctx.run / "sft/teacher" if section.sft else resolve_model(section.model, section.revision)
         return load_vllm(section, section.engine, folder, weights(ctx, "teacher"))
     from plad.sampling.local import Transformers
@@ -76,14 +76,14 @@ def engine_for(ctx: Context, system: str, ledger: Any) -> Any:
     return Transformers(policy, weights(ctx, system), ctx.config.generate.slots)
 
 
-def budget_of(ctx: Context, ledger: Any) -> Any:
+def budget_of(ctx: Resources, ledger: Any) -> Any:
     """The run's budget, with what it has spent so far."""
     from plad.remote.budget import Budget
 
     return Budget.of(ctx.config.budget, *ledger.spent(ctx.run.id))
 
 
-def _teacher(ctx: Context, ledger: Any) -> Any:
+def _teacher(ctx: Resources, ledger: Any) -> Any:
     """The engine of a teacher whose weights are not here; without a ledger it is only looked at."""
     teacher = ctx.config.teacher
     if isinstance(teacher.engine, FileEngine):
@@ -114,12 +114,12 @@ def missing_answers(engine: Any, rows: list[Example]) -> str | None:
     return f"{n:,} of {len(rows):,} prompts have no answer in {engine.name}" if n else None
 
 
-def answer_set(ctx: Context, system: str, sampling: Sampling) -> AnswerSet:
+def answer_set(ctx: Resources, system: str, sampling: Sampling) -> AnswerSet:
     """The answers of one of the run's systems."""
     return AnswerSet(system, weights(ctx, system), sampling, ctx.config.run.seed)
 
 
-def fill(ctx: Context, engine: Any, rows: Any, total: int, answers: AnswerSet, ledger: Any) -> dict[str, int]:
+def fill(ctx: Resources, engine: Any, rows: Any, total: int, answers: AnswerSet, ledger: Any) -> dict[str, int]:
     """Let an engine answer rows into the ledger, with progress; returns the number of answers by outcome.
 
     Raises:
@@ -131,7 +131,7 @@ def fill(ctx: Context, engine: Any, rows: Any, total: int, answers: AnswerSet, l
     return counts
 
 
-def _require_enough(ctx: Context, system: str, counts: dict[str, int], ledger: Any) -> None:
+def _require_enough(ctx: Resources, system: str, counts: dict[str, int], ledger: Any) -> None:
     failed = {str(o): counts[o] for o in (Outcome.FAILED, Outcome.BAD_REQUEST) if counts.get(o)}
     total, share = sum(counts.values()), ctx.config.generate.max_failed
     if sum(failed.values()) <= share * total:
@@ -148,7 +148,7 @@ def _require_enough(ctx: Context, system: str, counts: dict[str, int], ledger: A
     )
 
 
-def served_by_others(ctx: Context, ledger: Any) -> list[str]:
+def served_by_others(ctx: Resources, ledger: Any) -> list[str]:
     """A line for each model that answered in place of the one that was asked for."""
     from plad.answers.reply import is_other_model
 

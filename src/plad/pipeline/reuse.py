@@ -3,21 +3,24 @@
 Files are hard links where the file system allows them: nothing in a finished stage's output is ever changed in place.
 """
 
-import contextlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from plad.answers.ledger import Ledger
 from plad.errors import RunDirError
-from plad.policy.fingerprint import MADE_FROM
-from plad.rundir.directory import OUTPUTS, RunDir, fingerprint, is_complete, ledger_of, read_manifest
+from plad.pipeline.finished import made_from
+from plad.pipeline.stage import Inputs, Stage
+from plad.rundir.atomic import is_complete
+from plad.rundir.directory import RunDir
+from plad.rundir.fingerprint import as_json, fingerprint
+from plad.rundir.manifest import Manifest, read_manifest
+from plad.rundir.training_log import TrainingLog, Wanted
 
 
-def adopt(run: RunDir, stage: str, inputs: Mapping[str, Any], donors: Sequence[Path]) -> Path | None:
+def adopt(run: RunDir, stage: Stage, inputs: Inputs, donors: Sequence[Path]) -> Path | None:
     """Take a stage over from the first of other runs that finished it with the very same inputs.
 
     Args:
@@ -27,21 +30,19 @@ def adopt(run: RunDir, stage: str, inputs: Mapping[str, Any], donors: Sequence[P
     Returns:
         The donor; None where no run has it.
     """
-    wanted = fingerprint(json.loads(json.dumps(inputs, default=str)))
-    outputs = [name for name in OUTPUTS[stage] if not name.startswith("checkpoints/")]
-    if stage == "baselines":
-        outputs.append("baselines")
+    wanted = fingerprint(as_json(inputs))
+    outputs = [name for name in (*stage.outputs, *stage.lasting) if not name.startswith("checkpoints/")]
     for donor in donors:
-        entry = _stages(donor).get(stage)
-        if entry is None or entry["fingerprint"] != wanted:
+        record = _manifest(donor).stages.get(stage.name)
+        if record is None or record.fingerprint != wanted:
             continue
-        made = [name for name in outputs if (donor / name).exists()]
-        if outputs and not made:
+        there = [name for name in outputs if (donor / name).exists()]
+        if outputs and not there:
             continue  # deleted by hand
-        for name in made:
+        for name in there:
             _link(donor / name, run / name)
-        _copy_metrics(donor, run, lambda row: row["stage"].partition("/")[0] == stage)
-        run.manifest["stages"][stage] = {**entry, "taken_from": str(donor)}
+        _copy_log(donor, run, lambda of, _: of.partition("/")[0] == stage.name)
+        run.manifest.stages[stage.name] = record.model_copy(update={"taken_from": str(donor)})
         run.save()
         return donor
     return None
@@ -57,11 +58,9 @@ def adopt_fine_tuned(run: RunDir, role: str, signature: str, donors: Sequence[Pa
     if is_complete(run / folder):
         return None
     for donor in donors:
-        if not is_complete(donor / folder):
-            continue
-        if json.loads((donor / folder / MADE_FROM).read_text())["inputs"] == signature:
+        if is_complete(donor / folder) and made_from(donor / folder).inputs == signature:
             _link(donor / folder, run / folder)
-            _copy_metrics(donor, run, lambda row: row["stage"] == folder)
+            _copy_log(donor, run, lambda of, _: of == folder)
             return donor
     return None
 
@@ -74,22 +73,21 @@ def adopt_answers(run: RunDir, donors: Sequence[Path]) -> int:
     Raises:
         RunDirError: a ledger can't be read.
     """
-    from plad.answers.ledger import Ledger
-
     taken = 0
     for donor in donors:
-        ledger = ledger_of(donor, read_manifest(donor)) if _stages(donor) else run.ledger
-        if ledger.is_file() and ledger.resolve() != run.ledger.resolve():
-            with Ledger(run.ledger) as own:
-                taken += own.take_over(ledger)
+        manifest = _manifest(donor)
+        file = manifest.ledger_file(donor) if manifest.stages else run.ledger
+        if file.is_file() and file.resolve() != run.ledger.resolve():
+            with Ledger(run.ledger) as ledger:
+                taken += ledger.take_over(file)
     return taken
 
 
-def _stages(donor: Path) -> dict[str, Any]:
+def _manifest(donor: Path) -> Manifest:
     try:
-        return read_manifest(donor)["stages"]
+        return read_manifest(donor)
     except RunDirError:
-        return {}
+        return Manifest()
 
 
 def _link(source: Path, target: Path) -> None:
@@ -115,13 +113,5 @@ def _link_file(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-def _copy_metrics(donor: Path, run: RunDir, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Append a donor's rows of metrics; rows that are there already were copied by a run that was killed."""
-    file, own = donor / "metrics.jsonl", run / "metrics.jsonl"
-    if not file.is_file():
-        return
-    have = set(own.read_text(encoding="utf-8").splitlines()) if own.is_file() else set()
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # a torn line
-            if line not in have and wanted(json.loads(line)):
-                run.append_metrics(json.loads(line))
+def _copy_log(donor: Path, run: RunDir, wanted: Wanted) -> None:
+    run.log.copy(TrainingLog(donor / "metrics.jsonl"), wanted)

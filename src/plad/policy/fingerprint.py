@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from plad.policy.resolve import ADAPTER, is_adapter, resolve_model
-from plad.rundir.directory import COMPLETE, file_sha256, fingerprint
+from plad.rundir.atomic import COMPLETE
+from plad.rundir.fingerprint import file_sha256, fingerprint
 
 _SHAPING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 MADE_FROM = "made_from.json"  # what a stage notes beside a model, its seconds too: no part of the model

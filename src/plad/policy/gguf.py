@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plad.errors import MissingExtraError, PolicyError
-from plad.rundir.directory import atomic_dir, file_sha256, is_complete, write_json
+from plad.rundir.atomic import atomic_dir, is_complete, write_json
+from plad.rundir.fingerprint import file_sha256
 
 _ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plad.errors import PolicyError
 from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
-from plad.rundir.directory import is_complete
+from plad.rundir.atomic import is_complete
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -10,6 +10,7 @@ from plad.report.markdown import escape, table_text
 from plad.report.sections.calibration import calibration_said, calibration_table
 from plad.report.sections.tables import differences_table, results_table
 from plad.report.sections.verdict import verdict
+from plad.rundir.manifest import Manifest
 from plad.text import redact
 
 
@@ -33,10 +34,8 @@ def _method(config: Config) -> str:
     )
 
 
-def _data(config: Config, manifest: Mapping[str, Any]) -> str:
-    stages = manifest.get("stages", {})
-    counts = stages.get("data", {}).get("counts", {})
-    pairs = stages.get("pair", {}).get("counts", {})
+def _data(config: Config, manifest: Manifest) -> str:
+    counts, pairs = manifest.counts("data"), manifest.counts("pair")
     said = [f"Training data: {escape(shown_name(config.data.train))}."]
     if counts:
         said.append(f"{counts['sft']:,} rows for fine-tuning, {counts['distill']:,} for distillation.")
@@ -96,14 +95,12 @@ def _teacher(config: Config) -> str:
     return ", fine-tuned on the same targets" if config.teacher.sft else ", as it is"
 
 
-def card_text(
-    config: Config, counts: Mapping[str, Any], metrics: Mapping[str, Any] | None, *, seq2seq: bool = False
-) -> str:
+def card_text(config: Config, manifest: Manifest, metrics: Mapping[str, Any] | None, *, seq2seq: bool = False) -> str:
     """The card: what, from what, how, how good, and what to mind.
 
     Args:
         config: of the run.
-        counts: the run's manifest, for its stages' counts.
+        manifest: of the run, for its stages' counts.
         metrics: contents of eval/metrics.json, or None before the evaluation.
         seq2seq: whether the student is an encoder-decoder model.
 
@@ -126,7 +123,7 @@ def card_text(
         *_results(metrics),
         *(["How it was measured:", _evaluated(metrics)] if metrics else []),
         "## Data",
-        _data(config, counts),
+        _data(config, manifest),
         "## Method",
         _method(config),
         "## Limits",

@@ -36,7 +36,7 @@ from plad.report.wording import (
     p_value,
     system_name,
 )
-from plad.rundir.directory import write_text
+from plad.rundir.atomic import write_text
 from plad.text import redact
 
 RESAMPLES = 10_000

@@ -106,7 +106,7 @@ def build_report(facts: Facts) -> Report:
         judged=judged_table(m) if m else None,
         agreement=agreement_table(m) if m else None,
         settings=settings_table("Settings", facts.config),
-        versions=settings_table("Versions", facts.manifest.get("versions")),
+        versions=settings_table("Versions", facts.manifest.versions),
         method=tuple((k.replace("_", " "), v) for k, v in flatten(method)),
         missing=(*facts.missing, *_unmeasured(m or {})),
     )

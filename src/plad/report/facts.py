@@ -11,7 +11,7 @@ from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
 from plad.records import Example, Judgement
-from plad.rundir.directory import ledger_of, read_manifest
+from plad.rundir.manifest import Manifest, read_manifest
 from plad.text import redact
 
 
@@ -33,7 +33,7 @@ class Facts:
     """
 
     name: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     config: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Facts:
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
         """Finished stages by name."""
-        return self.manifest.get("stages", {})
+        return self.manifest.model_dump(mode="json")["stages"]
 
     def counts(self, stage: str) -> Mapping[str, Any]:
         """What a finished stage counted; empty for one that isn't finished."""
@@ -87,11 +87,11 @@ def read_facts(path: Path) -> Facts:
     )
 
 
-def _paid(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def _paid(path: Path, manifest: Manifest) -> list[dict[str, Any]] | None:
     """What providers answered this run; None where its ledger is gone or can't be read."""
     try:
-        with Ledger(ledger_of(path, manifest), readonly=True) as ledger:
-            return without_secrets(ledger.paid(manifest["id"] if "ledger" in manifest else None))
+        with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
+            return without_secrets(ledger.paid(manifest.owner))
     except RunDirError:
         return None
 

@@ -21,7 +21,8 @@ from plad.report.sections.cases import run_cases
 from plad.report.sections.choices import kept_curves
 from plad.report.sections.methods import lead_plots
 from plad.report.wording import NAMES
-from plad.rundir.directory import read_manifest, write_text
+from plad.rundir.atomic import write_text
+from plad.rundir.manifest import read_manifest
 from plad.text import redact
 
 log = logging.getLogger("plad")

@@ -2,18 +2,19 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from plad.config.file import read_text
 from plad.config.root import Config
 from plad.errors import RunDirError
-from plad.rundir.directory import RunDir, write_text
+from plad.rundir.atomic import write_text
+from plad.rundir.directory import RunDir
 from plad.text import redact
 
 
 @contextlib.contextmanager
-def write_config(run: RunDir, path: Path, config: Config) -> Iterator[None]:
+def write_config(run: RunDir, path: Path, config: Config) -> Generator[None]:
     """Put the hand-written config and the resolved one into the run directory.
 
     A block that ends with a RunDirError (the run was made with other settings) puts the former files back.

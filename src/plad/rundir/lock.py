@@ -4,12 +4,12 @@ import fcntl
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from plad.errors import RunDirError
 
 
-def acquire(path: Path) -> Any:
+def acquire(path: Path) -> TextIO:
     """Lock a directory until the file returned is closed or the process ends.
 
     Raises:

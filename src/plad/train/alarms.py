@@ -1,7 +1,6 @@
 """Signs that a preference objective is breaking the student, read from the validations while it trains."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 FELL = 0.2  # nats a token by which a log-probability must fall to count
 DRIFT = 1.6  # factor by which the mean number of words may change
@@ -20,7 +19,7 @@ _ADVICE = {
 }
 
 
-def alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def alarms(history: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """What is wrong by the latest validation, each with its figures and what to try.
 
     Args:
@@ -34,9 +33,9 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(history) < 2:
         return {}
     first, last = history[0], history[-1]
-    found: dict[str, str] = {}
+    signs: dict[str, str] = {}
     if _change(history, "chosen_logp") < -FELL and _change(history, "rejected_logp") < -FELL:
-        found["both log-probabilities fall"] = (
+        signs["both log-probabilities fall"] = (
             f"chosen {first['chosen_logp']:.2f} -> {last['chosen_logp']:.2f}, "
             f"rejected {first['rejected_logp']:.2f} -> {last['rejected_logp']:.2f} nats a token"
         )
@@ -45,19 +44,19 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         sign = "the order of the pairs gets worse" if change < -ORDER else "the order of the pairs does not change"
         gain = _change(history, "chosen_logp") - _change(history, "rejected_logp")
         if change < ORDER and gain < GAIN:
-            found[sign] = (
+            signs[sign] = (
                 f"{first['accuracy']:.0%} of the watched pairs were in order before, {last['accuracy']:.0%} are now"
             )
     if first["words"] and last["words"] < first["words"] / DRIFT:
-        found["answers get shorter"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
+        signs["answers get shorter"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
     if first["words"] and last["words"] > first["words"] * DRIFT:
-        found["answers get longer"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
+        signs["answers get longer"] = f"{first['words']:.1f} -> {last['words']:.1f} words"
     if _change(history, "ended") < -ENDING:
-        found["answers stop ending"] = f"{first['ended']:.0%} -> {last['ended']:.0%} end by themselves"
-    return {sign: f"{sign} ({figures}): {_ADVICE[sign]}" for sign, figures in found.items()}
+        signs["answers stop ending"] = f"{first['ended']:.0%} -> {last['ended']:.0%} end by themselves"
+    return {sign: f"{sign} ({figures}): {_ADVICE[sign]}" for sign, figures in signs.items()}
 
 
-def _change(history: Sequence[Mapping[str, Any]], name: str) -> float:
+def _change(history: Sequence[Mapping[str, float]], name: str) -> float:
     """The latest value minus the first; 0 where it was not measured."""
     first, last = history[0].get(name), history[-1].get(name)
     return 0.0 if first is None or last is None else last - first

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerState, TrainingArguments
+
 from plad.errors import RunDirError, TrainingError
-from plad.rundir.directory import atomic_dir, is_complete, verify_dir
+from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
 
 PROGRESS = "progress.json"  # in a checkpoint: seconds spent, and what the texts of its steps go on from
 KEPT = 2  # the newest, and the one before it in case the newest is damaged on disk
@@ -62,12 +64,12 @@ class WholeCheckpoints:
         settings: what the run depends on, stored in each checkpoint.
     """
 
-    settings: Mapping[str, Any]
-    args: Any
-    state: Any
+    settings: Mapping[str, object]
+    args: TrainingArguments
+    state: TrainerState
     _staging: Path | None = None
 
-    def progress(self) -> dict[str, Any] | None:
+    def progress(self) -> Mapping[str, object] | None:
         """What the run goes on from beside weights and state; goes into the checkpoint."""
         return None
 
@@ -76,7 +78,7 @@ class WholeCheckpoints:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint into a staging folder, hash it, and move it into place."""
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         name = f"checkpoint-{self.state.global_step}"
         with atomic_dir(folder / name) as staging:
             self._staging = staging

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from plad.errors import DataError
 from plad.policy.load import Policy
 from plad.policy.prompt import PromptFormat
 from plad.records import Example
@@ -21,6 +22,17 @@ class Encoded:
     groups: list[Group]
     too_long: int = 0
     no_completion: int = 0
+
+    def require(self, where: str) -> None:
+        """Refuse to go on without a group.
+
+        Raises:
+            DataError: none is left.
+        """
+        if not self.groups:
+            raise DataError(
+                f"no rows left to train on: {self.counts()}", where=where, fix="raise max_length\nor give shorter rows"
+            )
 
     def counts(self) -> dict[str, int]:
         """For the manifest."""

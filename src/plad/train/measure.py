@@ -41,9 +41,9 @@ def measure(
         scores = score(model, row, route=route, states=spans is not None, logits=reference_logp)
         columns: dict[str, list[float]] = {}
         if reference_logp:
-            columns[REFERENCE] = scores.sums().tolist()
+            columns[REFERENCE] = scores.sums().tolist()  # pyright: ignore[reportUnknownMemberType]  # torch has no type
         if spans is not None:
-            columns[SIMILARITY] = live_similarity(scores, spans).tolist()
+            columns[SIMILARITY] = live_similarity(scores, spans).tolist()  # pyright: ignore[reportUnknownMemberType]  # torch has no type
         start = 0
         for group in row:
             of_group = {name: tuple(column[start : start + group.candidates]) for name, column in columns.items()}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +60,14 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         objective: GroupLoss,
         route: Route,
         max_tokens: int | None,
-        settings: Mapping[str, Any],
-        emit: Callable[[dict[str, Any]], None],
+        settings: Mapping[str, object],
+        emit: Callable[[Mapping[str, object]], None],
         callbacks: Sequence[TrainerCallback] = (),
         texts: TextSource | None = None,
         dropout: bool = True,
         meter: PeakMemory,
     ) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # transformers has no types here
             model=model,
             args=args,
             train_dataset=train_dataset,  # type: ignore[arg-type]
@@ -106,12 +106,14 @@ class GroupTrainer(WholeCheckpoints, Trainer):
             batches = [collate(groups[i * n // parts : (i + 1) * n // parts]) for i in range(parts)]
         return batches, self._get_num_items_in_batch(batches, device)
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:  # type: ignore[override]
+    def _get_num_items_in_batch(  # type: ignore[override]
+        self, batch_samples: list[dict[str, list[Group]]], device: torch.device
+    ) -> Tensor:
         weight = sum(self.objective.weight(g) for batch in batch_samples for g in batch["groups"])
         return torch.tensor(float(weight), device=device)
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    def training_step(  # type: ignore[override]
+        self, model: nn.Module, inputs: dict[str, list[Group]], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of one batch, row by row; rows in which no pair is active cost no backward."""
         model.train()
@@ -133,7 +135,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
             out = self.objective(score(model, row, route=self.route, **wanted))
             loss = out.losses.sum() * scale
         if bool(out.active.any()):
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss)  # pyright: ignore[reportUnknownMemberType]  # accelerate has no types
         self._record(row, out.losses.detach(), out.metrics)
         return loss.detach()
 
@@ -148,7 +150,8 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         for p in parameters:
             if p.grad is None:  # no pair was active: the step is taken as if its zero gradient had been computed
                 p.grad = torch.zeros_like(p)
-        norm = cast(Tensor, self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm))
+        clip = self.accelerator.clip_grad_norm_  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # accelerate has no types
+        norm = cast(Tensor, clip(parameters, self.args.max_grad_norm))
         self._grad_norm, self._learning_rate = float(norm), self._get_learning_rate()
         finite = torch.isfinite(norm) and all(bool(torch.isfinite(losses).all()) for _, losses in self._scored)
         if finite:
@@ -160,7 +163,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
     def _skip(self, model: nn.Module) -> None:
         """Drop the gradient of a non-finite step; stop after several in a row."""
         bad = [
-            i for ids, losses in self._scored for i, v in zip(ids, losses.tolist(), strict=True) if not math.isfinite(v)
+            i for ids, losses in self._scored for i, v in zip(ids, losses, strict=True) if not math.isfinite(float(v))
         ]
         rows = bad or [i for ids, _ in self._scored for i in ids]
         kind = "loss" if bad else "gradient"
@@ -176,12 +179,12 @@ class GroupTrainer(WholeCheckpoints, Trainer):
                 "the last good checkpoint is kept; the same command resumes from it",
             )
 
-    def step_metrics(self) -> dict[str, Any]:
+    def step_metrics(self) -> dict[str, float | None]:
         """Metrics of the step just taken; resets the sums."""
         seconds = time.perf_counter() - (self._started or 0.0)
         self.seconds += seconds
         self.meter.end()
-        row: dict[str, Any] = {
+        row: dict[str, float] = {
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 4),
             "loss": float(self._loss),
@@ -193,9 +196,9 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         row |= {name: float(torch.cat(values).float().nanmean()) for name, values in self._metrics.items()}
         row |= self.texts.metrics() if self.texts is not None else {}
         self._reset_step()
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # type: ignore[override]
+    def floating_point_ops(self, inputs: dict[str, list[Group]]) -> int:  # type: ignore[override]
         """Not estimated: transformers counts padded inputs, and there are none here."""
         return 0
 
@@ -209,7 +212,7 @@ class GroupTrainer(WholeCheckpoints, Trainer):
         if self.texts is not None:
             self.texts.restore(progress["texts"])
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, object]:
         """Time and memory spent, and what the texts go on from."""
         texts = self.texts.state() if self.texts is not None else {}
         return {"seconds": self.seconds, "peak_memory": self.meter.largest, "texts": texts}
@@ -228,7 +231,7 @@ class _EmitMetrics(TrainerCallback):
     def __init__(self, trainer: GroupTrainer) -> None:
         self.trainer = trainer
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self.trainer.emit(self.trainer.step_metrics())
         if state.global_step >= state.max_steps:
             control.should_save = False  # the caller saves the finished policy itself

@@ -2,22 +2,38 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  # untyped dict
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plad.errors import RunDirError
-from plad.rundir.directory import atomic_dir, is_complete, verify_dir
+from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
+from plad.rundir.training_log import TrainingLog
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.alarms import alarms
 
 WEIGHTS = "trained.safetensors"
+
+Figures = dict[str, float]
+"""Of a validation, by name; those that `alarms` reads and `win_rate` and `rougeL`, where they were measured."""
+
+
+class Validation(TypedDict):
+    """The weights after a step, as validation found them."""
+
+    step: int
+    validation: Figures
+
+
+def rank(figures: Mapping[str, float]) -> tuple[float, float]:
+    """What weights are compared by: win rate, then ROUGE-L."""
+    return (figures.get("win_rate", 0.0), figures.get("rougeL", 0.0))
 
 
 @torch.no_grad()
@@ -27,7 +43,7 @@ def probe_logps(model: nn.Module, groups: Sequence[Group], route: Route) -> dict
     chosen: list[float] = []
     rejected: list[float] = []
     for group in groups:
-        means = score(model, [group], route=route).means().tolist()
+        means = [float(mean) for mean in score(model, [group], route=route).means()]
         chosen += [means[better] for better, _ in group.preferences]
         rejected += [means[worse] for _, worse in group.preferences]
     if not chosen:
@@ -44,100 +60,106 @@ def evaluation_steps(total: int, evaluations: int) -> set[int]:
     return {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
 
 
-def _rank(result: dict[str, Any]) -> tuple[float, float]:
-    return (result.get("win_rate", 0.0), result.get("rougeL", 0.0))
-
-
 class KeepBest(TrainerCallback):
     """Validates at fixed steps and keeps the weights of the best one on disk.
 
     Args:
         validate: returns the validation's figures for the current weights.
-        emit: receives {"step", "validation"} rows.
+        log: receives the figures, and gives back those of a run that is resumed.
+        stage: name in the log's rows.
         evaluations: how many, evenly spaced, besides the one before the first step.
-        folder: holds the best weights, and what was found so far, written whole or not at all.
+        folder: holds the best weights, and their figures, written whole or not at all.
         patience: validations in a row without a better one after which training stops; None for never.
         watched: whether to look for signs of collapse.
         warn: receives each sign once, and why training stopped early.
-        before: the validations of the run that is resumed.
+
+    Attributes:
+        validations: so far, the one before the first step first.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        validate: Callable[[], dict[str, Any]],
-        emit: Callable[[dict[str, Any]], None],
+        validate: Callable[[], Figures],
+        log: TrainingLog,
+        stage: str,
         *,
         evaluations: int,
         folder: Path,
         patience: int | None = None,
         watched: bool = False,
         warn: Callable[[str], None] = lambda _: None,
-        before: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
-        self.model, self.validate, self.emit = model, validate, emit
+        self.model, self.validate, self.log, self.stage = model, validate, log, stage
         self.evaluations, self.folder, self.patience = evaluations, folder, patience
-        self.watched, self.warn, self.before = watched, warn, before
+        self.watched, self.warn = watched, warn
         self.steps: set[int] = set()
-        self.found: list[dict[str, Any]] = []  # {"step", "validation"}, the one before the first step first
+        self.validations: list[Validation] = []
         self.alarms: dict[str, str] = {}
 
-    def best(self) -> dict[str, Any] | None:
-        """{"step", "validation"} of the best weights so far."""
+    def best(self) -> Validation | None:
+        """The best weights so far."""
         if not is_complete(self.folder):
             return None
         return json.loads((self.folder / "best.json").read_text())
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.steps = evaluation_steps(state.max_steps, self.evaluations)
         if state.global_step == 0:
             shutil.rmtree(self.folder, ignore_errors=True)  # left by a run that never reached a checkpoint
             self._validate(0)
         else:
-            self.found = [r for r in self.before() if r["step"] <= state.global_step]
+            rows = [cast(Validation, row) for row in self.log.of(self.stage) if "validation" in row]
+            self.validations = [
+                Validation(step=row["step"], validation=row["validation"])
+                for row in rows
+                if row["step"] <= state.global_step
+            ]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.global_step not in self.steps:
             return
         row = self._validate(state.global_step)
         best = self.best()
         # A best from a later step was left by a run that was killed and is now being repeated.
-        if best is None or best["step"] > state.global_step or _rank(row["validation"]) > _rank(best["validation"]):
+        if best is None or best["step"] > state.global_step or rank(row["validation"]) > rank(best["validation"]):
             self._keep(row)
         elif self.patience and self._since_best(best["step"]) >= self.patience:
             self.warn(f"stopped at step {state.global_step}: the best validation was at step {best['step']}")
             control.should_training_stop = True
             control.should_save = False  # resumed from here, training would go on
 
-    def _validate(self, step: int) -> dict[str, Any]:
-        row = {"step": step, "validation": self.validate()}
-        self.emit(row)
-        self.found = [r for r in self.found if r["step"] < step] + [row]
-        signs = alarms([r["validation"] for r in self.found]) if self.watched else {}
+    def _validate(self, step: int) -> Validation:
+        row = Validation(step=step, validation=self.validate())
+        self.log.append({"stage": self.stage, **row})
+        self.validations = [r for r in self.validations if r["step"] < step] + [row]
+        signs = alarms([r["validation"] for r in self.validations]) if self.watched else {}
         for sign, sentence in signs.items():
             if sign not in self.alarms:
                 self.warn(sentence)
-                self.emit({"step": step, "alarm": sentence})
+                self.log.append({"stage": self.stage, "step": step, "alarm": sentence})
         self.alarms |= signs
         return row
 
     def _since_best(self, step: int) -> int:
-        return sum(r["step"] > step for r in self.found)
+        return sum(r["step"] > step for r in self.validations)
 
-    def _keep(self, best: dict[str, Any]) -> None:
+    def _keep(self, best: Validation) -> None:
         with atomic_dir(self.folder) as staging:
             weights = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
             save_file(weights, staging / WEIGHTS)
             (staging / "best.json").write_text(json.dumps(best))
 
-    def finish(self, keep: Literal["best", "last"]) -> dict[str, Any] | None:
-        """{"step", "validation"} of the weights that are kept; the best ones are put back into the model."""
+    def finish(self, keep: Literal["best", "last"]) -> Validation | None:
+        """The validation of the weights that are kept; the best ones are put back into the model."""
         if keep == "best":
             return self.restore()
-        return self.found[-1] if self.found else None
+        return self.validations[-1] if self.validations else None
 
-    def restore(self) -> dict[str, Any]:
-        """Put the best weights back into the model; returns {"step", "validation"}.
+    def restore(self) -> Validation:
+        """Put the best weights back into the model; returns their validation.
 
         Raises:
             RunDirError: the stored weights are missing or damaged.

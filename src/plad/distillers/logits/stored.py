@@ -21,7 +21,7 @@ from torch import Tensor
 from plad.distillers.logits.compare import LiveTeacher
 from plad.distillers.logits.divergences import FLOOR, log_softmax
 from plad.errors import PolicyError
-from plad.rundir.directory import atomic_dir
+from plad.rundir.atomic import atomic_dir
 from plad.scoring.head import head_logits, head_width
 from plad.scoring.layout import Group
 

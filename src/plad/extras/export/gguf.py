@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from plad.data.formats import read_examples_jsonl
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.export.handover import Handover
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter

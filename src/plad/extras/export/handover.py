@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plad.errors import RunDirError
-from plad.rundir.directory import is_complete, verify_dir
+from plad.rundir.atomic import is_complete, verify_dir
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plad.errors import ConfigError, ProviderError, RunDirError
 from plad.extras.export.handover import Handover
-from plad.rundir.directory import COMPLETE
+from plad.rundir.atomic import COMPLETE
 from plad.text import hide
 
 

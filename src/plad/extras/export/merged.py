@@ -3,7 +3,7 @@
 import shutil
 
 from plad.extras.export.handover import Handover
-from plad.rundir.directory import COMPLETE, atomic_dir, verify_dir
+from plad.rundir.atomic import COMPLETE, atomic_dir, verify_dir
 
 
 def export_merged(handover: Handover) -> str:

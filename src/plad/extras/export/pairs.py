@@ -8,7 +8,7 @@ from plad.data.formats import pair_to_trl, prompt_messages, read_pairs_parquet
 from plad.errors import RunDirError
 from plad.extras.export.handover import Handover
 from plad.records import Pair
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 _ROLES = {"user": "human", "assistant": "gpt"}  # LLaMA-Factory's names in its sharegpt format
 

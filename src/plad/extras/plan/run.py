@@ -21,9 +21,11 @@ from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
 from plad.judges.base import kind_of
-from plad.pipeline.context import Context, weights
+from plad.pipeline.resources import Resources, weights
+from plad.pipeline.stage import NAMES, STAGES
 from plad.records import Outcome
-from plad.rundir.directory import STAGES, RunDir, check_place, ledger_of, read_manifest
+from plad.rundir.directory import RunDir, check_place
+from plad.rundir.manifest import Manifest, read_manifest
 
 _LENGTHS = {Outcome.OK, Outcome.TRUNCATED}  # outcomes whose lengths tell something of further answers
 
@@ -88,7 +90,7 @@ class _Progress:
         rows: the ledger by system, served model and outcome.
     """
 
-    ctx: Context
+    ctx: Resources
     ledger: Ledger | None = None
     done: set[str] = field(default_factory=set[str])
     changed: str | None = None
@@ -126,7 +128,7 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
             *(_verdicts(v, progress) for v in verdict_requests(config, prepared)),
         ]
         lines = [line if line.place is None else line.priced(endpoints[line.place]) for line in lines]
-        lines.sort(key=lambda line: STAGES.index(line.stage))
+        lines.sort(key=lambda line: NAMES.index(line.stage))
         latency = {place: s for place in endpoints if (s := progress.latency(_asked_at(place, config))) is not None}
     kept = [line for line in lines if line.split != "validation"]
     recorded = sum(line.new for line in kept), sum(line.completion_tokens for line in kept)
@@ -138,7 +140,7 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
         size_notes=sizes.size_notes,
         run=str(config.run.dir),
         prompts=_prompts(config, prepared),
-        done=[s for s in STAGES if s in progress.done],
+        done=[s for s in NAMES if s in progress.done],
         lines=lines,
         tokens={name: counter.how for name, counter in counters.items()},
         usd=Usd(sum(line.usd or 0.0 for line in lines), sum(line.most_usd or 0.0 for line in lines)),
@@ -154,33 +156,31 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
 def _read_progress(config: Config, base: Path) -> Generator[_Progress]:
     """What the run directory and its ledger hold; nothing where neither is there."""
     run = config.run.dir
-    manifest: dict[str, Any] = {"stages": {}, "id": ""}
-    if (run / "manifest.json").is_file():
-        manifest = read_manifest(run)
-    file = Path(config.generate.ledger).expanduser() if config.generate.ledger else ledger_of(run, {})
-    progress = _Progress(Context(config, RunDir(run, manifest), base))
-    if manifest["stages"]:
+    manifest = read_manifest(run) if (run / "manifest.json").is_file() else Manifest()
+    file = Path(config.generate.ledger).expanduser() if config.generate.ledger else Manifest().ledger_file(run)
+    progress = _Progress(Resources(config, RunDir(run, manifest), base))
+    if manifest.stages:
         progress.done, progress.changed = _done(progress.ctx)
     if not file.is_file():
         yield progress
         return
     with Ledger(file, readonly=True) as ledger:
-        progress.ledger, progress.spent, progress.rows = ledger, ledger.spent(manifest["id"]), ledger.summary()
+        progress.ledger, progress.spent, progress.rows = ledger, ledger.spent(manifest.id), ledger.summary()
         yield progress
 
 
-def _done(ctx: Context) -> tuple[set[str], str | None]:
+def _done(ctx: Resources) -> tuple[set[str], str | None]:
     """The stages that the same command would pass over, and why the next is not one of them."""
     from plad.pipeline.run import inputs
 
     done: set[str] = set()
     for stage in STAGES:
         try:
-            if not ctx.run.is_done(stage, inputs(ctx, stage)):
+            if not ctx.run.is_done(stage.name, inputs(ctx, stage)):
                 return done, None
         except PladError as e:
             return done, e.what
-        done.add(stage)
+        done.add(stage.name)
     return done, None
 
 

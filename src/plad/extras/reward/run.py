@@ -14,7 +14,8 @@ from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
 from plad.errors import DataError, RunDirError
 from plad.records import Example
-from plad.rundir.directory import atomic_dir, fingerprint, is_complete, verify_dir, write_json, write_text
+from plad.rundir.atomic import atomic_dir, is_complete, verify_dir, write_json, write_text
+from plad.rundir.fingerprint import fingerprint
 from plad.rundir.lock import acquire
 
 if TYPE_CHECKING:

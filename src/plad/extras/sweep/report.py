@@ -15,7 +15,7 @@ from plad.extras.sweep.study import Study, TrialResult
 from plad.report.console import table
 from plad.report.sections.tables import Cell, Table
 from plad.report.wording import DASH, duration, interval, number
-from plad.rundir.directory import write_text
+from plad.rundir.atomic import write_text
 from plad.text import clean
 
 if TYPE_CHECKING:

@@ -19,19 +19,14 @@ from plad.extras.sweep.report import write_report
 from plad.extras.sweep.space import Space
 from plad.extras.sweep.study import Study, Trial
 from plad.pipeline import run as pipeline
-from plad.pipeline.context import Context
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import clean, up_to
+from plad.rundir.atomic import atomic_file, write_json
 from plad.rundir.config_files import write_config
-from plad.rundir.directory import (
-    STAGES,
-    RunDir,
-    atomic_file,
-    check_place,
-    differences,
-    open_run,
-    read_manifest,
-    write_json,
-)
+from plad.rundir.directory import RunDir, check_place, open_run
+from plad.rundir.fingerprint import differences
 from plad.rundir.lock import acquire
+from plad.rundir.manifest import Manifest, read_manifest
 
 log = logging.getLogger("plad")
 
@@ -121,9 +116,12 @@ def _check_folder(folder: Path) -> None:
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
     """All that the figures of a trial depend on beside its own settings."""
-    ctx = Context(sweep.config, RunDir(sweep.folder, {"stages": {}}), sweep.base, sweep.skip_invalid, sweep.verify)
-    stages = STAGES[: STAGES.index(LAST) + 1]
-    return {**{stage: pipeline.own_inputs(ctx, stage) for stage in stages}, "sweep": sweep.section.shaping()}
+    run = RunDir(sweep.folder, Manifest())
+    resources = Resources(sweep.config, run, sweep.base, sweep.skip_invalid, sweep.verify)
+    return {
+        **{stage.name: stage.work.inputs(resources) for stage in up_to(LAST)},
+        "sweep": sweep.section.shaping(),
+    }
 
 
 def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -218,7 +216,7 @@ def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, f
                 verify=sweep.verify,
                 donors=donors,
             )
-        seconds = sum(s["seconds"] for s in run.manifest["stages"].values() if "taken_from" not in s)
+        seconds = sum(s.seconds for s in run.manifest.stages.values() if s.taken_from is None)
         best = run.counts(LAST)["best"]
         return {**best["validation"], "step": best["step"], "seconds": round(seconds, 1)}
 
@@ -227,7 +225,7 @@ def _settings_are_to_blame(error: PladError, folder: Path) -> bool:
     """Whether training went wrong with a trial's settings, or they leave no pairs."""
     if not isinstance(error, DataError):
         return isinstance(error, DivergedError)
-    return (folder / "manifest.json").is_file() and "generate" in read_manifest(folder)["stages"]
+    return (folder / "manifest.json").is_file() and "generate" in read_manifest(folder).stages
 
 
 def _keep_best(sweep: Sweep, study: Study) -> None:
@@ -239,4 +237,4 @@ def _keep_best(sweep: Sweep, study: Study) -> None:
         folder = sweep.trial(trial.number)
         if trial.number != best.number and (folder / "student").exists():
             with open_run(folder) as run:
-                run.forget(LAST)
+                clean(run, LAST)

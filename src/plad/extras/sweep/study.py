@@ -10,7 +10,7 @@ from pathlib import Path
 from plad.config.extras import SweepSection
 from plad.errors import MissingExtraError, PladError, RunDirError
 from plad.extras.sweep.space import Knob, Space, Suggest, Value
-from plad.rundir.directory import atomic_file
+from plad.rundir.atomic import atomic_file
 
 try:
     import optuna

@@ -2,52 +2,59 @@
 
 import gc
 import logging
-from typing import Any
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from plad.answers.fill import recorded
+from plad.answers.ledger import Ledger
 from plad.answers.question import Sampling
+from plad.evaluate.likelihood_calibration import METHOD, calibration_change
+from plad.evaluate.likelihoods import gather, judged, likelihoods
 from plad.evaluate.metrics import CalibrationChange, CalibrationFigures
-from plad.pipeline.context import Context
+from plad.evaluate.stats import Bootstrap
+from plad.judges.base import Judge, ScoringJudge
 from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
-from plad.records import Example
+from plad.pipeline.resources import Resources
+from plad.records import Example, Generation
+from plad.train.run import GPU_MAX_TOKENS
 
 log = logging.getLogger("plad")
 
 BEFORE, AFTER = "student_sft", "student"
 
 
-def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any) -> CalibrationFigures | None:
+def calibrate(
+    resources: Resources, rows: list[Example], judges: Sequence[Judge], ledger: Ledger
+) -> CalibrationFigures | None:
     """`calibration` of metrics.json; None where it is switched off.
 
     The fine-tuned student and the teacher answer every prompt several times; the texts are scored under the student as
     it was and as it is, and their quality by every judge that scores texts.
     """
-    from plad.evaluate.likelihood_calibration import METHOD, calibration_change
-    from plad.evaluate.likelihoods import gather, judged, likelihoods
-    from plad.evaluate.stats import Bootstrap
-    from plad.judges.base import ScoringJudge
-
-    section = ctx.config.evaluate.calibration
+    section = resources.config.evaluate.calibration
     if section is None:
         return None
     rows = rows[: section.rows]
-    by_default = section.samples if ctx.config.teacher.local else 0
+    by_default = section.samples if resources.config.teacher.local else 0
     samples = {
         BEFORE: section.samples,
         "teacher": by_default if section.teacher_samples is None else section.teacher_samples,
     }
-    answers: dict[str, Any] = {}
+    answers: dict[str, dict[str, list[Generation]]] = {}
     for system, n in samples.items():
-        sampling = Sampling(section.temperature, ctx.config.evaluation_max_new_tokens, n)
-        answers[system] = _sampled(ctx, system, rows, sampling, ledger) if n else {}
+        sampling = Sampling(section.temperature, resources.config.evaluation_max_new_tokens, n)
+        answers[system] = _sampled(resources, system, rows, sampling, ledger) if n else {}
     texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
-    likelihood: dict[str, Any] = {}
+    likelihood: dict[str, dict[str, NDArray[np.float64]]] = {}
     for model in (BEFORE, AFTER):
-        policy = engine_for(ctx, model, ledger).policy
-        likelihood[model] = likelihoods(policy, rows, texts, max_tokens=_max_tokens(policy))
+        policy = engine_for(resources, model, ledger).policy
+        max_tokens = None if policy.device.type == "cpu" else GPU_MAX_TOKENS
+        likelihood[model] = likelihoods(policy, rows, texts, max_tokens=max_tokens)
         del policy
         gc.collect()
-    bootstrap = Bootstrap(ctx.config.evaluate.bootstrap, ctx.config.run.seed)
+    bootstrap = Bootstrap(resources.config.evaluate.bootstrap, resources.config.run.seed)
     by_judge: dict[str, CalibrationChange] = {}
     for judge in judges:
         if not isinstance(judge, ScoringJudge):
@@ -56,8 +63,8 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
         before, after = by_model[BEFORE], by_model[AFTER]
         change = calibration_change(before, after, bootstrap)
         if answers["teacher"]:
-            own = ([p.of_its_own() for p in prompts] for prompts in (before, after))
-            change = change.model_copy(update={"own": calibration_change(*own, bootstrap)})
+            ours_before, ours_after = ([p.of_its_own() for p in prompts] for prompts in (before, after))
+            change = change.model_copy(update={"own": calibration_change(ours_before, ours_after, bootstrap)})
         by_judge[judge.name] = change
     return CalibrationFigures(
         prompts=len(texts),
@@ -71,17 +78,13 @@ def calibrate(ctx: Context, rows: list[Example], judges: list[Any], ledger: Any)
     )
 
 
-def _sampled(ctx: Context, system: str, rows: list[Example], sampling: Any, ledger: Any) -> dict[str, Any]:
+def _sampled(
+    resources: Resources, system: str, rows: list[Example], sampling: Sampling, ledger: Ledger
+) -> dict[str, list[Generation]]:
     """A system's answers by example; none where its file of answers lacks some."""
-    engine = engine_for(ctx, system, ledger)
+    engine = engine_for(resources, system, ledger)
     if missing_answers(engine, rows) is not None:
         return {}
-    answers = answer_set(ctx, system, sampling)
-    fill(ctx, engine, rows, len(rows), answers, ledger)
+    answers = answer_set(resources, system, sampling)
+    fill(resources, engine, rows, len(rows), answers, ledger)
     return recorded(rows, answers, ledger)
-
-
-def _max_tokens(policy: Any) -> int | None:
-    from plad.train.run import GPU_MAX_TOKENS
-
-    return None if policy.device.type == "cpu" else GPU_MAX_TOKENS

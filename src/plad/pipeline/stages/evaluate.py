@@ -2,11 +2,17 @@
 
 import gc
 import logging
-from typing import Any
+from collections.abc import Sequence
 
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
-from plad.pipeline.context import Context
+from plad.evaluate.comparison import with_comparison
+from plad.evaluate.files import write_answers, write_judgements
+from plad.evaluate.metrics import WinRate
+from plad.evaluate.run import evaluate_systems
+from plad.evaluate.stats import Bootstrap
+from plad.evaluate.winrate import judge_pairs
+from plad.judges.base import Judge, open_judges
 from plad.pipeline.engines import (
     answer_set,
     engine_for,
@@ -16,89 +22,89 @@ from plad.pipeline.engines import (
     open_ledger,
     served_by_others,
 )
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.baselines import costs
 from plad.pipeline.stages.calibration import calibrate
 from plad.pipeline.stages.generate import recorded_on_distill
-from plad.records import ANSWERED, Example, Generation
+from plad.records import ANSWERED, Example, Generation, Judgement
 
 log = logging.getLogger("plad")
 
 
-def _test_answers(ctx: Context, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
+def inputs(resources: Resources) -> Inputs:
+    """Judges, and how answers are sampled and measured."""
+    config = resources.config
+    return {
+        "evaluate": config.evaluate.shaping(apart=("judges", "baselines")),
+        "judges": [j.inputs() for j in resources.judge_sections()],
+        "max_new_tokens": config.evaluation_max_new_tokens,
+    }
+
+
+def run(resources: Resources, inputs: Inputs) -> Counts:
+    """Score target, teacher, SFT student, distilled student and baselines on the test rows."""
+    config, run_dir, section = resources.config, resources.run, resources.config.evaluate
+    rows = resources.examples("test")[: section.limit]
+    answers, notes = _test_answers(resources, rows)
+    judges = open_judges(resources.judge_sections(), judge_resources(resources))
+    bootstrap = Bootstrap(section.bootstrap, config.run.seed)
+    metrics, judgements = evaluate_systems(
+        rows, answers, judges, bootstrap=bootstrap, stemmer=section.stemmer, rouge=section.rouge
+    )
+    rates, more = _teacher_against_student(resources, judges, bootstrap)
+    if section.baselines:
+        metrics = with_comparison(metrics, [m.name for m in config.methods], costs(resources))
+    with open_ledger(resources) as ledger:
+        calibration = calibrate(resources, rows, judges, ledger)
+    warnings = (*notes, *metrics.warnings)
+    metrics = metrics.model_copy(
+        update={"teacher_student_win_rate": rates, "calibration": calibration, "warnings": warnings}
+    )
+    write_answers(run_dir / "eval/answers.jsonl", rows, answers)
+    write_judgements(run_dir / "eval/judgements.parquet", [*judgements, *more])
+    metrics.write(run_dir.path)
+    return {"rows": len(rows), "judgements": len(judgements) + len(more)}
+
+
+def _test_answers(resources: Resources, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:
     """The answers of all systems on the test rows, and what a reader must know of them."""
-    cfg = ctx.config
-    sampling = Sampling(cfg.evaluate.temperature, cfg.evaluation_max_new_tokens, 1)
+    config = resources.config
+    sampling = Sampling(config.evaluate.temperature, config.evaluation_max_new_tokens, 1)
     answers: dict[str, dict[str, Generation]] = {}
     notes: list[str] = []
-    with open_ledger(ctx) as ledger:
-        for system in ("teacher", "student_sft", "student", *(m.name for m in cfg.methods)):
-            engine = engine_for(ctx, system, ledger)
+    with open_ledger(resources) as ledger:
+        for system in ("teacher", "student_sft", "student", *(m.name for m in config.methods)):
+            engine = engine_for(resources, system, ledger)
             lacking = missing_answers(engine, rows)
             if lacking:
                 notes.append(f"{system} is left out: {lacking}")
                 log.warning(notes[-1])
                 continue
-            asked = answer_set(ctx, system, sampling)
-            fill(ctx, engine, rows, len(rows), asked, ledger)
+            asked = answer_set(resources, system, sampling)
+            fill(resources, engine, rows, len(rows), asked, ledger)
             answers[system] = {i: given[0] for i, given in recorded(rows, asked, ledger).items()}
             del engine
             gc.collect()
-        notes += served_by_others(ctx, ledger)
+        notes += served_by_others(resources, ledger)
     return answers, notes
 
 
-def evaluate(ctx: Context) -> dict[str, Any]:
-    """Score target, teacher, SFT student, distilled student and baselines on the test rows."""
-    from plad.evaluate.comparison import with_comparison
-    from plad.evaluate.files import write_answers, write_judgements
-    from plad.evaluate.run import evaluate_systems
-    from plad.evaluate.stats import Bootstrap
-    from plad.judges.base import open_judges
-
-    cfg, run = ctx.config, ctx.run
-    rows = ctx.examples("test")[: cfg.evaluate.limit]
-    answers, notes = _test_answers(ctx, rows)
-    judges = open_judges(ctx.judge_sections(), judge_resources(ctx))
-    metrics, judgements = evaluate_systems(
-        rows,
-        answers,
-        judges,
-        bootstrap=Bootstrap(cfg.evaluate.bootstrap, cfg.run.seed),
-        stemmer=cfg.evaluate.stemmer,
-        rouge=cfg.evaluate.rouge,
-    )
-    rates, more = _teacher_against_student(ctx, judges)
-    if cfg.evaluate.baselines:
-        metrics = with_comparison(metrics, [m.name for m in cfg.methods], costs(ctx))
-    with open_ledger(ctx) as ledger:
-        calibration = calibrate(ctx, rows, judges, ledger)
-    warnings = (*notes, *metrics.warnings)
-    metrics = metrics.model_copy(
-        update={"teacher_student_win_rate": rates, "calibration": calibration, "warnings": warnings}
-    )
-    write_answers(run / "eval/answers.jsonl", rows, answers)
-    write_judgements(run / "eval/judgements.parquet", [*judgements, *more])
-    metrics.write(run.path)
-    return {"rows": len(rows), "judgements": len(judgements) + len(more)}
-
-
-def _teacher_against_student(ctx: Context, judges: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+def _teacher_against_student(
+    resources: Resources, judges: Sequence[Judge], bootstrap: Bootstrap
+) -> tuple[dict[str, WinRate], list[Judgement]]:
     """The teacher-student win rate on D: every teacher answer meets every student answer to its prompt."""
-    from plad.evaluate.stats import Bootstrap
-    from plad.evaluate.winrate import judge_pairs
-
-    cfg = ctx.config
-    teacher = recorded_on_distill(ctx, "teacher", cfg.generate.samples)
-    student = recorded_on_distill(ctx, "student_sft", cfg.student_samples)
-    met = [
+    config = resources.config
+    teacher = recorded_on_distill(resources, "teacher", config.generate.samples)
+    student = recorded_on_distill(resources, "student_sft", config.student_samples)
+    meetings = [
         (example, chosen.text, rejected.text)
-        for example in ctx.examples("distill")
+        for example in resources.examples("distill")
         for chosen in teacher[example.id]
         for rejected in student[example.id]
         if {chosen.outcome, rejected.outcome} <= ANSWERED
     ]
-    examples, chosen, rejected = (list(column) for column in zip(*met, strict=True))
-    bootstrap = Bootstrap(cfg.evaluate.bootstrap, cfg.run.seed)
+    examples, chosen, rejected = zip(*meetings, strict=True)
     rates, judgements = judge_pairs(examples, chosen, rejected, judges, bootstrap=bootstrap)
     for judge, rate in rates.items():
         if rate.value is not None and rate.low is not None and rate.high is not None and rate.low <= 0.5:

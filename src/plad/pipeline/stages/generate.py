@@ -2,27 +2,35 @@
 
 import gc
 import logging
-from typing import Any
 
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
-from plad.pipeline.context import Context
 from plad.pipeline.engines import answer_set, engine_for, fill, open_ledger
-from plad.records import Outcome
+from plad.pipeline.inputs import ready_teacher_inputs
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Counts, Inputs
+from plad.records import Generation, Outcome
 
 log = logging.getLogger("plad")
 
 
-def generate(ctx: Context) -> dict[str, Any]:
+def inputs(resources: Resources) -> Inputs:
+    """How both are sampled; the teacher, where it is not fine-tuned."""
+    return {"generate": resources.config.generate.shaping()} | ready_teacher_inputs(resources)
+
+
+def run(resources: Resources, inputs: Inputs) -> Counts:
     """D -> answers of teacher and student in the ledger (Algorithm 1, step 2)."""
-    cfg = ctx.config
-    total = sum(1 for _ in ctx.stream("distill"))
-    counts: dict[str, Any] = {}
-    with open_ledger(ctx) as ledger:
-        for system, samples in (("student_sft", cfg.student_samples), ("teacher", cfg.generate.samples)):
-            sampling = Sampling(cfg.generate.temperature, cfg.generate.max_new_tokens, samples)
-            engine = engine_for(ctx, system, ledger)
-            counts[system] = fill(ctx, engine, ctx.stream("distill"), total, answer_set(ctx, system, sampling), ledger)
+    config = resources.config
+    total = sum(1 for _ in resources.stream("distill"))
+    counts: dict[str, dict[str, int]] = {}
+    with open_ledger(resources) as ledger:
+        for system, samples in (("student_sft", config.student_samples), ("teacher", config.generate.samples)):
+            sampling = Sampling(config.generate.temperature, config.generate.max_new_tokens, samples)
+            engine = engine_for(resources, system, ledger)
+            counts[system] = fill(
+                resources, engine, resources.stream("distill"), total, answer_set(resources, system, sampling), ledger
+            )
             _warn_if_cut_off(system, counts[system])
             del engine
             gc.collect()
@@ -38,8 +46,8 @@ def _warn_if_cut_off(system: str, outcomes: dict[str, int]) -> None:
         )
 
 
-def recorded_on_distill(ctx: Context, system: str, samples: int) -> dict[str, list[Any]]:
+def recorded_on_distill(resources: Resources, system: str, samples: int) -> dict[str, list[Generation]]:
     """Recorded answers on D by example, from the ledger alone: no model is loaded."""
-    sampling = Sampling(ctx.config.generate.temperature, ctx.config.generate.max_new_tokens, samples)
-    with open_ledger(ctx) as ledger:
-        return recorded(ctx.examples("distill"), answer_set(ctx, system, sampling), ledger)
+    sampling = Sampling(resources.config.generate.temperature, resources.config.generate.max_new_tokens, samples)
+    with open_ledger(resources) as ledger:
+        return recorded(resources.examples("distill"), answer_set(resources, system, sampling), ledger)

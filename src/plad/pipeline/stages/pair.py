@@ -4,8 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plad.data.formats import write_pairs_parquet
+from plad.data.preferences import read_preferences
+from plad.data.sources import source_fingerprint
+from plad.data.split import prompt_key
 from plad.errors import DataError, NoPairsError
-from plad.pipeline.context import Context
+from plad.pairs.build import build_pairs
+from plad.pipeline.engines import judge_resources
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Generation, Pair
 
@@ -14,15 +21,15 @@ log = logging.getLogger("plad")
 Answers = Mapping[str, Sequence[Generation]]
 
 
-def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+def all_pairs(resources: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
     """Pairs of answers to the distillation prompts by the config's rules, then those of `pairs.file`; and counts.
 
     Raises:
         NoPairsError: no pair is left.
     """
-    pairs, counts = _paired(ctx, teacher, student)
-    if ctx.config.pairs.file is not None:
-        added, more = imported(ctx)
+    pairs, counts = _paired(resources, teacher, student)
+    if resources.config.pairs.file is not None:
+        added, more = imported(resources)
         pairs, counts = [*pairs, *added], {**counts, **more}
     if not pairs:
         reasons = ", ".join(f"{n} {k.removeprefix('dropped_')}" for k, n in counts.items() if k.startswith("dropped_"))
@@ -36,22 +43,21 @@ def all_pairs(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pa
     return pairs, counts
 
 
-def _paired(ctx: Context, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
-    from plad.pairs.build import build_pairs
-    from plad.pipeline.engines import judge_resources
-
-    cfg = ctx.config
-    section = ctx.scorer_section()
-    scorer = None if section is None else section.open(judge_resources(ctx))
-    pairs, counts = build_pairs(ctx.examples("distill"), teacher, student, cfg.pairs, scorer=scorer, seed=cfg.run.seed)
+def _paired(resources: Resources, teacher: Answers, student: Answers) -> tuple[list[Pair], dict[str, Any]]:
+    config = resources.config
+    section = resources.scorer_section()
+    scorer = None if section is None else section.open(judge_resources(resources))
+    pairs, counts = build_pairs(
+        resources.examples("distill"), teacher, student, config.pairs, scorer=scorer, seed=config.run.seed
+    )
     if scorer is not None:
         counts["scorer"] = {"name": scorer.name, **scorer.describe()}
     if "wrong" in counts:
-        _say(counts, scorer.name if scorer is not None else "")
+        _log_scored(counts, scorer.name if scorer is not None else "")
     return pairs, counts
 
 
-def _say(counts: Mapping[str, Any], scorer: str) -> None:
+def _log_scored(counts: Mapping[str, Any], scorer: str) -> None:
     wrong, scored = counts["wrong"], counts["scored"]
     if wrong["n"]:
         log.info(
@@ -69,34 +75,42 @@ def _say(counts: Mapping[str, Any], scorer: str) -> None:
         )
 
 
-def pair(ctx: Context) -> dict[str, Any]:
-    """Recorded answers -> pairs.parquet (Eq. 3)."""
-    from plad.data.formats import write_pairs_parquet
+def inputs(resources: Resources) -> Inputs:
+    """Rules, the scorer, and the pairs of a file."""
+    section, pairs = resources.scorer_section(), resources.config.pairs
+    unused = set[str]() if section is not None else {"real_share", "ties", "confidence"}
+    return {
+        "pairs": pairs.shaping(apart=("scorer", *unused)),
+        "file": None if pairs.file is None else source_fingerprint(pairs.file.path, resources.base),
+        "scorer": None if section is None else {**section.inputs(), "stemmer": resources.config.evaluate.stemmer},
+    }
 
-    cfg = ctx.config
+
+def run(resources: Resources, inputs: Inputs) -> Counts:
+    """Recorded answers -> pairs.parquet (Eq. 3)."""
+    config = resources.config
     pairs, counts = all_pairs(
-        ctx,
-        recorded_on_distill(ctx, "teacher", cfg.generate.samples),
-        recorded_on_distill(ctx, "student_sft", cfg.student_samples),
+        resources,
+        recorded_on_distill(resources, "teacher", config.generate.samples),
+        recorded_on_distill(resources, "student_sft", config.student_samples),
     )
-    write_pairs_parquet(ctx.run / "pairs.parquet", pairs)
+    write_pairs_parquet(resources.run / "pairs.parquet", pairs)
     return counts
 
 
-def imported(ctx: Context) -> tuple[list[Pair], dict[str, int]]:
+def imported(resources: Resources) -> tuple[list[Pair], dict[str, int]]:
     """Pairs of a file that somebody else made, and counts; ties and pairs of equal texts are left out.
 
     Raises:
         DataError: the file can't be read, or asks what validation or test rows ask.
     """
-    from plad.data.preferences import read_preferences
-    from plad.data.split import prompt_key
-
-    file = ctx.config.pairs.file
+    file = resources.config.pairs.file
     assert file is not None
-    found = read_preferences(file.path, file.columns, limit=file.limit, skip_invalid=ctx.skip_invalid, base=ctx.base)
-    held_out = {prompt_key(e.prompt) for split in ("validation", "test") for e in ctx.examples(split)}
-    leaking = [p.id for p in found.rows if prompt_key(p.prompt) in held_out]
+    preferences = read_preferences(
+        file.path, file.columns, limit=file.limit, skip_invalid=resources.skip_invalid, base=resources.base
+    )
+    held_out = {prompt_key(e.prompt) for split in ("validation", "test") for e in resources.examples(split)}
+    leaking = [p.id for p in preferences.rows if prompt_key(p.prompt) in held_out]
     if leaking:
         raise DataError(
             f"{len(leaking)} pairs ask what validation or test rows ask, so results would be flattered: "
@@ -104,7 +118,7 @@ def imported(ctx: Context) -> tuple[list[Pair], dict[str, int]]:
             where=file.path,
             fix="remove these rows from the file",
         )
-    kept = [p for p in found.rows if not p.tie]
+    kept = [p for p in preferences.rows if not p.tie]
     pairs = [Pair(f"file {i}#0-0", p.prompt, p.chosen, p.rejected, "file", "file") for i, p in enumerate(kept)]
-    counts = {"from_file": len(pairs), "file_ties": len(found.rows) - len(kept)}
-    return pairs, {**counts, "file_identical": found.identical, "file_skipped": found.skipped}
+    counts = {"from_file": len(pairs), "file_ties": len(preferences.rows) - len(kept)}
+    return pairs, {**counts, "file_identical": preferences.identical, "file_skipped": preferences.skipped}

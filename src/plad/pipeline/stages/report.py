@@ -1,18 +1,22 @@
 """Write what a person reads."""
 
-from typing import Any
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Counts, Inputs
+from plad.report.facts import read_facts
+from plad.report.page import not_fatal, write_card, write_page
 
-from plad.pipeline.context import Context
+
+def inputs(resources: Resources) -> Inputs:
+    """Nothing but the stages before it."""
+    return {}
 
 
-def report(ctx: Context) -> dict[str, Any]:
+def run(resources: Resources, inputs: Inputs) -> Counts:
     """Write the page, its Markdown twin, and the student's card with results."""
-    from plad.report.facts import read_facts
-    from plad.report.page import not_fatal, write_card, write_page
-
-    facts = read_facts(ctx.run.path)
-    with not_fatal("the report", ctx.run.path):
-        write_page(ctx.run.path, facts)
-    with not_fatal("the student's card", ctx.run.path):
-        write_card(ctx.run.path, ctx.config)
+    run_dir = resources.run.path
+    facts = read_facts(run_dir)
+    with not_fatal("the report", run_dir):
+        write_page(run_dir, facts)
+    with not_fatal("the student's card", run_dir):
+        write_card(run_dir, resources.config)
     return {}

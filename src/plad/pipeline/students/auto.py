@@ -1,16 +1,15 @@
 """Choice of the objective on validation (Source: PLaD, A.7): every candidate is trained, the best is kept."""
 
 import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
-from plad.config.models import DistillSection
 from plad.config.objectives import ObjectiveSection
-from plad.pipeline.context import Context
-from plad.pipeline.made import keep_counts
-from plad.pipeline.students.student import train_and_keep, train_student
-from plad.records import Pair
+from plad.pipeline.finished import keep_counts
+from plad.pipeline.students.student import Start, StudentCounts, StudentJob, train_and_keep, train_student
+from plad.policy.load import Policy, load_policy
+from plad.train.validation import Figures, rank
 
 log = logging.getLogger("plad")
 
@@ -21,62 +20,53 @@ def labels(candidates: Sequence[ObjectiveSection]) -> list[str]:
     for candidate in candidates:
         default = type(candidate)().model_dump(mode="json")
         same = [c.model_dump(mode="json") for c in candidates if c.tag() == candidate.tag()]
-        these = candidate.model_dump(mode="json")
-        apart = [key for key in these if these[key] != default[key] and any(o[key] != these[key] for o in same)]
-        names.append(" ".join([candidate.tag(), *(f"{key}={_short(these[key])}" for key in apart)]))
+        settings = candidate.model_dump(mode="json")
+        apart = [k for k in settings if settings[k] != default[k] and any(c[k] != settings[k] for c in same)]
+        names.append(" ".join([candidate.tag(), *(f"{key}={_short(settings[key])}" for key in apart)]))
     return names
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list):
-        return "+".join(map(str, value))
+        return "+".join(map(str, cast(list[object], value)))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def figures(counts: dict[str, Any]) -> tuple[float, float]:
-    """What candidates are compared by: win rate on validation, then ROUGE-L."""
-    validation = (counts.get("best") or {}).get("validation", {})
-    return (validation.get("win_rate", 0.0), validation.get("rougeL", 0.0))
+def figures_of_best(counts: StudentCounts) -> Figures:
+    """The validation of the weights that were kept; empty where nothing validates."""
+    best = counts.get("best")
+    return best["validation"] if best else {}
 
 
-def choose_objective(
-    ctx: Context, name: str, settings: DistillSection, start: Callable[[], Any], pairs: Sequence[Pair], file: Path
-) -> tuple[Any, dict[str, Any]]:
+def choose_objective(job: StudentJob, start: Start) -> tuple[Policy, StudentCounts]:
     """Train every candidate from the same student; return the best with its counts and everybody's figures."""
-    from plad.policy.load import load_policy
-
-    candidates = settings.objective.alternatives
-    found: list[dict[str, Any]] = []
-    folders: list[Path] = []
-    names = labels(candidates)
+    alternatives = job.settings.objective.alternatives
+    names = labels(alternatives)
+    folders = [job.checkpoints(f"-{label.replace(' ', '-')}-done") for label in names]
+    results: list[StudentCounts] = []
     best = 0
-    for i, (label, candidate) in enumerate(zip(names, candidates, strict=True)):
-        folders.append(ctx.run / "checkpoints" / f"{name.replace('/', '-')}-{label.replace(' ', '-')}-done")
-        own = settings.model_copy(update={"objective": candidate})
-        found.append(train_and_keep(ctx, f"{name}/{label}", own, start, pairs, folders[-1], file))
-        log.info("%s: validation win rate %.1f %%, ROUGE-L %.1f", label, *(100 * v for v in figures(found[-1])))
+    for i, candidate in enumerate(alternatives):
+        settings = job.settings.model_copy(update={"objective": candidate})
+        single = replace(job, name=f"{job.name}/{names[i]}", settings=settings)
+        results.append(train_and_keep(single, start, folders[i]))
+        figures = rank(figures_of_best(results[i]))
+        log.info("%s: validation win rate %.1f %%, ROUGE-L %.1f", names[i], *(100 * v for v in figures))
         if i:
-            better = figures(found[i]) > figures(found[best])  # the first of equals stays
+            better = figures > rank(figures_of_best(results[best]))  # the first of equals stays
             keep_counts(folders[best if better else i])
             best = i if better else best
-    everybody = [
-        {"name": label, "validation": (c.get("best") or {}).get("validation"), "seconds": c["seconds"]}
-        for label, c in zip(names, found, strict=True)
-    ]
     log.info("kept: %s", names[best])
-    policy = load_policy(ctx.policy_section("student"), folder=folders[best])
-    return policy, {
-        **found[best],
-        "stage": f"{name}/{names[best]}",
-        "chosen": names[best],
-        "candidates": everybody,
-    }
+    candidates: list[Mapping[str, object]] = [
+        {"name": label, "validation": figures_of_best(counts) or None, "seconds": counts.get("seconds")}
+        for label, counts in zip(names, results, strict=True)
+    ]
+    counts = results[best].copy()
+    counts.update(stage=f"{job.name}/{names[best]}", chosen=names[best], candidates=candidates)
+    return load_policy(job.resources.student, folder=folders[best]), counts
 
 
-def distilled(
-    ctx: Context, name: str, settings: DistillSection, start: Callable[[], Any], pairs: Sequence[Pair], file: Path
-) -> tuple[Any, dict[str, Any]]:
-    """The student that `settings` make of the one `start` gives, and counts."""
-    if len(settings.objective.alternatives) > 1:
-        return choose_objective(ctx, name, settings, start, pairs, file)
-    return train_student(ctx, name, settings, start(), pairs, file)
+def distilled(job: StudentJob, start: Start) -> tuple[Policy, StudentCounts]:
+    """The student that the job makes of the one `start` gives, and counts."""
+    if len(job.settings.objective.alternatives) > 1:
+        return choose_objective(job, start)
+    return train_student(job, start())

@@ -10,10 +10,10 @@ from plad.config.models import DistillSection
 from plad.config.objectives import Needs, ObjectiveSection
 from plad.errors import DataError
 from plad.pairs.build import by_example, pair_groups
-from plad.pipeline.context import Context
+from plad.pipeline.resources import Resources
 from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Pair
-from plad.rundir.directory import fingerprint
+from plad.rundir.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from plad.policy.load import Policy
@@ -50,7 +50,7 @@ def groups_of(
 
 
 def prepare_pairs(
-    ctx: Context, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], file: Path | None = None
+    ctx: Resources, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], file: Path | None = None
 ) -> PreparedPairs:
     """Give the pairs what `settings.objective` needs of them.
 
@@ -77,7 +77,7 @@ def prepare_pairs(
     return PreparedPairs(pairs, {} if frozen else references, counts)
 
 
-def _references(ctx: Context, targets_first: bool, pairs: Sequence[Pair]) -> tuple[dict[str, str], Sequence[Pair]]:
+def _references(ctx: Resources, targets_first: bool, pairs: Sequence[Pair]) -> tuple[dict[str, str], Sequence[Pair]]:
     from plad.pairs.references import choose_references
 
     examples = ctx.examples("distill") if targets_first else []

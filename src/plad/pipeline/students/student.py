@@ -1,132 +1,156 @@
 """Train a student on pairs by one objective, and keep its best weights."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from plad.config.models import DistillSection, ValidationSection
 from plad.errors import DataError
 from plad.objectives.sft import SftObjective
-from plad.pipeline.context import Context
-from plad.pipeline.made import made_before, sign
+from plad.pairs.build import by_example, chosen_groups
+from plad.pairs.texts import only, texts_of_pairs
+from plad.pipeline.finished import finished_before, save_finished
+from plad.pipeline.resources import Resources
+from plad.pipeline.stage import Inputs
 from plad.pipeline.students.measure import groups_of, prepare_pairs
 from plad.pipeline.students.teacher_logits import prepare_logits
-from plad.pipeline.students.validation import keep_best, watched_groups
+from plad.pipeline.students.validation import checkpoints, keep_best, watched_groups
+from plad.policy.load import Policy, load_policy, merge_lora, save_policy
 from plad.records import Pair
-from plad.rundir.directory import atomic_dir, fingerprint
-from plad.train.prepare import require_groups, trainable
+from plad.rundir.fingerprint import fingerprint
+from plad.scoring.score import checked_route
+from plad.train.groups import Encoded, keep_fitting, longest, tokens_of
+from plad.train.run import TrainingJob, planned_steps, train_policy, trainable
+from plad.train.validation import Validation, probe_logps
 
 log = logging.getLogger("plad")
 
+Start = Callable[[], Policy]
+"""Gives the policy that training starts from, without an adapter."""
 
-def train_student(
-    ctx: Context,
-    name: str,
-    settings: DistillSection,
-    policy: Any,
-    pairs: Sequence[Pair],
-    file: Path | None = None,
-    *,
-    preferred: bool = False,
-) -> tuple[Any, dict[str, Any]]:
+
+class StudentCounts(TypedDict, total=False):
+    """What training a student counted; the counts of `TrainingCounts` and `Encoded` among them.
+
+    Attributes:
+        sft: of the warm-up before it.
+        tokens_cached: of texts that were there before training and are learnt from.
+        best: validation of the weights that were kept.
+        pairs: in a round.
+    """
+
+    steps: int
+    seconds: float
+    train_seconds: float
+    peak_memory: int
+    samples: dict[str, int]
+    sft: "StudentCounts"
+    tokens_cached: int
+    teacher_seconds: float
+    prompts: int
+    best: Validation | None
+    alarms: list[str]
+    stage: str
+    chosen: str
+    candidates: list[Mapping[str, object]]
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudentJob:
+    """How a student is made of a policy.
+
+    Attributes:
+        inputs: all that the stage depends on.
+        name: of the method; its log rows and its checkpoints go under it.
+        settings: with a single objective, where they are trained with as they are.
+        file: where `pairs` stand.
+        preferred: cross-entropy is of the preferred texts, whoever wrote them; else of the teacher's.
+    """
+
+    resources: Resources
+    inputs: Inputs
+    name: str
+    settings: DistillSection
+    pairs: Sequence[Pair]
+    file: Path
+    preferred: bool = False
+
+    def checkpoints(self, suffix: str = "") -> Path:
+        """Where checkpoints go; see `checkpoints`."""
+        return checkpoints(self.resources, self.name, suffix)
+
+
+def train_student(job: StudentJob, policy: Policy) -> tuple[Policy, StudentCounts]:
     """Train a policy on pairs, or on what a teacher predicts of their texts; keep its best weights by validation.
 
-    Whatever the objective trains on, it takes as many steps as passes over the prompts of `pairs` make: prompts that it
-    can't use are made up for by further passes over those that it can.
-
-    Args:
-        name: of the method; its metrics rows and its checkpoints go under it.
-        settings: with a single objective.
-        policy: where training starts, without an adapter.
-        file: where `pairs` stand. Default: RUN/pairs.parquet.
-        preferred: cross-entropy is of the preferred texts, whoever wrote them; else of the teacher's.
+    Whatever the objective trains on, it takes as many steps as passes over the prompts of the pairs make: prompts that
+    it can't use are made up for by further passes over those that it can.
 
     Returns:
         The trained policy, its adapter merged, and counts.
     """
-    from plad.pairs.build import by_example
-    from plad.policy.load import merge_lora
-    from plad.scoring.score import checked_route
-    from plad.train.groups import longest, tokens_of
-    from plad.train.run import planned_steps, train_policy
-    from plad.train.validation import probe_logps
-
-    cfg, (objective,) = ctx.config, settings.objective.alternatives
+    resources, settings, (objective,) = job.resources, job.settings, job.settings.objective.alternatives
     needs = objective.needs
-    checkpoints = ctx.run / "checkpoints" / name.replace("/", "-")
-    counts: dict[str, Any] = {}
+    seed = resources.config.run.seed
+    counts: dict[str, object] = {}
     if needs.warm_up:
-        policy, counts["sft"] = _warmed_up(ctx, name, settings, needs.warm_up, policy, pairs)
-    ranked, encoded, measured = _groups(ctx, name, settings, policy, pairs, file, preferred=preferred)
-    watched = watched_groups(ctx, settings, policy)
-    policy = trainable(policy, cfg.lora_for(settings, cfg.student), settings, cfg.run.seed)
-    teacher = texts = None
-    steps = planned_steps(settings, len(by_example(pairs)))
+        policy, counts["sft"] = _warmed_up(job, needs.warm_up, policy)
+    ranked, encoded, measured = _groups(job, policy)
+    watched = watched_groups(resources, settings, policy)
+    policy = trainable(policy, resources.config.lora_for(settings, resources.config.student), settings, seed)
+    steps = planned_steps(settings, len(by_example(job.pairs)))
     counts["tokens_cached"] = tokens_of(encoded.groups)
+    teacher = texts = None
     if needs.logits is not None:
-        found = prepare_logits(ctx, name, settings, policy, pairs, steps)
-        encoded, teacher, texts = found.encoded, found.teacher, found.texts
-        counts |= found.counts
+        logits = prepare_logits(resources, job.name, settings, policy, job.pairs, steps)
+        encoded, teacher, texts = logits.encoded, logits.teacher, logits.texts
+        counts |= logits.counts
     route = checked_route(policy.model, longest(ranked.groups), log.warning)
     keep = keep_best(
-        ctx,
-        name,
+        resources,
+        job.name,
         settings.validation,
         policy,
-        checkpoints.with_name(f"{checkpoints.name}-best"),
         lambda: probe_logps(policy.model, watched, route),
         watched=needs.pairs,
     )
-    counts |= train_policy(
-        policy,
-        encoded.groups,
-        settings,
-        objective,
+    training = TrainingJob(
+        stage=job.name,
+        groups=encoded.groups,
+        settings=settings,
+        objective=objective,
         route=route,
-        depends=ctx.depends,
-        stage=name,
-        folder=checkpoints,
-        metrics_file=ctx.run / "metrics.jsonl",
-        emit=ctx.run.append_metrics,
-        seed=cfg.run.seed,
-        callbacks=[keep] if keep else [],
+        folder=job.checkpoints(),
+        log=resources.run.log,
+        seed=seed,
+        depends=job.inputs,
+        steps=None if planned_steps(settings, len(encoded.groups)) == steps else steps,
         teacher=teacher,
         texts=texts,
-        steps=None if planned_steps(settings, len(encoded.groups)) == steps else steps,
+        callbacks=[keep] if keep else [],
     )
+    trained = train_policy(policy, training)
     a_step = settings.batch_size * settings.gradient_accumulation_steps
-    counts["prompts"] = min(len(encoded.groups), counts["steps"] * a_step)
-    counts |= {**encoded.counts(), **measured}
+    prompts = min(len(encoded.groups), trained["steps"] * a_step)
+    counts |= {**trained, "prompts": prompts, **encoded.counts(), **measured}
     if keep is not None:
-        counts["best"] = keep.finish(settings.validation.keep)
-        counts["alarms"] = list(keep.alarms.values())
-    return merge_lora(policy), counts
+        counts |= {"best": keep.finish(settings.validation.keep), "alarms": list(keep.alarms.values())}
+    return merge_lora(policy), cast(StudentCounts, counts)
 
 
-def _groups(
-    ctx: Context,
-    name: str,
-    settings: DistillSection,
-    policy: Any,
-    pairs: Sequence[Pair],
-    file: Path | None,
-    *,
-    preferred: bool,
-) -> tuple[Any, Any, Mapping[str, int]]:
+def _groups(job: StudentJob, policy: Policy) -> tuple[Encoded, Encoded, Mapping[str, int]]:
     """The pairs' groups that fit into the context, what of them is trained on, and counts."""
-    from plad.pairs.build import chosen_groups
-    from plad.train.groups import keep_fitting
-    from plad.train.texts import only, texts_of_pairs
-
-    prepared = prepare_pairs(ctx, settings, policy, pairs, file)
-    (objective,) = settings.objective.alternatives
+    settings, (objective,) = job.settings, job.settings.objective.alternatives
+    prepared = prepare_pairs(job.resources, settings, policy, job.pairs, job.file)
     groups = groups_of(objective, policy, prepared.pairs, prepared.references)
     ranked = keep_fitting(groups, policy, settings.max_length)
-    require_groups(ranked.groups, ranked.counts(), name)
+    ranked.require(job.name)
     if objective.needs.pairs or objective.needs.logits is not None:
         return ranked, ranked, prepared.counts
-    if preferred:
+    if job.preferred:
         texts = chosen_groups(prepared.pairs, policy.prompt)
     else:
         texts = only(texts_of_pairs(prepared.pairs, policy.prompt), teacher=True)
@@ -134,51 +158,32 @@ def _groups(
     if not learnt.groups:
         raise DataError(
             f"no pair holds an answer of the teacher to learn from: {learnt.counts()}",
-            where=f"{name}.objective",
+            where=f"{job.name}.objective",
             fix="raise max_length\nor pair the teacher's answers with the student's: pairs.select",
         )
     return ranked, learnt, prepared.counts
 
 
-def train_and_keep(
-    ctx: Context,
-    name: str,
-    settings: DistillSection,
-    policy: Any,
-    pairs: Sequence[Pair],
-    folder: Path,
-    file: Path | None = None,
-    *,
-    preferred: bool = False,
-) -> dict[str, Any]:
+def train_and_keep(job: StudentJob, start: Start, folder: Path) -> StudentCounts:
     """`train_student` into a folder, unless an interrupted run of this stage has finished it; returns its counts."""
-    from plad.policy.load import save_policy
-
-    own = settings.shaping(apart=("lora", "validation", "rounds"))
-    depends = fingerprint([ctx.depends, own, [p.id for p in pairs]])
-    counts = made_before(folder, depends)
-    if counts is not None:
-        log.info("%s: trained before", name)
+    shaping = job.settings.shaping(apart=("lora", "validation", "rounds"))
+    made_from = fingerprint([job.inputs, shaping, [p.id for p in job.pairs]])
+    known = finished_before(folder, made_from)
+    if known is not None:
+        log.info("%s: trained before", job.name)
+        counts = cast(StudentCounts, known)
     else:
-        start = policy() if callable(policy) else policy
-        trained, counts = train_student(ctx, name, settings, start, pairs, file, preferred=preferred)
-        with atomic_dir(folder) as staging:
-            save_policy(trained, staging)
-            sign(staging, depends, counts)
-    for rest in ("", "-best", "-sft-done"):
-        ctx.run.drop(f"checkpoints/{name.replace('/', '-')}{rest}")
+        trained, counts = train_student(job, start())
+        save_finished(folder, lambda staging: save_policy(trained, staging), made_from, counts)
+    for suffix in ("", "-best", "-sft-done"):
+        job.resources.run.drop(f"checkpoints/{job.checkpoints(suffix).name}")
     return counts
 
 
-def _warmed_up(
-    ctx: Context, name: str, settings: DistillSection, epochs: float, policy: Any, pairs: Sequence[Pair]
-) -> tuple[Any, dict[str, Any]]:
+def _warmed_up(job: StudentJob, epochs: float, policy: Policy) -> tuple[Policy, StudentCounts]:
     """The policy after passes of cross-entropy on the chosen texts."""
-    from plad.policy.load import load_policy
-
-    warm = settings.model_copy(
-        update={"objective": SftObjective(), "epochs": epochs, "validation": ValidationSection(evaluations=0)}
-    )
-    folder = ctx.run / "checkpoints" / f"{name.replace('/', '-')}-sft-done"
-    counts = train_and_keep(ctx, f"{name}/sft", warm, policy, pairs, folder, preferred=True)
-    return load_policy(ctx.policy_section("student"), folder=folder), counts
+    changes = {"objective": SftObjective(), "epochs": epochs, "validation": ValidationSection(evaluations=0)}
+    warm = replace(job, name=f"{job.name}/sft", settings=job.settings.model_copy(update=changes), preferred=True)
+    folder = job.checkpoints("-sft-done")
+    counts = train_and_keep(warm, lambda: policy, folder)
+    return load_policy(job.resources.student, folder=folder), counts

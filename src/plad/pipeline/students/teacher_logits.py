@@ -12,10 +12,11 @@ from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
 from plad.distillers.base import LogitObjective
 from plad.errors import DataError
-from plad.pipeline.context import Context, fine_tuned, weights
+from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
 from plad.records import Pair
-from plad.rundir.directory import fingerprint, is_complete
+from plad.rundir.atomic import is_complete
+from plad.rundir.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from plad.distillers.logits.compare import LiveTeacher, Teacher
@@ -65,7 +66,7 @@ def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, 
 
 
 def prepare_logits(
-    ctx: Context, name: str, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], steps: int
+    ctx: Resources, name: str, settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], steps: int
 ) -> OnLogits:
     """Gather what `settings.objective` needs of the pairs' prompts.
 
@@ -120,9 +121,9 @@ def prepare_logits(
 # -- texts --------------------------------------------------------------------------------------------
 
 
-def _groups(ctx: Context, wanted: TextNeeds, policy: "Policy", pairs: Sequence[Pair]) -> "tuple[list[Group], bool]":
+def _groups(ctx: Resources, wanted: TextNeeds, policy: "Policy", pairs: Sequence[Pair]) -> "tuple[list[Group], bool]":
     """One group a prompt with the texts that are trained on, and whether models wrote them."""
-    from plad.train.texts import only, texts_of_pairs, with_targets
+    from plad.pairs.texts import only, texts_of_pairs, with_targets
 
     groups = texts_of_pairs(pairs, policy.prompt)
     if wanted.targets != "never":
@@ -139,7 +140,7 @@ def _groups(ctx: Context, wanted: TextNeeds, policy: "Policy", pairs: Sequence[P
 
 
 def _teacher(
-    ctx: Context, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group"
+    ctx: Resources, needs: LogitNeeds, policy: "Policy", groups: "Sequence[Group]", probe: "Group"
 ) -> "tuple[Teacher, float]":
     """The teacher in memory, or what it said, from disk; and the seconds that storing it took."""
     from plad.distillers.logits.stored import StoredTeacher, store_teacher
@@ -168,7 +169,7 @@ def _teacher(
     return stored, stored.seconds
 
 
-def _live(ctx: Context, needs: LogitNeeds, policy: "Policy", probe: "Group") -> "LiveTeacher":
+def _live(ctx: Resources, needs: LogitNeeds, policy: "Policy", probe: "Group") -> "LiveTeacher":
     import torch
 
     from plad.distillers.logits.compare import LiveTeacher
@@ -190,10 +191,10 @@ def _live(ctx: Context, needs: LogitNeeds, policy: "Policy", probe: "Group") -> 
 # -- plain text -----------------------------------------------------------------------------------------
 
 
-def _documents(ctx: Context, name: str, needs: DocumentNeeds | None, policy: "Policy") -> "list[Document]":
+def _documents(ctx: Resources, name: str, needs: DocumentNeeds | None, policy: "Policy") -> "list[Document]":
     """Stretches of plain text of at most so many tokens each."""
     from plad.data.sources import locate
-    from plad.train.texts import documents
+    from plad.distillers.documents import documents
 
     if needs is None:
         return []

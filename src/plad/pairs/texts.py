@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from transformers import PreTrainedTokenizerBase
-
-from plad.distillers.logits.losses import Document
 from plad.pairs.build import TEACHER
 from plad.policy.prompt import PromptFormat
 from plad.records import Pair
@@ -60,15 +57,3 @@ def with_targets(
         for g in groups
         if (target := targets.get(g.id))
     ]
-
-
-def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> list[Document]:
-    """Plain text, cut into stretches of at most `length` tokens; each is predicted from its first token on."""
-    found: list[Document] = []
-    for i, text in enumerate(texts):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        for start in range(0, len(ids), length):
-            part = tuple(ids[start : start + length])
-            if len(part) > 1:
-                found.append(Document(f"document {i}:{start}", part[:1], (part[1:],), chosen=0))
-    return found
