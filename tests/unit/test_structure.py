@@ -62,6 +62,11 @@ def test_what_tests_share_stands_in_support(room: str) -> None:
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}:{node.lineno}"
 
 
+def test_support_is_a_room_like_any_other() -> None:
+    for folder in (TESTS / "support", TESTS / "support/servers"):
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 12
+
+
 # -- the counting itself, on a made-up package
 
 FILES = {
@@ -118,8 +123,8 @@ def test_functions_count_lines_and_arguments_but_not_self(house: Structure) -> N
 
 def test_imports_are_resolved_to_files_wherever_they_stand(house: Structure) -> None:
     """TYPE_CHECKING, functions, several names, relative ones; a name that is no file belongs to its file."""
-    found = [(i.module, i.in_function, i.for_types) for i in house.imports["house.roof.top"]]
-    assert found == [
+    imports = [(i.module, i.in_function, i.for_types) for i in house.imports["house.roof.top"]]
+    assert imports == [
         ("__future__", False, False),
         ("typing", False, False),
         ("house.stairs", False, True),
