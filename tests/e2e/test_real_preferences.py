@@ -97,9 +97,9 @@ def test_on_gsm8k_the_counts_are_the_truth_and_exactly_the_wrong_pairs_are_swapp
 def test_the_same_counts_stand_in_status_show_and_report(answered: Path) -> None:
     paired(answered, scorer=SCORER, real_share=1.0, ties="drop")
     assert "wrong pseudo-pairs, by verifiable: 6.7 [" in plad("status", answered)
-    assert read_status(answered)["pairs"] == 260 + 88
+    assert read_status(answered).pairs == 260 + 88
     assert "swapped by the scorer" in plad("show", answered, "pairs", "-n", "8")
-    qualities = {tuple(row["values"]["quality"]) for row in examples_of(answered, "pairs", 400)}
+    qualities = {tuple(row.pair.values["quality"]) for row in examples_of(answered, "pairs", 400)}
     assert qualities == {(1.0, 0.0)}
     render_report(answered)
     text = (answered / "report/report.md").read_text()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plad.cli.app import json_text
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.errors import PladError
@@ -43,11 +44,11 @@ def test_accuracy_by_hand() -> None:
     """Right, wrong, a tie of the judge (half), unjudged, a tie of people that it ties too, and one that it doesn't."""
     rows = pairs(("2 long words", "1"), ("1", "2 a"), ("1", "1 x"), ("?", "1"), ("1", "1 y"), ("1", "3"), tie=(4, 5))
     found = check(Numbers(), rows, DRAWS)
-    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (0.5, 3)
-    assert (found["rows"], found["ties"], found["unjudged"]) == (6, 2, 1)
-    assert (found["people_ties"], found["tied_too"]) == (2, 1)
-    assert found["longer_wins"]["value"] == pytest.approx(1 / 3)
-    assert (found["kappa"]["same"], found["kappa"]["n"]) == (2 / 5, 5)
+    assert (found.accuracy.value, found.accuracy.n) == (0.5, 3)
+    assert (found.rows, found.ties, found.unjudged) == (6, 2, 1)
+    assert (found.people_ties, found.tied_too) == (2, 1)
+    assert found.longer_wins.value == pytest.approx(1 / 3)
+    assert (found.kappa.same, found.kappa.n) == (2 / 5, 5)
     said = "\n".join(check_view(found))
     assert "accuracy     50.0 %" in said
     assert "of 2 ties of people it ties 1" in said
@@ -55,10 +56,10 @@ def test_accuracy_by_hand() -> None:
 
 def test_a_perfect_judge_and_its_opposite() -> None:
     rows = pairs(*[("2", "1")] * 40)
-    assert check(Numbers(), rows, DRAWS)["kappa"]["kappa"] == pytest.approx(1.0)
+    assert check(Numbers(), rows, DRAWS).kappa.kappa == pytest.approx(1.0)
     worst = check(Numbers(), pairs(*[("1", "2")] * 40), DRAWS)
-    assert worst["accuracy"]["value"] == 0.0
-    assert worst["kappa"]["kappa"] < -0.9
+    assert worst.accuracy.value == 0.0
+    assert worst.kappa.kappa < -0.9
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_perfect_judge_and_its_opposite() -> None:
 )
 def test_all_ties_one_row_and_nothing_judged_give_no_nan(rows: list[Preference]) -> None:
     found = check(Numbers(), rows, DRAWS)
-    json.dumps(found, allow_nan=False)
+    assert "NaN" not in json_text(found)
     assert list(check_view(found))
 
 
@@ -95,8 +96,8 @@ def test_the_side_of_the_better_answer_is_balanced() -> None:
 
     rows = read_preferences(data_source(PANDALM), PreferenceColumns()).rows
     found = check(First(), rows, DRAWS)
-    assert 0.4 < found["accuracy"]["value"] < 0.6
-    assert abs(found["kappa"]["kappa"]) < 0.1
+    assert 0.4 < found.accuracy.value < 0.6
+    assert abs(found.kappa.kappa) < 0.1
 
 
 def test_a_judge_is_a_folder_a_file_or_yaml(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import BadRowsError
 from plad.errors import ConfigError, DataError, PolicyError, RunDirError, TrainingError
-from plad.extras.reward.card import summary
+from plad.extras.reward.facts import summary
 from plad.extras.reward.run import measure, train
 from plad.extras.reward.train import Backbone
 from plad.judges.base import JudgeResources
@@ -62,8 +62,8 @@ def task(tmp_path: Path) -> Path:
 
 def test_from_preferences_to_a_judge(task: Path) -> None:
     facts = train(section(task), task)
-    held = facts["held_out"]
-    assert facts["data"] == {
+    held = facts.held_out
+    assert facts.data.to_json() == {
         "rows": 60,
         "identical": 0,
         "skipped": 0,
@@ -71,10 +71,10 @@ def test_from_preferences_to_a_judge(task: Path) -> None:
         "prompts_held_out_too": 0,
         "held_out": 12,
     }
-    assert (facts["training"]["pairs"], facts["training"]["steps"]) == (48, 6)
-    assert held["accuracy"]["value"] == 1.0
-    assert 0.6 < held["accuracy"]["low"] < 1.0  # 12 of 12 is no certainty
-    assert sum(row["pairs"] for row in held["reliability"]) == held["pairs"] == 12
+    assert (facts.training.pairs, facts.training.steps) == (48, 6)
+    assert held.accuracy.value == 1.0
+    assert 0.6 < held.accuracy.low < 1.0  # 12 of 12 is no certainty
+    assert sum(row.pairs for row in held.reliability) == held.pairs == 12
     judge = RewardSection(model=str(task / "rm")).open(JudgeResources())
     good, bad = judge.score([Example("x", "what is it")] * 2, ["good answer", "bad answer"], [(), ()])
     assert good is not None
@@ -124,7 +124,7 @@ def test_stopped_and_continued_is_the_same_as_straight(task: Path, monkeypatch: 
     monkeypatch.undo()
     with pytest.raises(TrainingError, match="other settings or data"):
         train(section(task, checkpoint_steps=2, lora={"r": 4}, seed=1), task)
-    assert train(stopped, task)["training"]["steps"] == 6
+    assert train(stopped, task).training.steps == 6
     ours, theirs = (load_file(task / name / "model.safetensors") for name in ("rm", "straight"))
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
@@ -143,8 +143,8 @@ def test_an_encoder_learns_through_pairs_of_texts(task: Path) -> None:
     encoded, _ = Backbone(asked, asked.model).rows([Preference("a", "what is", "good", "bad")])
     assert encoded[0]["chosen"]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
     facts = train(asked, task)
-    assert facts["held_out"]["accuracy"]["value"] > 0.9
-    assert facts["judge"] == {"input": "pair", "max_length": 32}
+    assert facts.held_out.accuracy.value > 0.9
+    assert facts.judge.to_json() == {"input": "pair", "max_length": 32}
 
 
 def test_a_chat_model_learns_through_its_template(task: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_chat_model_learns_through_its_template(task: Path) -> None:
     talk = [{**r, "prompt": [{"role": "user", "content": r["prompt"]}]} for r in rows(40)]
     write(task / "pairs.jsonl", talk)
     facts = train(section(task, epochs=2), task)
-    assert facts["judge"]["input"] == "chat"
-    assert facts["held_out"]["accuracy"]["value"] > 0.9
+    assert facts.judge.input == "chat"
+    assert facts.held_out.accuracy.value > 0.9
 
 
 def test_what_is_left_out_is_counted(task: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_is_left_out_is_counted(task: Path) -> None:
     write(task / "held.jsonl", [made[0], *rows(3, seed=5)[2:]])
     data = {"train": str(task / "pairs.jsonl"), "validation": str(task / "held.jsonl")}
     facts = train(section(task, data=data, epochs=0.1, max_length=100), task)
-    assert facts["data"] == {
+    assert facts.data.to_json() == {
         "rows": 29,
         "identical": 1,
         "skipped": 0,
@@ -173,7 +173,7 @@ def test_what_is_left_out_is_counted(task: Path) -> None:
         "prompts_held_out_too": 2,  # the first and the third row
         "held_out": 2,
     }
-    assert (facts["training"]["pairs"], facts["training"]["too_long"]) == (25, 1)
+    assert (facts.training.pairs, facts.training.too_long) == (25, 1)
     said = "\n".join(summary(facts))
     assert "left out: 1 with equal answers, 1 ties, 2 with a held-out prompt, 1 too long" in said
 
@@ -237,10 +237,10 @@ def test_held_out_figures_by_hand() -> None:
         [Preference("a", "P", "2", "0"), Preference("b", "p ", "0", "1"), Preference("c", "Q", "3", "3")],
         seed=0,
     )
-    assert found["accuracy"]["value"] == 0.5
-    assert (found["accuracy"]["n"], found["pairs"], found["ties"]) == (2, 3, 1)
-    assert found["margin"] == pytest.approx(1 / 3)
-    assert [row["value"] for row in found["reliability"]] == [0.5, None, 0.0, 1.0, None]
+    assert found.accuracy.value == 0.5
+    assert (found.accuracy.n, found.pairs, found.ties) == (2, 3, 1)
+    assert found.margin == pytest.approx(1 / 3)
+    assert [row.value for row in found.reliability] == [0.5, None, 0.0, 1.0, None]
 
 
 @pytest.mark.parametrize(

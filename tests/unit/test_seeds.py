@@ -123,5 +123,5 @@ def test_compare_shows_the_mean_beside_the_runs(tmp_path: Path) -> None:
     write(tmp_path / "b", 1, ["x"] * 4)
     found = metrics_of([tmp_path / "a", tmp_path / "b"])
     assert list(found) == ["a", "b", "mean of 2 seeds (a, b)"]
-    assert found["mean of 2 seeds (a, b)"]["systems"]["student"]["win_rate"]["reference"]["value"] == 0.75
+    assert found["mean of 2 seeds (a, b)"].systems["student"].win_rate["reference"].value == 0.75
     assert list(metrics_of([tmp_path / "a"])) == ["a"]

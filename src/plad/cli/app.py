@@ -106,11 +106,16 @@ def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stage
 def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterable[RenderableType | str]"]) -> None:
     """Print a result as its view shows it, or as JSON."""
     if as_json:
-        typer.echo(json.dumps(result, indent=2, default=_fields))  # ASCII: control characters stay escaped
+        typer.echo(json_text(result))
         return
     screen = console()
     for part in view(result):
         screen.print(part)
+
+
+def json_text(result: object) -> str:
+    """A result as JSON; in ASCII, so that control characters stay escaped."""
+    return json.dumps(result, indent=2, default=_fields)
 
 
 def _fields(value: object) -> object:

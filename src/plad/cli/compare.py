@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,9 @@ from plad.rundir.manifest import read_manifest
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-commands = typer.Typer()
+    from plad.evaluate.metrics import Difference, Metrics, SystemDifference, SystemFigures
 
-MetricsJson = Mapping[str, Any]
+commands = typer.Typer()
 
 
 @commands.command()
@@ -91,18 +91,18 @@ def comparison_overrides(path: Path, overrides: Sequence[str], methods: str | No
     Raises:
         ConfigError: there are none.
     """
-    if methods is None:
-        from plad.config.file import load_config
+    if methods is not None:
+        names = [name.strip() for name in methods.split(",") if name.strip()]
+        return [f"evaluate.baselines=[{', '.join(names)}]"]
+    from plad.config.file import load_config
 
-        if load_config(path, overrides).evaluate.baselines:
-            return []
-        raise ConfigError(
-            "names no method to compare",
-            where=str(path),
-            fix="--methods sft,seqkd,kd\nor evaluate.baselines: [sft, seqkd, kd]",
-        )
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    return [f"evaluate.baselines=[{', '.join(names)}]"]
+    if load_config(path, overrides).evaluate.baselines:
+        return []
+    raise ConfigError(
+        "names no method to compare",
+        where=str(path),
+        fix="--methods sft,seqkd,kd\nor evaluate.baselines: [sft, seqkd, kd]",
+    )
 
 
 def by_name(runs: Sequence[Path]) -> dict[str, Path]:
@@ -114,89 +114,59 @@ def by_name(runs: Sequence[Path]) -> dict[str, Path]:
     return {str(Path(*place.parts[-depth:])): run for place, run in places.items()}
 
 
-def metrics_of(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """metrics.json of each run, by a name that tells them apart; then, of runs that differ only in seed, their mean.
+def metrics_of(runs: Sequence[Path]) -> "dict[str, Metrics]":
+    """The metrics of each run, by a name that tells them apart; then, of runs that differ only in seed, their mean.
 
     Raises:
         RunDirError: one is no run directory, or was not evaluated yet.
     """
     from plad.evaluate.metrics import Metrics
 
-    found: dict[str, dict[str, Any]] = {}
-    places = by_name(runs)
+    places, metrics = by_name(runs), dict[str, Metrics]()
     for name, run in places.items():
         read_manifest(run)
-        found[name] = Metrics.read(run).to_json()
-    return found | (_means_over_seeds(places) if len(places) > 1 else {})
+        metrics[name] = Metrics.read(run)
+    if len(places) > 1:
+        from plad.evaluate.seeds import mean_metrics, seed_groups
+
+        for group in seed_groups(places):
+            mean = mean_metrics({name: places[name] for name in group})
+            metrics[f"mean of {len(group)} seeds ({', '.join(group)})"] = mean
+    return metrics
 
 
-def _means_over_seeds(places: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    from plad.evaluate.seeds import mean_metrics, seed_groups
-
-    return {
-        f"mean of {len(group)} seeds ({', '.join(group)})": mean_metrics({n: places[n] for n in group}).to_json()
-        for group in seed_groups(places)
-    }
-
-
-def compare_view(runs: Mapping[str, MetricsJson]) -> Iterator["RenderableType | str"]:
+def compare_view(runs: "Mapping[str, Metrics]") -> Iterator["RenderableType | str"]:
     """Systems x metrics over runs, with 95 % intervals, and what each student gained."""
-    judges = dict.fromkeys(j for m in runs.values() for s in m["systems"].values() for j in s.get("win_rate", {}))
-    for judge in judges:
-        rows = [
-            (*_name(run, system, runs), *_win_rate(s["win_rate"][judge]))
-            for run, m in runs.items()
-            for system, s in m["systems"].items()
-            if judge in s.get("win_rate", {})
-        ]
+    several = len(runs) > 1
+    systems = [(f"{run} {name}" if several else name, s) for run, m in runs.items() for name, s in m.systems.items()]
+    for judge in dict.fromkeys(judge for _, s in systems for judge in s.win_rate):
+        rates = [(name, s.win_rate[judge]) for name, s in systems if judge in s.win_rate]
+        rows = [(name, estimate_text(r, 100), str(r.n), f"{r.wins}/{r.ties}/{r.losses}") for name, r in rates]
         yield table(f"win rate against the human target, judge {judge} (%)", ["", "value [95 %]", "n", "w/t/l"], rows)
-    rows = [
-        (*_name(run, system, runs), *(_percent(s.get(m)) for m in ("rouge1", "rouge2", "rougeL")), _words(s), _share(s))
-        for run, metrics in runs.items()
-        for system, s in metrics["systems"].items()
-    ]
-    yield table("texts", ["", "ROUGE-1", "ROUGE-2", "ROUGE-L", "words", "cut off"], rows)
-    for difference in dict.fromkeys(d for m in runs.values() for d in m.get("differences", {})):
+    yield table("texts", ["", "ROUGE-1", "ROUGE-2", "ROUGE-L", "words", "cut off"], [_texts(*s) for s in systems])
+    for difference in dict.fromkeys(d for m in runs.values() for d in m.differences):
         rows = [
-            (f"{run} {metric}" if len(runs) > 1 else metric, *_gain(value, metric))
+            (f"{run} {metric}" if several else metric, estimate_text(e, scale, "+"), str(e.n), p)
             for run, m in runs.items()
-            for metric, value in _metrics(m.get("differences", {}).get(difference, {}))
+            if difference in m.differences
+            for metric, e, scale in _gains(m.differences[difference])
+            for p in ["" if e.p is None else f"{e.p:.3g}"]
         ]
         yield table(f"{difference}, paired over prompts", ["", "value [95 %]", "n", "p"], rows)
     for run, m in runs.items():
-        yield from (f"{run}: {warning}" for warning in m.get("warnings", []))
+        yield from (f"{run}: {warning}" for warning in m.warnings)
 
 
-def _name(run: str, system: str, runs: Mapping[str, MetricsJson]) -> tuple[str]:
-    return (f"{run} {system}" if len(runs) > 1 else system,)
+def _texts(name: str, system: "SystemFigures") -> tuple[str, ...]:
+    figures = [(system.rouge1, 100), (system.rouge2, 100), (system.rougeL, 100), (system.words, 1)]
+    values = ("-" if e is None or e.value is None else f"{e.value * scale:.1f}" for e, scale in figures)
+    return (name, *values, "-" if system.truncated is None else f"{system.truncated:.1%}")
 
 
-def _metrics(difference: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for metric, value in difference.items():
-        if metric == "win_rate":
-            yield from ((f"win rate, {judge}", v) for judge, v in value.items())
-        else:
-            yield metric, value
-
-
-def _win_rate(e: Mapping[str, Any]) -> tuple[str, str, str]:
-    return estimate_text(e, 100), str(e["n"]), f"{e['wins']}/{e['ties']}/{e['losses']}"
-
-
-def _gain(e: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
-    p = e.get("p")
-    return estimate_text(e, 1 if metric == "words" else 100, "+"), str(e.get("n", "")), "" if p is None else f"{p:.3g}"
-
-
-def _percent(e: Mapping[str, Any] | None) -> str:
-    return "-" if e is None or e.get("value") is None else f"{e['value'] * 100:.1f}"
-
-
-def _words(system: Mapping[str, Any]) -> str:
-    value = (system.get("words") or {}).get("value")
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _share(system: Mapping[str, Any]) -> str:
-    value = system.get("truncated")
-    return "-" if value is None else f"{value:.1%}"
+def _gains(difference: "SystemDifference") -> "Iterator[tuple[str, Difference, float]]":
+    """Each metric's difference with the scale on which it is shown."""
+    yield from ((f"win rate, {judge}", e, 100) for judge, e in difference.win_rate.items())
+    for metric in ("rouge1", "rouge2", "rougeL", "words"):
+        e = difference.metric(metric)
+        if e is not None:
+            yield metric, e, 1 if metric == "words" else 100

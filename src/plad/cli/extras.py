@@ -19,6 +19,7 @@ from plad.cli.app import (
 from plad.cli.guard import guard, resume_command
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
+from plad.extras.export.targets import export as hand_over
 from plad.rundir.manifest import read_manifest
 
 commands = typer.Typer()
@@ -64,7 +65,7 @@ def reward(
     with guard(resume=resume_command()) as guarded:
         from plad.config.extras import RewardTraining
         from plad.config.file import load_as
-        from plad.extras.reward.card import summary
+        from plad.extras.reward.facts import summary
         from plad.extras.reward.run import train
 
         section = load_as(RewardTraining, config, limited(overrides, limit))
@@ -143,4 +144,4 @@ def export(
     """Hand over the pairs or the student."""
     with guard():
         read_manifest(run)
-        typer.echo(TARGETS[to].export(Handover(run, out, repo, public)))
+        typer.echo(hand_over(to, Handover(run, out, repo, public)))

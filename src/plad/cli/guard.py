@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -38,7 +38,7 @@ class Guarded:
         self.log_file: Path | None = None
 
     @contextlib.contextmanager
-    def log_to(self, file: Path) -> Iterator[None]:
+    def log_to(self, file: Path) -> Generator[None]:
         """Log to a run's run.log, and plad's own messages to the terminal too."""
         to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -72,7 +72,7 @@ def _record(error: BaseException) -> logging.LogRecord:
 
 
 @contextlib.contextmanager
-def _warnings_to_log() -> Iterator[None]:
+def _warnings_to_log() -> Generator[None]:
     """Python warnings go to run.log, not between the progress lines."""
     shown = warnings.showwarning
     log = logging.getLogger("py.warnings")
@@ -88,7 +88,7 @@ def _warnings_to_log() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guard(resume: str | None = None) -> Iterator[Guarded]:
+def guard(resume: str | None = None) -> Generator[Guarded]:
     """Turn errors into a message and an exit code.
 
     Args:
@@ -139,7 +139,7 @@ def _unexpected(error: Exception, log_file: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Generator[None]:
     """SIGTERM stops a run the way Ctrl-C does."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

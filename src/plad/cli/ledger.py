@@ -1,9 +1,9 @@
-"""What `plad ledger` shows: counts, tokens, cost and outcomes of the answers that a run got; all of them as parquet."""
+"""`plad ledger`: counts, tokens, cost and outcomes of the answers that a run got; all of them as parquet."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,23 +13,34 @@ from plad.answers.ledger import Ledger
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
 from plad.cli.show import prompts_of
-from plad.cli.tables import flat_text
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
-from plad.rundir.atomic import atomic_file
 from plad.rundir.manifest import read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_ROWS = 10_000  # of the parquet file written at once
-_SAID = 5  # messages shown
-_SUMS = ("answers", "prompt_tokens", "completion_tokens", "estimated", "attempts", "lost")
-
+    from plad.data.parquet import Column
 
 commands = typer.Typer()
+
+_MESSAGES = 5  # shown of a system
+_SUMS = ("answers", "prompt_tokens", "completion_tokens", "estimated", "attempts", "lost")
+_COLUMNS: "dict[str, Column]" = {
+    **dict.fromkeys(("key", "system", "example_id"), "text"),
+    "sample": "integer",
+    **dict.fromkeys(("outcome", "prompt", "text"), "text"),
+    "token_ids": "integers",
+    **dict.fromkeys(("prompt_tokens", "completion_tokens"), "integer"),
+    "seconds": "number",
+    **dict.fromkeys(("created", "spec", "engine", "run", "model"), "text"),
+    "cost": "number",
+    "estimated": "truth",
+    **dict.fromkeys(("attempts", "lost"), "integer"),
+    "message": "text",
+}
 
 
 @commands.command()
@@ -48,29 +59,83 @@ def ledger(
         print_result(ledger_summary(run), as_json, ledger_view)
 
 
-def ledger_summary(run: Path) -> dict[str, Any]:
-    """Answers of a run by system: outcomes, tokens, cost, attempts, and what providers said of those that are missing.
+@dataclass
+class SystemAnswers:
+    """The answers of one system by one kind of engine.
 
-    Where several runs share a ledger, only answers that this run got itself are counted.
+    Attributes:
+        usd: None where none of them has a price.
+        estimated: answers whose tokens the provider didn't count.
+        attempts: requests; `lost` of them brought no answer and may be billed all the same.
+        waited: seconds of all answers.
+        models: answers by the model that served them.
+        said: by providers, of answers that are missing.
+    """
+
+    system: str
+    engine: str
+    usd: float | None = None
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: int = 0
+    attempts: int = 0
+    lost: int = 0
+    waited: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+    models: Counter[str] = field(default_factory=Counter[str])
+    said: list[str] = field(default_factory=list[str])
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a row of the ledger's summary."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + row[name])
+        self.outcomes[row["outcome"]] += row["answers"]
+        if row["model"] is not None:
+            self.models[row["model"]] += row["answers"]
+        if row["usd"] is not None:
+            self.usd = (self.usd or 0.0) + row["usd"]
+        self.waited += row["seconds"] * row["answers"]
+
+    @property
+    def seconds(self) -> float:
+        """Of one answer."""
+        return self.waited / self.answers
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, with seconds an answer; outcomes in one order."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "waited"}
+        outcomes = {str(outcome): self.outcomes[outcome] for outcome in Outcome if outcome in self.outcomes}
+        return {**known, "outcomes": outcomes, "seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSummary:
+    """Answers of a run by system; only those that it got itself where several runs share a ledger."""
+
+    run: str
+    ledger: str
+    shared: bool
+    answers_in_ledger: int
+    systems: list[SystemAnswers]
+
+
+def ledger_summary(run: Path) -> LedgerSummary:
+    """Outcomes, tokens, cost and attempts, and what providers said of answers that are missing.
 
     Raises:
         RunDirError: not a run directory, or it holds no answers.
     """
-    path, mine = _place(run)
-    systems: dict[tuple[str, str], dict[str, Any]] = {}
-    with Ledger(path, readonly=True) as ledger:
-        for row in ledger.summary(mine):
-            _add(systems.setdefault((row["system"], row["engine"]), _empty(row)), row)
+    path, owner = _place(run)
+    systems: dict[tuple[str, str], SystemAnswers] = {}
+    with Ledger(path, readonly=True) as opened:
+        for row in opened.summary(owner):
+            key = row["system"], row["engine"]
+            systems.setdefault(key, SystemAnswers(*key)).add(row)
         for entry in systems.values():
-            entry["said"] = ledger.messages(entry["system"], _SAID)
-        total = sum(sum(outcomes.values()) for outcomes in ledger.counts().values())
-    return {
-        "run": str(run),
-        "ledger": str(path),
-        "shared": mine is not None,
-        "answers_in_ledger": total,
-        "systems": [_finished(entry) for entry in systems.values()],
-    }
+            entry.said = opened.messages(entry.system, _MESSAGES)
+        total = sum(sum(outcomes.values()) for outcomes in opened.counts().values())
+    return LedgerSummary(str(run), str(path), owner is not None, total, list(systems.values()))
 
 
 def _place(run: Path) -> tuple[Path, str | None]:
@@ -79,89 +144,54 @@ def _place(run: Path) -> tuple[Path, str | None]:
     return manifest.ledger_file(run), manifest.owner
 
 
-def _empty(row: dict[str, Any]) -> dict[str, Any]:
-    named = {"system": row["system"], "engine": row["engine"], "usd": None, "waited": 0.0}
-    return {**named, **dict.fromkeys(_SUMS, 0), "outcomes": defaultdict(int), "models": defaultdict(int)}
-
-
-def _add(entry: dict[str, Any], row: dict[str, Any]) -> None:
-    for name in _SUMS:
-        entry[name] += row[name]
-    entry["outcomes"][row["outcome"]] += row["answers"]
-    if row["model"] is not None:
-        entry["models"][row["model"]] += row["answers"]
-    if row["usd"] is not None:
-        entry["usd"] = (entry["usd"] or 0.0) + row["usd"]
-    entry["waited"] += row["seconds"] * row["answers"]
-
-
-def _finished(entry: dict[str, Any]) -> dict[str, Any]:
-    waited = entry.pop("waited")
-    outcomes = {str(outcome): entry["outcomes"][outcome] for outcome in Outcome if outcome in entry["outcomes"]}
-    return {**entry, "outcomes": outcomes, "models": dict(entry["models"]), "seconds": waited / entry["answers"]}
-
-
 def export_ledger(run: Path, out: Path) -> int:
     """Write a run's answers with their prompts as parquet; returns how many.
 
     Raises:
         RunDirError: no answers, or `out` exists.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from plad.data.parquet import count_rows, write_parquet
 
     if out.exists() or out.is_symlink():
         raise RunDirError("exists; nothing is overwritten", where=str(out), fix="give another --export")
-    path, mine = _place(run)
-    schema = pa.schema(
-        [(name, pa.string()) for name in ("key", "system", "example_id")]
-        + [("sample", pa.int32()), ("outcome", pa.string()), ("prompt", pa.string()), ("text", pa.string())]
-        + [("token_ids", pa.list_(pa.int32())), ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32())]
-        + [("seconds", pa.float64()), ("created", pa.string()), ("spec", pa.string()), ("engine", pa.string())]
-        + [("run", pa.string()), ("model", pa.string()), ("cost", pa.float64()), ("estimated", pa.bool_())]
-        + [("attempts", pa.int32()), ("lost", pa.int32()), ("message", pa.string())]
-    )
-    written = 0
-    with Ledger(path, readonly=True) as ledger, atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema) as f:
-        rows = _rows(ledger, run, mine)
-        while part := list(islice(rows, _ROWS)):
-            f.write_table(pa.Table.from_pylist(part, schema=schema))
-            written += len(part)
-    return written
+    path, owner = _place(run)
+    with Ledger(path, readonly=True) as opened:
+        write_parquet(out, _rows(opened, run, owner), _COLUMNS)
+    return count_rows(out)
 
 
-def _rows(ledger: Ledger, run: Path, mine: str | None) -> Iterator[dict[str, Any]]:
+def _rows(opened: Ledger, run: Path, owner: str | None) -> Iterator[dict[str, object]]:
     prompts = prompts_of(run)
-    for row in ledger.table(mine):
+    for row in opened.table(owner):
         prompt = prompts.get(row["example_id"])
         text = prompt if prompt is None or isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         yield {**row, "prompt": text, "token_ids": json.loads(row["token_ids"]), "estimated": bool(row["estimated"])}
 
 
-def ledger_view(found: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
+def ledger_view(summary: LedgerSummary) -> Iterator["RenderableType | str"]:
     """Answers by system: outcomes, tokens, cost, attempts, and what providers said."""
     rows = [
         (
-            f"{s['system']} ({s['engine']})",
-            flat_text({k: f"{v:,}" for k, v in s["outcomes"].items()}),
-            f"{s['prompt_tokens']:,} + {s['completion_tokens']:,}",
-            "-" if s["usd"] is None else f"{s['usd']:.4f}",
-            f"{s['attempts']:,}",
-            f"{s['seconds']:.2f}",
+            f"{s.system} ({s.engine})",
+            ", ".join(f"{outcome} {s.outcomes[outcome]:,}" for outcome in Outcome if outcome in s.outcomes),
+            f"{s.prompt_tokens:,} + {s.completion_tokens:,}",
+            "-" if s.usd is None else f"{s.usd:.4f}",
+            f"{s.attempts:,}",
+            f"{s.seconds:.2f}",
         )
-        for s in found["systems"]
+        for s in summary.systems
     ]
     columns = ["system (engine)", "answers", "tokens in + out", "US dollars", "requests", "seconds each"]
-    yield table(found["run"], columns, rows, numbers=False)
-    if found["shared"]:
-        yield f"got by this run; the shared ledger {found['ledger']} holds {found['answers_in_ledger']:,} answers"
-    for s in found["systems"]:
-        name = s["system"]
-        if s["models"]:
-            yield f"{name} was served by: " + ", ".join(f"{model} {n:,}" for model, n in s["models"].items())
-        if s["estimated"]:
-            yield f"{name}: tokens of {s['estimated']:,} answers are estimated, the provider counted none"
-        if s["lost"]:
-            yield f"{name}: {s['lost']:,} requests brought no answer and may be billed all the same"
-        for message in s["said"]:
-            yield fold(f"{name}, missing: {message}")
+    yield table(summary.run, columns, rows, numbers=False)
+    if summary.shared:
+        total = summary.answers_in_ledger
+        yield f"got by this run; the shared ledger {summary.ledger} holds {total:,} answers"
+    for s in summary.systems:
+        if s.models:
+            yield f"{s.system} was served by: " + ", ".join(f"{model} {n:,}" for model, n in s.models.items())
+        if s.estimated:
+            yield f"{s.system}: tokens of {s.estimated:,} answers are estimated, the provider counted none"
+        if s.lost:
+            yield f"{s.system}: {s.lost:,} requests brought no answer and may be billed all the same"
+        for message in s.said:
+            yield fold(f"{s.system}, missing: {message}")

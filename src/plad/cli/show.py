@@ -1,22 +1,24 @@
 """`plad show`: pairs, answers and judgements of a run, one panel each."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
 from plad.errors import RunDirError
-from plad.records import Prompt
+from plad.records import Judgement, Pair, Prompt
 from plad.report.console import panel
 from plad.rundir.manifest import read_manifest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from plad.answers.ledger import Recorded
 
 commands = typer.Typer()
 
@@ -39,10 +41,75 @@ def show(
 ) -> None:
     """Show examples of what a run holds."""
     with guard():
-        print_result(examples_of(run, kind, n), as_json, lambda rows: map(example_view, rows))
+        print_result(examples_of(run, kind, n), as_json, lambda examples: (e.panel() for e in examples))
 
 
-def examples_of(run: Path, kind: Kind, n: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """A pair."""
+
+    pair: Pair
+
+    def to_json(self) -> object:
+        """All but token ids."""
+        return {k: v for k, v in asdict(self.pair).items() if not k.endswith("_token_ids")}
+
+    def panel(self) -> "RenderableType":
+        """Prompt and both texts, with whose they are and what was measured of them."""
+        p = self.pair
+        sides = (("chosen", p.chosen_source, p.chosen), ("rejected", p.rejected_source, p.rejected))
+        texts = [
+            (f"{side} ({', '.join([source, *_measured(p, index)])})", text)
+            for index, (side, source, text) in enumerate(sides)
+        ]
+        swapped = p.chosen_source != "teacher" and p.rejected_source == "teacher"
+        return panel(p.id + (": swapped by the scorer" if swapped else ""), [("prompt", _text(p.prompt)), *texts])
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerExample:
+    """A recorded answer; its prompt is None where it can't be told."""
+
+    recorded: "Recorded"
+    prompt: Prompt | None
+
+    def to_json(self) -> object:
+        """All but token ids, of which there is the number."""
+        r = self.recorded
+        answer = {k: v for k, v in asdict(r.generation).items() if k != "token_ids"}
+        said = {name: text for name, text in (("model", r.model), ("message", r.message)) if text}
+        tokens = {"tokens": len(r.generation.token_ids), "seconds": r.seconds}
+        return {"system": r.system, **answer, **tokens, **said, "prompt": self.prompt}
+
+    def panel(self) -> "RenderableType":
+        """Prompt and answer."""
+        g = self.recorded.generation
+        title = f"{g.example_id} sample {g.sample}: {g.outcome}, {len(g.token_ids)} tokens"
+        prompt = [("prompt", _text(self.prompt))] if self.prompt is not None else []
+        return panel(title, [*prompt, (self.recorded.system, g.text)])
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementExample:
+    """A judgement with the two texts, where they were kept."""
+
+    judgement: Judgement
+    answer: str | None
+    opponent_answer: str | None
+
+    def to_json(self) -> object:
+        """All in one."""
+        return {**asdict(self.judgement), "answer": self.answer, "opponent_answer": self.opponent_answer}
+
+    def panel(self) -> "RenderableType":
+        """Verdict and texts."""
+        j = self.judgement
+        title = f"{j.example_id}: {j.judge} says {j.verdict} ({j.score:.4g} : {j.opponent_score:.4g})"
+        answers = ((j.system, self.answer), (j.opponent, self.opponent_answer))
+        return panel(title, [(name, "(text not kept)" if text is None else text) for name, text in answers])
+
+
+def examples_of(run: Path, kind: Kind, n: int) -> Sequence[PairExample | AnswerExample | JudgementExample]:
     """The first pairs or judgements, or the latest generations, with the texts they are about.
 
     Raises:
@@ -54,33 +121,20 @@ def examples_of(run: Path, kind: Kind, n: int) -> list[dict[str, Any]]:
     file, stage = ("pairs.parquet", "pair") if kind == "pairs" else ("eval/judgements.parquet", "evaluate")
     if not (run / file).is_file():
         raise RunDirError(f"no {kind} yet", where=str(run), fix=f"plad {stage} CONFIG makes them")
-    return list(_pairs(run, n) if kind == "pairs" else _judgements(run, n))
-
-
-def _pairs(run: Path, n: int) -> Iterator[dict[str, Any]]:
+    if kind == "judgements":
+        return list(_judgements(run, n))
     from plad.data.formats import read_pairs_parquet
 
-    for pair in read_pairs_parquet(run / "pairs.parquet", limit=n):
-        yield {k: v for k, v in asdict(pair).items() if not k.endswith("_token_ids")}
+    return [PairExample(pair) for pair in read_pairs_parquet(run / file, limit=n)]
 
 
-def _generations(run: Path, n: int) -> Iterator[dict[str, Any]]:
+def _generations(run: Path, n: int) -> Iterator[AnswerExample]:
     from plad.answers.ledger import Ledger
 
     prompts = prompts_of(run)
     with Ledger(read_manifest(run).ledger_file(run), readonly=True) as ledger:
         for row in ledger.rows(limit=n):
-            answer = asdict(row.generation)
-            tokens = len(answer.pop("token_ids"))
-            yield {
-                "system": row.system,
-                **answer,
-                "tokens": tokens,
-                "seconds": row.seconds,
-                **({"model": row.model} if row.model else {}),
-                **({"message": row.message} if row.message else {}),
-                "prompt": prompts.get(row.generation.example_id),
-            }
+            yield AnswerExample(row, prompts.get(row.generation.example_id))
 
 
 def prompts_of(run: Path) -> dict[str, Prompt | None]:
@@ -96,48 +150,26 @@ def prompts_of(run: Path) -> dict[str, Prompt | None]:
     return prompts
 
 
-def _judgements(run: Path, n: int) -> Iterator[dict[str, Any]]:
+def _judgements(run: Path, n: int) -> Iterator[JudgementExample]:
+    from plad.data.formats import read_examples_jsonl
     from plad.evaluate.files import read_answers, read_judgements
 
-    file = run / "eval/answers.jsonl"
-    found = list(islice(read_judgements(run / "eval/judgements.parquet"), n))
-    wanted = {j.example_id for j in found}
-    answers = {r["id"]: r["answers"] for r in read_answers(file) if r["id"] in wanted} if file.is_file() else {}
-    targets = _targets(run)
-    for j in found:
-        texts = {system: a["text"] for system, a in answers.get(j.example_id, {}).items()}
-        texts["target"] = targets.get(j.example_id)
-        yield {**asdict(j), "answer": texts.get(j.system), "opponent_answer": texts.get(j.opponent)}
+    judgements = list(islice(read_judgements(run / "eval/judgements.parquet"), n))
+    ids = {j.example_id for j in judgements}
+    texts: dict[tuple[str, str], str | None] = {}  # of a system to an example
+    if (file := run / "eval/answers.jsonl").is_file():
+        for row in read_answers(file):
+            if row["id"] in ids:
+                texts |= {(row["id"], system): answer["text"] for system, answer in row["answers"].items()}
+    if (file := run / "data/test.jsonl").is_file():
+        texts |= {(e.id, "target"): e.target for e in read_examples_jsonl(file)}
+    for j in judgements:
+        yield JudgementExample(j, texts.get((j.example_id, j.system)), texts.get((j.example_id, j.opponent)))
 
 
-def _targets(run: Path) -> dict[str, str | None]:
-    from plad.data.formats import read_examples_jsonl
-
-    file = run / "data/test.jsonl"
-    return {e.id: e.target for e in read_examples_jsonl(file)} if file.is_file() else {}
+def _measured(pair: Pair, index: int) -> list[str]:
+    return [f"{name.replace('_', ' ')} {both[index]:.4g}" for name, both in pair.values.items()]
 
 
-def example_view(row: Mapping[str, Any]) -> "RenderableType":
-    """One pair, generation or judgement."""
-    if "verdict" in row:
-        scores = f"{row['score']:.4g} : {row['opponent_score']:.4g}"
-        title = f"{row['example_id']}: {row['judge']} says {row['verdict']} ({scores})"
-        answers = [(row["system"], row["answer"]), (row["opponent"], row["opponent_answer"])]
-        return panel(title, [(name, text if text is not None else "(text not kept)") for name, text in answers])
-    prompt = [("prompt", _prompt(row["prompt"]))] if row["prompt"] is not None else []
-    if "chosen" in row:
-        texts = [(_side(row, index, side), row[side]) for index, side in enumerate(("chosen", "rejected"))]
-        swapped = row["chosen_source"] != "teacher" and row["rejected_source"] == "teacher"
-        return panel(row["id"] + (": swapped by the scorer" if swapped else ""), [*prompt, *texts])
-    title = f"{row['example_id']} sample {row['sample']}: {row['outcome']}, {row['tokens']} tokens"
-    return panel(title, [*prompt, (row["system"], row["text"])])
-
-
-def _side(pair: Mapping[str, Any], index: int, side: str) -> str:
-    """`chosen (teacher, similarity 2.5)`: whose text it is, and what was measured of it."""
-    measured = [f"{name.replace('_', ' ')} {both[index]:.4g}" for name, both in pair["values"].items()]
-    return f"{side} ({', '.join([pair[f'{side}_source'], *measured])})"
-
-
-def _prompt(prompt: Any) -> str:
+def _text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from plad.rundir.manifest import Manifest, read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from rich.console import RenderableType
 
 commands = typer.Typer()
@@ -31,27 +33,63 @@ def status(run: RunPath, as_json: AsJson = False) -> None:
         print_result(read_status(run), as_json, status_view)
 
 
-def read_status(run: Path) -> dict[str, Any]:
-    """Stages done and pending with their counts, pairs, recorded answers, and who is working on it.
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """A stage; of one that is not done there are no counts."""
+
+    stage: str
+    done: bool
+    seconds: float = 0.0
+    finished: str = ""
+    counts: "Mapping[str, JsonValue] | None" = None
+
+    def to_json(self) -> object:
+        """What is known of it."""
+        known = {"seconds": self.seconds, "finished": self.finished, "counts": self.counts} if self.done else {}
+        return {"stage": self.stage, "done": self.done, **known}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        running: who works on it.
+        pairs: None before there are any.
+        generations: recorded answers by system and outcome.
+        latest: the last row of metrics.jsonl.
+    """
+
+    run: str
+    running: str | None
+    stages: list[StageStatus]
+    pairs: int | None
+    generations: dict[str, dict[str, int]]
+    latest: "Mapping[str, JsonValue] | None"
+    versions: dict[str, str]
+
+
+def read_status(run: Path) -> Status:
+    """What a run directory says of its run.
 
     Raises:
         RunDirError: not a run directory.
     """
     manifest = read_manifest(run)
     done = manifest.stages
-    return {
-        "run": str(run),
-        "running": _owner(run),
-        "stages": [
-            {"stage": s, "done": s in done}
-            | (done[s].model_dump(include={"seconds", "finished", "counts"}) if s in done else {})
-            for s in NAMES
-        ],
-        "pairs": _count_pairs(run),
-        "generations": _count_generations(run, manifest),
-        "latest": _latest_metrics(run),
-        "versions": manifest.versions,
-    }
+    stages = [
+        StageStatus(s, True, done[s].seconds, done[s].finished, done[s].counts) if s in done else StageStatus(s, False)
+        for s in NAMES
+    ]
+    return Status(
+        str(run),
+        _owner(run),
+        stages,
+        _count_pairs(run),
+        _count_generations(run, manifest),
+        _latest_metrics(run),
+        manifest.versions,
+    )
 
 
 def _owner(run: Path) -> str | None:
@@ -75,9 +113,9 @@ def _owner(run: Path) -> str | None:
 def _count_pairs(run: Path) -> int | None:
     if not (run / "pairs.parquet").is_file():
         return None
-    import pyarrow.parquet as pq
+    from plad.data.parquet import count_rows
 
-    return pq.read_metadata(run / "pairs.parquet").num_rows
+    return count_rows(run / "pairs.parquet")
 
 
 def _count_generations(run: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -91,7 +129,7 @@ def _count_generations(run: Path, manifest: Manifest) -> dict[str, dict[str, int
         return ledger.counts(manifest.owner)
 
 
-def _latest_metrics(run: Path) -> dict[str, Any] | None:
+def _latest_metrics(run: Path) -> "Mapping[str, JsonValue] | None":
     """The last whole line of metrics.jsonl."""
     file = run / "metrics.jsonl"
     if not file.is_file():
@@ -101,7 +139,7 @@ def _latest_metrics(run: Path) -> dict[str, Any] | None:
         lines = f.read().decode("utf-8", errors="replace").split("\n")[:-1]
     for line in reversed(lines):
         try:
-            row = json.loads(line)
+            row: JsonValue = json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict):
@@ -109,36 +147,40 @@ def _latest_metrics(run: Path) -> dict[str, Any] | None:
     return None
 
 
-def status_view(status: Mapping[str, Any]) -> Iterator["RenderableType | str"]:
+def status_view(status: Status) -> Iterator["RenderableType | str"]:
     """Stages, counts and versions."""
-    rows = []
-    now = next((s["stage"] for s in status["stages"] if not s["done"]), None) if status["running"] else None
-    for stage in status["stages"]:
-        if stage["done"]:
-            counts = {k: v for k, v in stage["counts"].items() if k not in ("wrong", "scorer")}
-            rows.append((stage["stage"], "done", f"{stage['seconds']:,.1f}", flat_text(counts)))
+    rows: list[tuple[str, str, str, str]] = []
+    now = next((s.stage for s in status.stages if not s.done), None) if status.running else None
+    for s in status.stages:
+        if s.counts is None:
+            rows.append((s.stage, "running" if s.stage == now else "pending", "", ""))
         else:
-            rows.append((stage["stage"], "running" if stage["stage"] == now else "pending", "", ""))
-    yield table(status["run"], ["stage", "state", "seconds", "counts"], rows, numbers=False)
-    if status["running"]:
-        yield f"in use by {status['running']}"
-    if status["pairs"] is not None:
-        yield f"pairs: {status['pairs']:,}"
-    yield from _wrong_pairs(next((s["counts"] for s in status["stages"] if s["stage"] == "pair" and s["done"]), {}))
-    for system, outcomes in status["generations"].items():
-        yield f"answers of {system}: {flat_text(outcomes)}"
-    if status["latest"]:
-        yield fold(f"latest metrics: {flat_text(status['latest'])}")
-    if status["versions"]:
-        yield "versions: " + ", ".join(f"{k} {v}" for k, v in status["versions"].items())
+            counts = {k: v for k, v in s.counts.items() if k not in ("wrong", "scorer")}
+            rows.append((s.stage, "done", f"{s.seconds:,.1f}", flat_text(counts)))
+    yield table(status.run, ["stage", "state", "seconds", "counts"], rows, numbers=False)
+    if status.running:
+        yield f"in use by {status.running}"
+    if status.pairs is not None:
+        yield f"pairs: {status.pairs:,}"
+    for s in status.stages:
+        if s.stage == "pair" and s.counts is not None:
+            yield from _wrong_pairs(s.counts)
+    for system, outcomes in status.generations.items():
+        yield f"answers of {system}: {', '.join(f'{outcome} {n}' for outcome, n in outcomes.items())}"
+    if status.latest:
+        yield fold(f"latest metrics: {flat_text(status.latest)}")
+    if status.versions:
+        yield "versions: " + ", ".join(f"{k} {v}" for k, v in status.versions.items())
 
 
 def _wrong_pairs(counts: Mapping[str, Any]) -> Iterator[str]:
     """Share of pseudo-pairs that the scorer calls wrong, overall and by words of the student's answer."""
     wrong = counts.get("wrong")
     if wrong and wrong["n"]:
-        share = f"{estimate_text(wrong, 100)} % of {wrong['pairs']:,} judged pairs"
+        from plad.evaluate.metrics import Estimate
+
+        overall = Estimate.model_validate(wrong)
+        bins = {words: Estimate.model_validate(share) for words, share in wrong["by_words"].items()}
+        share = f"{estimate_text(overall, 100)} % of {wrong['pairs']:,} judged pairs"
         yield f"wrong pseudo-pairs, by {counts['scorer']['name']}: {share}"
-        yield "  by words: " + ", ".join(
-            f"{k} {estimate_text(s, 100)} (n {s['n']})" for k, s in wrong["by_words"].items()
-        )
+        yield "  by words: " + ", ".join(f"{words} {estimate_text(e, 100)} (n {e.n})" for words, e in bins.items())

@@ -1,22 +1,36 @@
 """What tables of several commands write into their cells."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
-def estimate_text(e: Mapping[str, Any], scale: float, sign: str = "") -> str:
+class Interval(Protocol):
+    """A figure with its 95 % interval; None where it can't be told."""
+
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def estimate_text(e: Interval, scale: float, sign: str = "") -> str:
     """`50.0 [40.0, 60.0]`; a dash for what has no value."""
-    if e.get("value") is None:
+    if e.value is None:
         return "-"
-    text = f"{e['value'] * scale:{sign}.1f}"
-    if e.get("low") is None or e.get("high") is None:
-        return text
-    return f"{text} [{e['low'] * scale:{sign}.1f}, {e['high'] * scale:{sign}.1f}]"
+    text = f"{e.value * scale:{sign}.1f}"
+    return (
+        text if e.low is None or e.high is None else f"{text} [{e.low * scale:{sign}.1f}, {e.high * scale:{sign}.1f}]"
+    )
 
 
-def flat_text(value: Mapping[str, Any], prefix: str = "", depth: int = 2) -> str:
+def flat_text(value: "Mapping[str, JsonValue]", prefix: str = "", depth: int = 2) -> str:
     """`a 1, b.c 2`: two levels deep, a group of zeros as one."""
-    parts = []
+    parts: list[str] = []
     for key, item in value.items():
         if isinstance(item, Mapping):
             zeros = item and all(v == 0 for v in item.values())

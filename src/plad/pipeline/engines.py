@@ -59,10 +59,10 @@ def engine_for(ctx: Resources, system: str, ledger: Any) -> Any:
 
     if system == "teacher" and not ctx.config.teacher.local:
         return _teacher(ctx, ledger)
-    if system == "teacher" and isinstance(ctx.config.teacher.engine, VllmEngine):
+    section = ctx.teacher
+    if system == "teacher" and isinstance(section.engine, VllmEngine):
         from plad.sampling.vllm import load_vllm
 
-        section = ctx.teacher
         folder = ctx.run / "sft/teacher" if section.sft else resolve_model(section.model, section.revision)
         return load_vllm(section, section.engine, folder, weights(ctx, "teacher"))
     from plad.sampling.local import Transformers

@@ -26,9 +26,9 @@ def check_data(findings: Findings, config: Config, base: Path, skip_invalid: boo
         ("duplicate_prompts", "prompts that stand twice, kept"),
         ("overlap", "rows left out because their prompt stands in another file"),
     ):
-        counts = {split: n for split, n in c[name].items() if n}
-        if counts:
-            findings.add("note", "data", f"{words}: " + ", ".join(f"{split} {n}" for split, n in counts.items()))
+        by_split = c[name]
+        if isinstance(by_split, dict) and any(by_split.values()):
+            findings.add("note", "data", f"{words}: " + ", ".join(f"{split} {n}" for split, n in by_split.items() if n))
     if not prepared.validation:
         findings.add("note", "data.validation", "none: the last weights of the distillation are kept, not the best")
     return prepared

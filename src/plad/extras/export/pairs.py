@@ -1,7 +1,7 @@
 """The pairs as TRL, LLaMA-Factory and axolotl read preferences, and the lines that register the file there."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from plad.data.formats import pair_to_trl, prompt_messages, read_pairs_parquet
@@ -53,7 +53,7 @@ def export_axolotl(handover: Handover) -> str:
 
 
 def _write(
-    handover: Handover, default: str, shape: Callable[[Pair], dict[str, object]], *, as_list: bool = False
+    handover: Handover, default: str, shape: Callable[[Pair], Mapping[str, object]], *, as_list: bool = False
 ) -> Path:
     """Write the pairs in a shape.
 

@@ -1,44 +1,39 @@
 """What a run can be handed over as: one row a target.
 
-To add one, write a module with a function from a `Handover` to the lines that are printed, and name it here.
+To add one, write a module with a function `export_NAME` from a `Handover` to the lines that are printed, and name both
+here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 
-from plad.extras.export.gguf import export_gguf
 from plad.extras.export.handover import Handover
-from plad.extras.export.hub import export_hub
-from plad.extras.export.merged import export_merged
-from plad.extras.export.pairs import export_axolotl, export_llamafactory, export_trl
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A way to hand over.
-
-    Attributes:
-        what: for the help of --to; targets with the same words stand together.
-    """
-
-    export: Callable[[Handover], str]
-    what: str
-
 
 _PAIRS = "the pairs as each takes preferences"
-TARGETS = {
-    "trl": Target(export_trl, _PAIRS),
-    "llamafactory": Target(export_llamafactory, _PAIRS),
-    "axolotl": Target(export_axolotl, _PAIRS),
-    "merged": Target(export_merged, "the student as one model folder"),
-    "gguf": Target(export_gguf, "the student as one file"),
-    "hub": Target(export_hub, "the student with its card, uploaded with HF_TOKEN"),
+TARGETS = {  # name -> module of this package, which is imported once it is asked for, and words for the help
+    "trl": ("pairs", _PAIRS),
+    "llamafactory": ("pairs", _PAIRS),
+    "axolotl": ("pairs", _PAIRS),
+    "merged": ("merged", "the student as one model folder"),
+    "gguf": ("gguf", "the student as one file"),
+    "hub": ("hub", "the student with its card, uploaded with HF_TOKEN"),
 }
+
+
+def export(target: str, handover: Handover) -> str:
+    """Hand over; returns what to print.
+
+    Raises:
+        PladError: the run has none yet, its files are damaged, the place is taken, or the target refuses.
+    """
+    module = import_module(f"plad.extras.export.{TARGETS[target][0]}")
+    write: Callable[[Handover], str] = getattr(module, f"export_{target}")
+    return write(handover)
 
 
 def targets_help() -> str:
     """All targets with what they are."""
     names: dict[str, list[str]] = {}
-    for name, target in TARGETS.items():
-        names.setdefault(target.what, []).append(name)
-    return " ".join(f"{', '.join(same)}: {what}." for what, same in names.items())
+    for name, (_, words) in TARGETS.items():
+        names.setdefault(words, []).append(name)
+    return " ".join(f"{', '.join(same)}: {words}." for words, same in names.items())

@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from plad.config.file import parse_as, read_mapping
 from plad.config.judges import JudgeSection
 from plad.data.preferences import Preference
 from plad.errors import ConfigError
+from plad.evaluate.agreement import agreement
+from plad.evaluate.metrics import Agreement, Estimate, JudgeFacts
+from plad.evaluate.stats import Bootstrap, estimate
+from plad.extras.reward.facts import percent
 from plad.judges.base import Judge, compare
-from plad.records import Example, Verdict
-
-if TYPE_CHECKING:
-    from plad.evaluate.stats import Bootstrap
+from plad.records import Example, Prompt, Verdict
 
 PANDALM = "pandalm"  # names the data that ships with the package
 _WAYS = (
@@ -52,83 +55,86 @@ def data_source(text: str) -> str:
     return str(shipped) if text == PANDALM else text
 
 
-def check(judge: Judge, rows: Sequence[Preference], bootstrap: "Bootstrap") -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class JudgeCheck:
+    """A judge's verdicts held against people's labels.
+
+    Attributes:
+        accuracy: over the prompts where people saw a winner, a judge's tie counting half.
+        kappa: over all rows.
+        people_ties: and, of them, `tied_too`.
+        longer_wins: the accuracy of whoever takes the longer answer.
+        judge: its name and what it says of itself.
+    """
+
+    rows: int
+    accuracy: Estimate
+    kappa: Agreement
+    ties: int
+    unjudged: int
+    people_ties: int
+    tied_too: int
+    longer_wins: Estimate
+    judge: Mapping[str, object]
+
+
+def check(judge: Judge, rows: Sequence[Preference], bootstrap: Bootstrap) -> JudgeCheck:
     """Let a judge compare labelled pairs, and hold its verdicts against the labels.
 
     The better answer stands on either side, by a hash of the row's id, so that a judge's verdicts and people's have
     something to agree on beyond chance.
-
-    Returns:
-        `accuracy` over the prompts where people saw a winner, a judge's tie counting half; `kappa` (see `agreement`)
-        over all rows; `ties`, `unjudged`; `people_ties` and, of them, `tied_too`; `longer_wins`, the accuracy of
-        whoever takes the longer answer; and `judge`, what the judge says of itself.
     """
-    import numpy as np
-
-    from plad.evaluate.agreement import agreement
-    from plad.evaluate.stats import estimate
-
     swapped = [hashlib.sha256(f"{bootstrap.seed}:{r.id}".encode()).digest()[0] % 2 == 1 for r in rows]
     examples = [Example(r.id, r.prompt, r.references) for r in rows]
     ours = [r.rejected if s else r.chosen for r, s in zip(rows, swapped, strict=True)]
     theirs = [r.chosen if s else r.rejected for r, s in zip(rows, swapped, strict=True)]
-    found = compare(judge, examples, ours, theirs, [r.references for r in rows])
+    verdicts = compare(judge, examples, ours, theirs, [r.references for r in rows])
     people = [Verdict.TIE if r.tie else Verdict.LOSS if s else Verdict.WIN for r, s in zip(rows, swapped, strict=True)]
-    judged = [(r, p, c.verdict) for r, p, c in zip(rows, people, found, strict=True) if c is not None]
+    judged = [(r, p, c.verdict) for r, p, c in zip(rows, people, verdicts, strict=True) if c is not None]
 
-    def accuracy(points: Mapping[Any, list[float]]) -> dict[str, Any]:
-        values = np.array([sum(v) / len(v) for v in points.values()], dtype=np.float64)
-        return estimate(values, bootstrap).to_json()
+    def accuracy(points: Mapping[Prompt, list[float]]) -> Estimate:
+        return estimate(np.array([sum(v) / len(v) for v in points.values()], dtype=np.float64), bootstrap)
 
-    right: dict[Any, list[float]] = {}
-    longer: dict[Any, list[float]] = {}
-    for row, said, verdict in judged:
-        if said is not Verdict.TIE:
-            right.setdefault(row.prompt, []).append(0.5 if verdict is Verdict.TIE else float(verdict is said))
+    right: dict[Prompt, list[float]] = {}
+    longer: dict[Prompt, list[float]] = {}
+    for row, label, verdict in judged:
+        if label is not Verdict.TIE:
+            right.setdefault(row.prompt, []).append(0.5 if verdict is Verdict.TIE else float(verdict is label))
             a, b = len(row.chosen.split()), len(row.rejected.split())
             longer.setdefault(row.prompt, []).append(float(a > b) + 0.5 * (a == b))
-    return {
-        "rows": len(rows),
-        "accuracy": accuracy(right),
-        "kappa": agreement([(str(r.prompt), said, verdict) for r, said, verdict in judged], bootstrap).to_json(),
-        "ties": sum(v is Verdict.TIE for _, _, v in judged),
-        "unjudged": len(rows) - len(judged),
-        "people_ties": sum(p is Verdict.TIE for _, p, _ in judged),
-        "tied_too": sum(p is Verdict.TIE and v is Verdict.TIE for _, p, v in judged),
-        "longer_wins": accuracy(longer),
-        "judge": {"name": judge.name, **judge.describe()},
-    }
-
-
-def check_view(found: Mapping[str, Any]) -> Iterator[str]:
-    """What `check` found, in lines."""
-    kappa, judge = found["kappa"], found["judge"]
-    yield f"judge {judge['name']} ({judge['type']}) on {found['rows']:,} labelled pairs"
-    yield f"accuracy     {_interval(found['accuracy'])} over {found['accuracy']['n']:,} prompts, its ties count half"
-    same = "-" if kappa["same"] is None else f"{100 * kappa['same']:.1f} %"
-    value = "not defined" if kappa["kappa"] is None else _interval({**kappa, "value": kappa["kappa"]}, scale=1, unit="")
-    yield f"kappa        {value}; the same verdict as people in {same}"
-    yield f"longer wins  {_interval(found['longer_wins'])}: what counting words would reach"
-    yield f"ties {found['ties']:,}, unjudged {found['unjudged']:,}" + (
-        f"; of {found['people_ties']:,} ties of people it ties {found['tied_too']:,}" if found["people_ties"] else ""
+    return JudgeCheck(
+        rows=len(rows),
+        accuracy=accuracy(right),
+        kappa=agreement([(str(r.prompt), label, verdict) for r, label, verdict in judged], bootstrap),
+        ties=sum(v is Verdict.TIE for _, _, v in judged),
+        unjudged=len(rows) - len(judged),
+        people_ties=sum(p is Verdict.TIE for _, p, _ in judged),
+        tied_too=sum(p is Verdict.TIE and v is Verdict.TIE for _, p, v in judged),
+        longer_wins=accuracy(longer),
+        judge={"name": judge.name, **judge.describe()},
     )
-    bias = judge.get("position_bias")
-    if bias and bias["share"] is not None:
+
+
+def check_view(result: JudgeCheck) -> Iterator[str]:
+    """What `check` found, in lines."""
+    judge, kappa = JudgeFacts.model_validate(result.judge), result.kappa
+    yield f"judge {result.judge['name']} ({judge.type}) on {result.rows:,} labelled pairs"
+    yield f"accuracy     {percent(result.accuracy)} over {result.accuracy.n:,} prompts, its ties count half"
+    value = "not defined" if kappa.kappa is None else f"{kappa.kappa:.2f}"
+    if kappa.low is not None and kappa.high is not None:
+        value += f" [{kappa.low:.2f}, {kappa.high:.2f}]"
+    same = "-" if kappa.same is None else f"{100 * kappa.same:.1f} %"
+    yield f"kappa        {value}; the same verdict as people in {same}"
+    yield f"longer wins  {percent(result.longer_wins)}: what counting words would reach"
+    ties = f"; of {result.people_ties:,} ties of people it ties {result.tied_too:,}" if result.people_ties else ""
+    yield f"ties {result.ties:,}, unjudged {result.unjudged:,}{ties}"
+    bias = judge.position_bias
+    if bias is not None and bias.share is not None:
         yield (
-            f"order decided {100 * bias['share']:.1f} % of its comparisons (first {bias['prefers_first']:,}, "
-            f"second {bias['prefers_second']:,}, tie in one order {bias['tie_in_one_order']:,})"
+            f"order decided {100 * bias.share:.1f} % of its comparisons (first {bias.prefers_first:,}, "
+            f"second {bias.prefers_second:,}, tie in one order {bias.tie_in_one_order:,})"
         )
-    for reason, n in judge.get("unjudged", {}).items():
+    for reason, n in judge.unjudged.items():
         yield f"unjudged: {n:,} {reason}"
-    if judge.get("truncated"):
-        yield f"{judge['truncated']:,} of {judge['scored']:,} inputs were cut off"
-
-
-def _interval(e: Mapping[str, Any], *, scale: float = 100, unit: str = " %") -> str:
-    if e["value"] is None:
-        return "-"
-    digits = 1 if scale == 100 else 2
-    value = f"{scale * e['value']:.{digits}f}{unit}"
-    if e["low"] is None:
-        return value
-    return f"{value} [{scale * e['low']:.{digits}f}, {scale * e['high']:.{digits}f}]"
+    if judge.truncated:
+        yield f"{judge.truncated:,} of {judge.scored:,} inputs were cut off"

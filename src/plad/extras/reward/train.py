@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from plad.config.extras import RewardTraining
 from plad.data.preferences import Preference
 from plad.errors import DataError, DivergedError, MissingExtraError, PolicyError, TrainingError
+from plad.extras.reward.facts import Training
 from plad.judges.encode import CONFIG_KEY, RewardInput, choose_input
 from plad.judges.models import longest_input
 from plad.policy.backend import choose_device, choose_dtype, no_progress_bars
@@ -51,10 +52,12 @@ class Backbone:
         device, _ = choose_device()
         self.compute, _ = choose_dtype(section.dtype, device)
         self.tokenizer: Any = load_tokenizer(folder)
+        self.model: Any
+        loader: Any = AutoModelForSequenceClassification  # typed in parts
         set_seed(section.seed)  # the new head is drawn here
         try:
             with no_progress_bars(), _no_load_report():
-                self.model: Any = AutoModelForSequenceClassification.from_pretrained(
+                self.model = loader.from_pretrained(
                     folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
                 )
         except (OSError, ValueError) as e:
@@ -79,9 +82,15 @@ class Backbone:
                 rows.append({"chosen": chosen[0], "rejected": rejected[0], "length": longest})
         return rows, len(preferences) - len(rows)
 
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer."""
+        with no_progress_bars():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
 
 @contextlib.contextmanager
-def _no_load_report() -> Iterator[None]:
+def _no_load_report() -> Generator[None]:
     """The head is new and the language model's own is left behind: transformers reports both as trouble."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -100,7 +109,8 @@ class _Trainer(WholeCheckpoints, RewardTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        compute: Callable[..., Any] = super().compute_loss
+        result = compute(model, inputs, return_outputs, num_items_in_batch)
         loss = float((result[0] if return_outputs else result).detach())
         if not math.isfinite(loss):
             raise DivergedError(
@@ -118,7 +128,7 @@ class _Bar(TrainerCallback):
     """Progress with rate and time left; keeps a row of figures every few steps."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, float]] = []
         self._open = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -140,7 +150,7 @@ class _Bar(TrainerCallback):
         self._open.close()
 
 
-def collate(tokenizer: Any) -> Any:
+def collate(tokenizer: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
     """Pads a batch of pairs: the chosen texts, then the rejected ones."""
 
     def pad(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -152,15 +162,12 @@ def collate(tokenizer: Any) -> Any:
 
 def train_reward(
     backbone: Backbone, preferences: Sequence[Preference], section: RewardTraining, folder: Path, key: str
-) -> dict[str, Any]:
+) -> Training:
     """Train a backbone in place; its adapter is merged in the end.
 
     Args:
         folder: of checkpoints; training resumes from the newest one there.
         key: of all that the model depends on; a checkpoint made with another one is refused.
-
-    Returns:
-        Counts: pairs, too_long, steps, seconds; and `curve`, a row every few steps.
 
     Raises:
         DataError: no pair fits.
@@ -174,12 +181,13 @@ def train_reward(
             fix="raise max_length\nor use a model with a longer context",
         )
     checkpoint = _resume(folder, key)
+    dataset: Any = Dataset  # typed in parts
     bar = _Bar()
     trainer = _Trainer(
         backbone.model,
         _arguments(section, folder, len(rows), backbone.compute),
         data_collator=collate(backbone.tokenizer),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=dataset.from_list(rows),
         processing_class=backbone.tokenizer,
         callbacks=[bar],
         peft_config=_lora(section),
@@ -191,10 +199,10 @@ def train_reward(
             result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.close()
-    model: Any = trainer.model
+    model: Any = getattr(trainer, "model")  # noqa: B009  # typed in parts
     backbone.model = (model.merge_and_unload() if section.lora else model).eval()
     steps, seconds = trainer.state.global_step, round(result.metrics["train_runtime"], 1)
-    return {"pairs": len(rows), "too_long": too_long, "steps": steps, "seconds": seconds, "curve": bar.rows}
+    return Training(pairs=len(rows), too_long=too_long, steps=steps, seconds=seconds, curve=bar.rows)
 
 
 def _resume(folder: Path, key: str) -> Path | None:
@@ -224,7 +232,7 @@ def _lora(section: RewardTraining) -> LoraConfig | None:
 
 def _arguments(section: RewardTraining, folder: Path, rows: int, compute: torch.dtype) -> RewardConfig:
     steps = math.ceil(math.ceil(rows / section.batch_size) / section.gradient_accumulation_steps) * section.epochs
-    made = RewardConfig(
+    arguments = RewardConfig(
         output_dir=str(folder),
         per_device_train_batch_size=section.batch_size,
         gradient_accumulation_steps=section.gradient_accumulation_steps,
@@ -252,13 +260,6 @@ def _arguments(section: RewardTraining, folder: Path, rows: int, compute: torch.
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    _ = made.device  # settles how many GPUs there are
-    made._n_gpu = min(made.n_gpu, 1)
-    return made
-
-
-def save_model(backbone: Backbone, folder: Path) -> None:
-    """Write model and tokenizer."""
-    with no_progress_bars():
-        backbone.model.save_pretrained(folder)
-        backbone.tokenizer.save_pretrained(folder)
+    _ = arguments.device  # settles how many GPUs there are
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]  # nothing else says "one GPU"
+    return arguments

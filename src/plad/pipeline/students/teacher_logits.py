@@ -182,7 +182,7 @@ def _live(ctx: Resources, needs: LogitNeeds, policy: "Policy", probe: "Group") -
     require_same_vocabulary(policy.tokenizer, teacher.tokenizer)
     require_same_format(policy.prompt.describe(), teacher.prompt.describe())
     device = policy.device if needs.device == "auto" else torch.device(needs.device)
-    model = teacher.model.to(device).requires_grad_(False).eval()
+    model = torch.nn.Module.to(teacher.model, device).requires_grad_(False).eval()
     check_head(model, probe)
     log.info("teacher for logits: %s on %s", str(model.dtype).removeprefix("torch."), device)
     return LiveTeacher(model, checked_route(model, probe, log.warning))
