@@ -21,6 +21,8 @@ HEAVY = {  # what a function may import, since at the top of a file it would cos
     "matplotlib": "1 s",
     "pyarrow": "0.2 s",
     "huggingface_hub": "its HTTP client, where nothing is asked of the hub",
+    "httpx2": "that client",
+    "rouge_score": "1 s, with nltk",
 }
 OPTIONAL = {  # what an extra installs: `pip install plad[...]`
     "aiohttp": "api",
