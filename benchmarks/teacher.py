@@ -22,11 +22,10 @@ from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Question, Sampling
 from plad.answers.reply import Reply
-from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
 from plad.progress import Progress
 from plad.records import Example, Outcome
-from plad.remote.engine import OpenAI
+from plad.remote.openai import OpenAI, OpenAIEngine
 
 LATENCY_S = 0.05
 IN_FLIGHT = 64

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from plad.answers.file import read_answers_file
+from plad.answers.file import FileEngine
 from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.cli.show import examples_of
 from plad.cli.status import read_status
-from plad.config.engines import FileEngine
 from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
 from plad.judges.base import JudgeResources
@@ -47,7 +46,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for system, column in (("teacher", "teacher"), ("student_sft", "student")):
             file = path / f"{column}.jsonl"
             file.write_text("".join(json.dumps({"id": r["id"], "text": r[column]}) + "\n" for r in rows))
-            engine = read_answers_file(FileEngine(path=str(file)), weights(ctx, system), path)
+            engine = FileEngine(path=str(file)).read(weights(ctx, system), path)
             fill(engine, examples, AnswerSet(system, weights(ctx, system), Sampling(0.7, 64), 0), ledger)
     return path / "run"
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from plad.config.engines import OpenAIEngine
 from plad.config.file import load_config
 from plad.config.root import Config
+from plad.remote.openai import OpenAIEngine
 from tests.support.command import call
 from tests.support.judges import judge_tokenizer
 from tests.support.servers.scripted import Call, Response, answer, serve

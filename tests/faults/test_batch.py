@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from plad.answers.fill import answer, fill
+from plad.answers.jobs import Jobs
 from plad.answers.ledger import Ledger
+from plad.answers.paid import spent
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.engines import BudgetSection, PriceSection
 from plad.config.models import PromptSection
 from plad.errors import BudgetError, Interrupted, ProviderError
 from plad.records import Example, Generation, Outcome
 from plad.remote.budget import Budget
-from plad.remote.engine import OpenAI
-from plad.remote.jobs import Jobs
+from plad.remote.openai import OpenAI, OpenAIEngine
 from tests.support.servers.batch_provider import Provider, Row, answered, expired, honest, refused
 from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
 
@@ -339,13 +340,13 @@ def test_a_batch_costs_its_share_and_the_budget_is_kept() -> None:
     with serve(Provider()) as server, Ledger(":memory:", run="r") as ledger:
 
         def once(usd: float) -> None:
-            budget = Budget.of(BudgetSection(usd=usd), *ledger.spent("r"))
+            budget = Budget.of(BudgetSection(usd=usd), ledger)
             one = engine(server.url, ledger, price=price, budget=budget)
             fill(one, EXAMPLES, ANSWERS, ledger)
 
         with pytest.raises(BudgetError):
             once(0.25)
-        usd, _ = ledger.spent("r")
+        usd, _ = spent(ledger, "r")
         done = ledger.counts()["teacher"]["ok"]
         assert usd == pytest.approx(done * 0.0075)
         assert 0.1 < usd <= 0.25
@@ -353,7 +354,7 @@ def test_a_batch_costs_its_share_and_the_budget_is_kept() -> None:
             once(usd)
         assert ledger.counts()["teacher"]["ok"] == done
         once(1000.0)
-        assert ledger.spent("r")[0] == pytest.approx(TOTAL * 0.0075)
+        assert spent(ledger, "r")[0] == pytest.approx(TOTAL * 0.0075)
     assert OpenAIEngine(base_url=server.url, price=PriceSection(input=1.0, output=1.0, batch=0.5)).cost(1e6, 0) == 1.0
 
 

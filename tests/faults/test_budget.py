@@ -9,15 +9,16 @@ import pytest
 
 from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
+from plad.answers.paid import spent
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import BudgetSection, OpenAIEngine, PriceSection
+from plad.config.engines import BudgetSection, PriceSection
 from plad.config.models import PromptSection
 from plad.errors import BudgetError
 from plad.judges.base import JudgeResources, PairwiseJudge
 from plad.judges.llm import LlmJudge
 from plad.records import Example
 from plad.remote.budget import Budget
-from plad.remote.engine import OpenAI
+from plad.remote.openai import OpenAI, OpenAIEngine
 from tests.support.judges import read
 from tests.support.servers.scripted import Call, FakeClock, Response, answer, error, serve
 
@@ -38,7 +39,7 @@ def run(url: str, ledger: Ledger, section: BudgetSection, **settings: Any) -> di
         OpenAIEngine(base_url=url, price=PRICE, **{"concurrency": 8, **settings}),
         "big",
         PromptSection(),
-        budget=Budget.of(section, *ledger.spent("r")),
+        budget=Budget.of(section, ledger),
         clock=FakeClock(),
     )
     return fill(engine, EXAMPLES, ANSWERS, ledger)
@@ -55,7 +56,7 @@ def test_it_stops_before_the_budget_is_passed_and_goes_on_once_it_is_raised(sect
             run(server.url, book, section)
         assert caught.value.exit_code == 4
         assert "same command continues" in str(caught.value)
-        usd, tokens = book.spent("r")
+        usd, tokens = spent(book, "r")
         done = len(server.calls)
         assert 5 < done < len(EXAMPLES)
         if section.usd is not None:
@@ -73,15 +74,15 @@ def test_it_stops_before_the_budget_is_passed_and_goes_on_once_it_is_raised(sect
 def test_what_other_runs_spent_does_not_count() -> None:
     with serve(honest) as server, Ledger(":memory:", run="other") as book:
         run(server.url, book, BudgetSection())
-        assert book.spent("r") == (0.0, 0)
-        assert book.spent("other")[0] > 2
+        assert spent(book, "r") == (0.0, 0)
+        assert spent(book, "other")[0] > 2
 
 
 def test_a_budget_for_the_last_request_is_used() -> None:
     """Requests that wait for a place in the budget are sent as soon as others turn out cheaper."""
     with serve(honest) as server, ledger() as book:
         run(server.url, book, BudgetSection())
-        usd, _ = book.spent("r")
+        usd, _ = spent(book, "r")
     with serve(honest) as server, ledger() as book:
         assert run(server.url, book, BudgetSection(usd=usd + 0.5), concurrency=16) == {"ok": len(EXAMPLES)}
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from plad.answers.question import Sampling
 from plad.answers.reply import Reply
 from plad.config.engines import Endpoint, PriceSection
 from plad.errors import ConfigError, ProviderError
 from plad.records import Outcome
 from plad.remote.client import complete
-from plad.remote.http_request import HttpRequest, chat_request, text_request
+from plad.remote.request import HttpRequest, completion_request
 from tests.support.servers.scripted import Call, FakeClock, Response, Script, answer, as_json, error, http_date, serve
 
 
@@ -36,14 +37,8 @@ def ask(
     with serve(script) as server:
         endpoint = Endpoint(base_url=server.url, **{"concurrency": 1, "timeout_s": 5.0, **settings})
         requests = (
-            chat_request(
-                endpoint,
-                f"p{i}",
-                "big",
-                [{"role": "user", "content": f"p{i}"}],
-                max_new_tokens=8,
-                temperature=0.7,
-                seed=i,
+            completion_request(
+                endpoint, "big", f"p{i}", [{"role": "user", "content": f"p{i}"}], Sampling(0.7, 8), seed=i
             )
             for i in range(n)
         )
@@ -97,7 +92,7 @@ def test_plain_completions_have_a_prompt_and_a_text() -> None:
     got: list[Reply] = []
     with serve(lambda _: as_json({"choices": [{"text": " blue.", "finish_reason": "length"}]})) as server:
         endpoint = Endpoint(base_url=server.url)
-        request = text_request(endpoint, "k", "big", "The sky is", max_new_tokens=4, temperature=0.0, seed=2**40 + 3)
+        request = completion_request(endpoint, "big", "k", "The sky is", Sampling(0.0, 4), seed=2**40 + 3)
         complete(endpoint, [request], lambda _, reply: got.append(reply), clock=FakeClock())
     assert server.calls[0].path == "/v1/completions"
     assert server.calls[0].body == {
@@ -244,7 +239,7 @@ def test_a_server_that_isnt_there_stops_the_run_after_a_few_rows() -> None:
     endpoint = Endpoint(base_url=server.url, concurrency=4, max_attempts=2)
     got: list[Reply] = []
     requests = (
-        chat_request(endpoint, str(i), "big", [{"role": "user", "content": "?"}], max_new_tokens=1, temperature=0)
+        completion_request(endpoint, "big", str(i), [{"role": "user", "content": "?"}], Sampling(0.0, 1))
         for i in range(1000)
     )
     with pytest.raises(ProviderError, match=r"the last 20 requests brought no answer.*no connection") as caught:
@@ -257,7 +252,7 @@ def test_a_server_that_isnt_there_stops_the_run_after_a_few_rows() -> None:
 def test_an_unknown_host_is_a_failure_to_connect() -> None:
     endpoint = Endpoint(base_url="http://no-such-host.invalid/v1", max_attempts=2)
     got: list[Reply] = []
-    request = chat_request(endpoint, "k", "big", [{"role": "user", "content": "?"}], max_new_tokens=1, temperature=0)
+    request = completion_request(endpoint, "big", "k", [{"role": "user", "content": "?"}], Sampling(0.0, 1))
     complete(endpoint, [request], lambda _, reply: got.append(reply), clock=FakeClock())
     assert got[0].outcome is Outcome.FAILED
     assert "no connection" in (got[0].message or "")
@@ -301,9 +296,7 @@ def test_one_stop_and_requests_in_flight_still_arrive() -> None:
     with serve(script) as server:
         endpoint = Endpoint(base_url=server.url, concurrency=3)
         requests = [
-            chat_request(
-                endpoint, f"p{i}", "big", [{"role": "user", "content": f"p{i}"}], max_new_tokens=1, temperature=0
-            )
+            completion_request(endpoint, "big", f"p{i}", [{"role": "user", "content": f"p{i}"}], Sampling(0.0, 1))
             for i in range(50)
         ]
         with pytest.raises(ProviderError, match="revoked"):
@@ -328,9 +321,7 @@ def test_if_the_first_twenty_are_bad_the_settings_are_and_nothing_is_recorded() 
     with serve(lambda _: error(400, "unknown field seed")) as server:
         endpoint = Endpoint(base_url=server.url, concurrency=1)
         requests = (
-            chat_request(
-                endpoint, str(i), "big", [{"role": "user", "content": str(i)}], max_new_tokens=1, temperature=0
-            )
+            completion_request(endpoint, "big", str(i), [{"role": "user", "content": str(i)}], Sampling(0.0, 1))
             for i in range(100)
         )
         with pytest.raises(ProviderError, match=r"the last 20 requests brought no answer.*unknown field seed"):
@@ -481,9 +472,7 @@ def test_a_signal_lets_requests_in_flight_end_and_sends_no_more(number: signal.S
         with serve(script) as server:
             endpoint = Endpoint(base_url=server.url, concurrency=2)
             requests = [
-                chat_request(
-                    endpoint, f"{i}", "big", [{"role": "user", "content": f"{i}"}], max_new_tokens=1, temperature=0
-                )
+                completion_request(endpoint, "big", f"{i}", [{"role": "user", "content": f"{i}"}], Sampling(0.0, 1))
                 for i in range(200)
             ]
             with pytest.raises(KeyboardInterrupt):
@@ -516,7 +505,7 @@ def test_an_error_of_the_callback_stops_everything() -> None:
     with serve(lambda _: answer()) as server:
         endpoint = Endpoint(base_url=server.url, concurrency=2)
         requests = (
-            chat_request(endpoint, str(i), "big", [{"role": "user", "content": "?"}], max_new_tokens=1, temperature=0)
+            completion_request(endpoint, "big", str(i), [{"role": "user", "content": "?"}], Sampling(0.0, 1))
             for i in range(100)
         )
         with pytest.raises(OSError, match="disk full"):

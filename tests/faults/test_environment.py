@@ -19,13 +19,12 @@ from huggingface_hub import errors
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
 from plad.errors import PolicyError
 from plad.records import Example, Generation, Outcome
-from plad.remote.engine import OpenAI
 from plad.remote.limits import RealClock
-from plad.sampling.local import Transformers
+from plad.remote.openai import OpenAI, OpenAIEngine
+from plad.sampling.transformers import Transformers
 from tests.support.command import call
 from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
 from tests.support.servers.scripted import answer as reply_with
@@ -261,7 +260,7 @@ def test_a_machine_that_slept_through_a_pause_goes_on() -> None:
 
 
 def test_a_machine_that_slept_while_a_batch_ran_collects_it() -> None:
-    from plad.remote.jobs import Jobs
+    from plad.answers.jobs import Jobs
     from tests.support.servers.batch_provider import Provider
 
     with serve(Provider()) as server, Ledger(":memory:", run="r") as ledger:

@@ -19,7 +19,7 @@ from plad.answers.question import AnswerSet, Sampling
 from plad.errors import Interrupted, RunDirError
 from plad.progress import Progress
 from plad.records import Example, Generation
-from plad.sampling.local import Transformers
+from plad.sampling.transformers import Transformers
 from tests.support.tiny_models import tiny_policy
 
 POLICY = tiny_policy(initializer_range=0.3)

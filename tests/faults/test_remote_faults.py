@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -18,12 +19,11 @@ import pytest
 from plad.answers.fill import answer, fill, recorded
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import OpenAIEngine
 from plad.config.models import PromptSection
 from plad.errors import Interrupted, PolicyError, ProviderError
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
-from plad.remote.engine import OpenAI
+from plad.remote.openai import OpenAI, OpenAIEngine
 from tests.support.servers.scripted import Call, FakeClock, Response, error, serve
 from tests.support.servers.scripted import answer as reply_with
 from tests.support.tiny_models import CHATML, train_tokenizer
@@ -358,7 +358,8 @@ TALK = Example("t", ({"role": "system", "content": "s"}, {"role": "user", "conte
 def test_a_prompt_is_put_as_the_api_and_the_template_want(
     prompt: dict[str, str], api: str, example: Example, sent: Any
 ) -> None:
-    assert engine("http://h", api=api, prompt=PromptSection(**prompt)).encode(example) == sent
+    put = engine("http://h", api=api, prompt=PromptSection(**prompt)).encode(example)
+    assert json.loads(json.dumps(put)) == sent
 
 
 @pytest.mark.parametrize("settings", [{"api": "completions"}, {"prompt": PromptSection(template="{prompt}")}])

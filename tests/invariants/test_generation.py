@@ -20,8 +20,8 @@ from plad.policy.load import Policy
 from plad.progress import Progress
 from plad.records import Example, Generation, Outcome
 from plad.sampling.draw import Request
-from plad.sampling.local import Transformers
 from plad.sampling.sample import sample, slots_agree
+from plad.sampling.transformers import Transformers
 from tests.support.tiny_models import CHATML, ENCODER_DECODERS, FAMILIES, tiny_model, tiny_policy, train_tokenizer
 
 SLOT_FAMILIES = tuple(f for f in FAMILIES if f not in ("gpt_neo", "bloom"))

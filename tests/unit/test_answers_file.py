@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from plad.answers.file import AnswersFile, read_answers_file
+from plad.answers.file import AnswerColumns, AnswersFile, FileEngine
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import AnswerColumns, FileEngine
 from plad.data.sources import BadRowsError
 from plad.errors import DataError
 from plad.records import Example, Outcome
@@ -21,7 +20,7 @@ TALK = ({"role": "system", "content": "s"}, {"role": "user", "content": "u"})
 def read(folder: Path, *rows: Any, **columns: str) -> AnswersFile:
     path = folder / "answers.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_answers_file(FileEngine(path=path.name, columns=AnswerColumns(**columns)), "digest", folder)
+    return FileEngine(path=path.name, columns=AnswerColumns(**columns)).read("digest", folder)
 
 
 @pytest.mark.parametrize(

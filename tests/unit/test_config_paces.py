@@ -7,12 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from plad.config.base import PACES
-from plad.config.engines import OpenAIEngine
 from plad.config.extras import RewardTraining
 from plad.config.messages import sections_of
 from plad.config.models import DistillSection, SftSection
 from plad.config.pairs import GenerateSection
 from plad.config.root import Config
+from plad.remote.openai import OpenAIEngine
 
 TRAINING = {"max_tokens", "gradient_checkpointing", "checkpoint_steps"}
 ENDPOINT = {"api_key_env", "concurrency", "rpm", "tpm", "timeout_s", "max_attempts", "max_wait_s", "price"}

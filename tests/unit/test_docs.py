@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from plad.config.engines import EngineSection
 from plad.config.judges import JudgeSection
 from plad.config.kinds import Kind
 from plad.config.objectives import ObjectiveSection
@@ -43,7 +44,7 @@ def test_every_test_that_the_page_of_faults_names_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("section", "pages"),
-    [(ObjectiveSection, ("objectives", "baselines")), (JudgeSection, ("judges",))],
+    [(ObjectiveSection, ("objectives", "baselines")), (JudgeSection, ("judges",)), (EngineSection, ("teachers",))],
 )
 def test_every_kind_has_a_row(section: type[Kind], pages: tuple[str, ...]) -> None:
     """In a table of its page, by its `type`."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from plad.answers.ledger import Ledger
+from plad.answers.paid import spent
 from plad.config.engines import BudgetSection
 from plad.errors import BudgetError, ConfigError, PartialResultError, ProviderError
 from plad.evaluate.run import evaluate_systems
@@ -106,7 +107,7 @@ def test_what_it_spends_is_taken_from_the_budget_of_the_run(tmp_path: Path) -> N
         asked = len(server.calls)
         assert 0 < asked < 8
         with book() as ledger:
-            assert ledger.spent("r")[1] == 420 * asked
+            assert spent(ledger, "r")[1] == 420 * asked
 
 
 def test_a_judge_that_always_takes_the_first_decides_nothing(ask_model: Any) -> None:

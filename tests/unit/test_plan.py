@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from plad.config.engines import BatchSection, BudgetSection, Endpoint, OpenAIEngine, PriceSection
+from plad.config.engines import BatchSection, BudgetSection, Endpoint, PriceSection
 from plad.config.models import LoraSection, ModelSection, PruneInit, TrainSettings
 from plad.config.root import Config
 from plad.data.prepare import Prepared
@@ -19,6 +19,7 @@ from plad.extras.plan.price import BatchTime, Line, PacedTime, budget_stop, wall
 from plad.extras.plan.requests import answer_requests, verdict_requests
 from plad.policy.load import attach, load_policy
 from plad.records import Example
+from plad.remote.openai import OpenAIEngine
 from plad.scoring.attention import plan_attention
 from plad.scoring.layout import Group
 from plad.scoring.score import score

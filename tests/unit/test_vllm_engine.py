@@ -11,12 +11,11 @@ import pytest
 from plad.answers.fill import answer, fill
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import VllmEngine
 from plad.config.models import LoraSection, ModelSection, TeacherSection
 from plad.errors import MissingExtraError, PolicyError
 from plad.policy.load import load_policy, save_policy
 from plad.records import Example, Outcome
-from plad.sampling.vllm import load_vllm
+from plad.sampling.vllm import VllmEngine
 from tests.support.tiny_models import tiny_folder
 
 EXAMPLES = [Example(f"id {i}", f"question {i} " * (i + 1)) for i in range(10)]
@@ -73,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engine(folder: Path, **settings: Any) -> Any:
-    return load_vllm(ModelSection(model=str(folder)), VllmEngine(**{"chunk": 4, **settings}), folder, "w")
+    return VllmEngine(**{"chunk": 4, **settings}).load(ModelSection(model=str(folder)), folder, "w")
 
 
 def test_answers_are_decoded_and_their_ends_told(vllm: Any, folder: Path) -> None:

@@ -14,33 +14,30 @@ import shutil
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from plad.answers.question import Question, canonical_json
 from plad.answers.reply import Reply
-from plad.answers.schema import PAID, PAID_COLUMNS, READABLE, SCHEMA, STEPS, SUMMARY
+from plad.answers.schema import COLUMNS, READABLE, SCHEMA, STEPS, AnswerSums, Recorded, select
 from plad.errors import RunDirError
 from plad.records import Generation, Outcome
 
 _TIMEOUT = 30.0  # seconds to wait for another process
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
-_PUT = (
-    "key, system, example_id, sample, outcome, text, token_ids, prompt_tokens, completion_tokens, seconds, created, "
-    "spec, engine, run, model, cost, estimated, attempts, lost, message"
+_PUT = ", ".join(COLUMNS)
+_KEEPS_ITS_ROW = (
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS[1:])} "
+    "WHERE generations.outcome = 'failed'"
 )
-_KEEPS_ITS_ROW = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
-    f"{name} = excluded.{name}" for name in _PUT.split(", ")[1:]
-)
-_KEEPS_ITS_ROW += " WHERE generations.outcome = 'failed'"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A row of the ledger as readers see it."""
+class Entry:
+    """An answer as the ledger shows it."""
 
     system: str
     generation: Generation
@@ -57,6 +54,11 @@ def _marks(values: Sequence[Any]) -> str:
 def _generation(row: tuple[Any, ...]) -> Generation:
     example_id, sample, text, token_ids, outcome, prompt_tokens = row
     return Generation(example_id, sample, text, tuple(json.loads(token_ids)), Outcome(outcome), prompt_tokens)
+
+
+def of_run(run: str | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that keeps the rows of one run, or all of them, with its values."""
+    return ("WHERE TRUE", ()) if run is None else ("WHERE run = ?", (run,))
 
 
 class Ledger:
@@ -130,7 +132,7 @@ class Ledger:
                 time.sleep(0.02)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Generator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -140,7 +142,7 @@ class Ledger:
                 self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self) -> Generator[None]:
         """SQLite's errors as one RunDirError that names the way out."""
         try:
             yield
@@ -193,8 +195,8 @@ class Ledger:
         """The number of answers by outcome of a batch that `finish` was last told of with this key; else None."""
         with self._errors():
             query = "SELECT counts FROM batches WHERE batch = ? AND key = ?"
-            found = self._db.execute(query, (batch, key)).fetchone()
-        return json.loads(found[0]) if found else None
+            row = self._db.execute(query, (batch, key)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def finish(self, batch: str, key: str, counts: Mapping[str, int]) -> None:
         """Remember that every ask of a batch points to an answer, each made with what `key` stands for."""
@@ -260,6 +262,14 @@ class Ledger:
         with self._errors():
             return self._db.execute(query, values).fetchall()
 
+    def rows_of(self, query: str, values: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """The rows of a query, by the names of its columns."""
+        with self._errors():
+            cursor = self._db.execute(query, values)
+            names = [name for name, *_ in cursor.description]
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
+
     def counts(self, run: str | None = None) -> dict[str, dict[str, int]]:
         """Number of recorded answers by system and outcome, of all settings ever used.
 
@@ -267,56 +277,28 @@ class Ledger:
             run: only those that this run got.
         """
         counts: dict[str, dict[str, int]] = defaultdict(dict)
-        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
+        where, values = of_run(run)
         query = f"SELECT system, outcome, COUNT(*) FROM generations {where} GROUP BY 1, 2 ORDER BY 1, 2"
         with self._errors():
             for system, outcome, n in self._db.execute(query, values):
                 counts[system][outcome] = n
         return dict(counts)
 
-    def spent(self, run: str) -> tuple[float, int]:
-        """US dollars and tokens that a run has taken from providers."""
-        query = (
-            "SELECT COALESCE(SUM(cost), 0.0), COALESCE(SUM(prompt_tokens + completion_tokens), 0) "
-            f"FROM generations WHERE run = ? AND engine IN ({_marks(PAID)})"
-        )
-        with self._errors():
-            usd, tokens = self._db.execute(query, (run, *PAID)).fetchone()
-        return usd, tokens
-
-    def paid(self, run: str | None = None) -> list[dict[str, Any]]:
-        """What came from providers, by system, served model and the second in which it came.
-
-        Args:
-            run: only answers that this run got.
-        """
-        where, values = (" AND run = ?", [run]) if run is not None else ("", [])
-        query = (
-            f"SELECT {', '.join(PAID_COLUMNS.values())} FROM generations WHERE engine IN ({_marks(PAID)}){where} "
-            "GROUP BY 1, 2, 3 ORDER BY 3, 1, 2"
-        )
-        with self._errors():
-            rows = self._db.execute(query, (*PAID, *values))
-            return [dict(zip(PAID_COLUMNS, row, strict=True)) for row in rows]
-
-    def summary(self, run: str | None = None) -> list[dict[str, Any]]:
+    def summary(self, run: str | None = None) -> list[AnswerSums]:
         """Counts, tokens, cost and time by system, engine, served model and outcome.
 
         Args:
             run: only answers that this run got.
         """
-        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
-        query = f"SELECT {', '.join(SUMMARY.values())} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        with self._errors():
-            return [dict(zip(SUMMARY, row, strict=True)) for row in self._db.execute(query, values)]
+        where, values = of_run(run)
+        query = f"SELECT {select(AnswerSums)} FROM generations {where} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        return cast("list[AnswerSums]", list(self.rows_of(query, values)))
 
-    def table(self, run: str | None = None) -> Iterator[dict[str, Any]]:
+    def table(self, run: str | None = None) -> Iterator[Recorded]:
         """Every row with all its columns, in the order of recording."""
-        where, values = ("WHERE run = ?", [run]) if run is not None else ("", [])
-        names = _PUT.split(", ")
-        with self._errors():
-            for row in self._db.execute(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values):
-                yield dict(zip(names, row, strict=True))
+        where, values = of_run(run)
+        rows = self.rows_of(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values)
+        return cast("Iterator[Recorded]", rows)
 
     def served(self, system: str, run: str) -> dict[str, int]:
         """Number of answers of a system that a run got, by the model that served them."""
@@ -336,7 +318,7 @@ class Ledger:
         with self._errors():
             return [row[0] for row in self._db.execute(query, (system, limit))]
 
-    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Recorded]:
+    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Entry]:
         """Recorded answers, the latest first.
 
         Args:
@@ -348,7 +330,7 @@ class Ledger:
         query = f"SELECT {columns} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
         with self._errors():
             for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
-                yield Recorded(row[0], _generation(row[5:]), *row[1:5])
+                yield Entry(row[0], _generation(row[5:]), *row[1:5])
 
     def close(self) -> None:
         """Close the file; what is recorded stays."""

@@ -1,4 +1,6 @@
-"""The tables of the ledger, and how a file of an earlier version becomes one of this."""
+"""The tables and rows of the ledger, and how a file of an earlier version becomes one of this."""
+
+from typing import Any, TypedDict
 
 FIRST = (
     """
@@ -42,12 +44,65 @@ STEPS = (FIRST, SECOND, THIRD)  # from each schema to the next
 SCHEMA = len(STEPS)
 READABLE = 2  # the first whose answers can be read as they are
 
-PAID = ("openai",)  # engines whose tokens somebody charges for
-SUMMARY = {
-    "system": "system",
-    "engine": "engine",
-    "model": "model",
-    "outcome": "outcome",
+
+class Recorded(TypedDict):
+    """Every column of an answer, as it stands in the file."""
+
+    key: str
+    system: str
+    example_id: str
+    sample: int
+    outcome: str
+    text: str
+    token_ids: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    created: str
+    spec: str
+    engine: str
+    run: str | None
+    model: str | None
+    cost: float | None
+    estimated: int
+    attempts: int
+    lost: int
+    message: str | None
+
+
+class AnswerSums(TypedDict):
+    """Answers of one system by one engine and served model that ended in one way; `usd` is None without a price."""
+
+    system: str
+    engine: str
+    model: str | None
+    outcome: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: int
+    usd: float | None
+    attempts: int
+    lost: int
+    seconds: float
+
+
+class Purchase(TypedDict):
+    """What came from a provider for one system in one second; `unpriced` of the answers have no known price."""
+
+    system: str
+    model: str | None
+    created: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: int
+    usd: float | None
+    lost: int
+    unpriced: int
+
+
+_SUMMED = {
     "answers": "COUNT(*)",
     "prompt_tokens": "SUM(prompt_tokens)",
     "completion_tokens": "SUM(completion_tokens)",
@@ -56,9 +111,11 @@ SUMMARY = {
     "attempts": "SUM(attempts)",
     "lost": "SUM(lost)",
     "seconds": "AVG(seconds)",
-}
-PAID_COLUMNS = {k: SUMMARY[k] for k in ("system", "model")} | {
-    "created": "created",
-    **{k: SUMMARY[k] for k in ("answers", "prompt_tokens", "completion_tokens", "estimated", "usd", "lost")},
     "unpriced": "SUM(cost IS NULL)",
 }
+COLUMNS = tuple(Recorded.__annotations__)
+
+
+def select(row: type[Any]) -> str:
+    """The columns of a typed row, as SELECT names them."""
+    return ", ".join(f"{_SUMMED[name]} AS {name}" if name in _SUMMED else name for name in row.__annotations__)

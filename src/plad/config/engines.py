@@ -1,12 +1,13 @@
-"""Where a teacher's answers come from when no model is loaded here: endpoints, files, and what they may cost."""
+"""Who answers for the teacher, the servers that models stand behind, and what they may cost."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from plad.config.base import PACES, PositiveInt, Section
+from plad.config.kinds import Kind
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 EnvironmentVariable = Annotated[str, Field(min_length=1)]
@@ -31,6 +32,19 @@ class BudgetSection(Section):
 
     usd: float | None = Field(default=None, gt=0, description="US dollars; needs the price of every endpoint.")
     tokens: PositiveInt | None = Field(default=None, description="Tokens of prompts and answers together.")
+
+
+class BatchSection(Section):
+    """How requests are handed over as batches, and how often somebody looks whether they are done."""
+
+    max_requests: PositiveInt = Field(default=50_000, description="Most requests of a batch.")
+    max_bytes: PositiveInt = Field(default=200_000_000, description="Most bytes of a batch's file.")
+    at_once: PositiveInt = Field(
+        default=2, description="Batches under way at once; their prompts are held in memory meanwhile."
+    )
+    poll_s: float = Field(default=15.0, gt=0, description="Seconds before the first look; each wait is longer by half.")
+    max_poll_s: float = Field(default=600.0, gt=0, description="Longest wait between two looks, in seconds.")
+    window: str = Field(default="24h", description="`completion_window`, as the provider names it.")
 
 
 class Endpoint(Section):
@@ -77,6 +91,11 @@ class Endpoint(Section):
         """US dollars for so many tokens; None where no price is known."""
         return None if self.price is None else self.price.of(prompt_tokens, completion_tokens)
 
+    @property
+    def batches(self) -> BatchSection | None:
+        """How requests are handed over as batches; None where each is sent by itself."""
+        return None
+
     @field_validator("base_url")
     @classmethod
     def _is_a_plain_address(cls, value: str) -> str:
@@ -101,91 +120,28 @@ class Endpoint(Section):
         return value
 
 
-class TransformersEngine(Section):
-    """A model in this process."""
+class EngineSection(Kind):
+    """Who answers for the teacher.
 
-    type: Literal["transformers"] = "transformers"
+    These are the facts that a config and a report ask for; `plad.answers.engine.EngineKind` adds what a run does with
+    an engine, and is what one derives from.
 
+    Attributes:
+        local: the teacher's weights are here, so that it can be fine-tuned and its logits be read.
+        paid: somebody charges for its tokens; they count towards the budget.
+        prompt_fields: the settings of `teacher.prompt` that shape its answers, where it isn't local.
+        behind: what a report says the teacher answers behind.
+    """
 
-class AnswerColumns(Section):
-    """Names of the columns of a file of answers."""
+    group: ClassVar[str] = "plad.engines"
+    homes: ClassVar[tuple[str, ...]] = ("plad.sampling", "plad.remote", "plad.answers")
 
-    id: str = Field(default="id", description="The example's id; joins where a row has one.")
-    prompt: str = Field(default="prompt", description="The example's prompt; joins where a row has no id.")
-    text: str = Field(default="text", description="The answer.")
+    local: ClassVar[bool] = False
+    paid: ClassVar[bool] = False
+    prompt_fields: ClassVar[frozenset[str]] = frozenset()
+    behind: ClassVar[str] = "an engine"
 
-
-class VllmEngine(Section):
-    """A local model, sampled by vLLM in this process: fast on a GPU."""
-
-    type: Literal["vllm"] = "vllm"
-    chunk: Annotated[PositiveInt, PACES] = Field(
-        default=512, description="Prompts handed over at once; each whole chunk is recorded."
-    )
-    gpu_memory_utilization: Annotated[float, PACES] = Field(
-        default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes."
-    )
-    tensor_parallel_size: Annotated[PositiveInt, PACES] = Field(default=1, description="GPUs that share the model.")
-    timeout_s: Annotated[float, PACES] = Field(
-        default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung."
-    )
-
-
-class BatchSection(Section):
-    """How requests are handed over as batches, and how often somebody looks whether they are done."""
-
-    max_requests: PositiveInt = Field(default=50_000, description="Most requests of a batch.")
-    max_bytes: PositiveInt = Field(default=200_000_000, description="Most bytes of a batch's file.")
-    at_once: PositiveInt = Field(
-        default=2, description="Batches under way at once; their prompts are held in memory meanwhile."
-    )
-    poll_s: float = Field(default=15.0, gt=0, description="Seconds before the first look; each wait is longer by half.")
-    max_poll_s: float = Field(default=600.0, gt=0, description="Longest wait between two looks, in seconds.")
-    window: str = Field(default="24h", description="`completion_window`, as the provider names it.")
-
-
-class OpenAIEngine(Endpoint):
-    """Any server that speaks OpenAI's protocol; `teacher.model` is the model's name there."""
-
-    type: Literal["openai"] = "openai"
-    api: Literal["chat", "completions"] = Field(
-        default="chat", description="chat: messages, the server applies its chat template; completions: plain text."
-    )
-    mode: Annotated[Literal["live", "batch"], PACES] = Field(
-        default="live",
-        description="live: each request by itself; batch: many in a file, answered within a day for less. The answers "
-        "are the same to the ledger, so that one mode may finish what the other began.",
-    )
-    batch: Annotated[BatchSection, PACES] = Field(default=BatchSection(), description="For mode: batch.")
-    tokenizer: Annotated[str | None, PACES] = Field(
-        default=None,
-        description="Folder or hub name of the model's tokenizer: with `context`, prompts that are too long are found "
-        "before they are sent.",
-    )
-    context: Annotated[PositiveInt | None, PACES] = Field(
-        default=None, description="Most tokens of prompt and answer together; needs `tokenizer`."
-    )
-
-    @model_validator(mode="after")
-    def _lengths_need_both(self) -> "OpenAIEngine":
-        if (self.tokenizer is None) != (self.context is None):
-            raise ValueError("tokenizer and context go together: the one counts what the other limits")
-        return self
-
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
-        """US dollars for so many tokens, in a batch at its price; None where no price is known."""
-        usd = super().cost(prompt_tokens, completion_tokens)
-        return usd * self.price.batch if usd is not None and self.price and self.mode == "batch" else usd
-
-
-class FileEngine(Section):
-    """Answers that exist already; `teacher.model` says who wrote them."""
-
-    type: Literal["file"] = "file"
-    path: str = Field(
-        description='JSONL (also .gz) or parquet of {"prompt" or "id", "text"}; several rows, several answers.'
-    )
-    columns: AnswerColumns = AnswerColumns()
-
-
-Engine = Annotated[TransformersEngine | VllmEngine | OpenAIEngine | FileEngine, Field(discriminator="type")]
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The server it asks, and what that charges."""
+        return None

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from plad.config.base import PACES, PositiveInt, Role, Section
-from plad.config.engines import Engine, TransformersEngine, VllmEngine
+from plad.config.engines import EngineSection
 from plad.config.objectives import AnyObjective, objective_of
 
 
@@ -62,8 +62,12 @@ class ModelSection(Section):
     lora: LoraSection | None = Field(default=LoraSection(), description="Adapter to train; null trains every weight.")
 
 
+def _in_this_process() -> EngineSection:
+    return EngineSection.model_validate({"type": "transformers"})
+
+
 class TeacherSection(ModelSection):
-    engine: Engine = Field(default=TransformersEngine(), description="Who answers for the teacher.")
+    engine: EngineSection = Field(default_factory=_in_this_process, description="Who answers for the teacher.")
     sft: bool = Field(
         default=True,
         description="Fine-tune the teacher on D0 (Algorithm 1, step 1). Default: where its weights are here.",
@@ -76,15 +80,14 @@ class TeacherSection(ModelSection):
         for name, value in (("sft", False), ("lora", None)):
             if name not in self.model_fields_set:
                 object.__setattr__(self, name, value)  # the default where there are no weights
-        kind = self.engine.type
+        kind = self.engine.tag()
         if self.sft:
             raise ValueError(f"a teacher behind engine {kind} has no weights here to fine-tune: sft must be false")
         if self.lora is not None:
             raise ValueError(f"a teacher behind engine {kind} isn't trained: remove lora")
         if self.dtype != "auto":
             raise ValueError(f"a teacher behind engine {kind} isn't loaded: remove dtype")
-        used = {"template", "system"} if kind == "openai" else set[str]()
-        idle = sorted(self.prompt.model_fields_set - used)
+        idle = sorted(self.prompt.model_fields_set - self.engine.prompt_fields)
         if idle:
             raise ValueError(f"prompt.{idle[0]} has no effect on a teacher behind engine {kind}: remove it")
         return self
@@ -92,7 +95,7 @@ class TeacherSection(ModelSection):
     @property
     def local(self) -> bool:
         """Whether the teacher's weights are loaded in this process."""
-        return isinstance(self.engine, TransformersEngine | VllmEngine)
+        return self.engine.local
 
 
 class StudentSection(ModelSection):

@@ -111,8 +111,8 @@ class Config(Section):
         wanting = [o.tag() for o in self.objectives if o.needs.logits is not None]
         if wanting and not self.teacher.local:
             raise ValueError(
-                f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.type} gives text; "
-                "PLaD (rank, margin) and SeqKD (sft) need nothing else"
+                f"objective {wanting[0]} needs the teacher's logits, and engine {self.teacher.engine.tag()} gives "
+                "text; PLaD (rank, margin) and SeqKD (sft) need nothing else"
             )
         if wanting and self.pairs.file is not None:
             raise ValueError(f"objective {wanting[0]} learns from texts of teacher and student: remove pairs.file")
@@ -151,8 +151,8 @@ class Config(Section):
 
     def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
         """Every server that this run asks, by its place in the config."""
-        if isinstance(self.teacher.engine, Endpoint):
-            yield "teacher.engine", self.teacher.engine
+        if self.teacher.engine.endpoint is not None:
+            yield "teacher.engine", self.teacher.engine.endpoint
         for i, judge in enumerate(self.evaluate.judges):
             if judge.endpoint is not None:
                 yield f"evaluate.judges.{i}", judge.endpoint

@@ -11,7 +11,7 @@ from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling, request_key
 from plad.config.base import PACES, PositiveInt
-from plad.config.engines import Endpoint, OpenAIEngine
+from plad.config.engines import Endpoint
 from plad.config.models import PromptSection
 from plad.errors import Findings, PartialResultError, PladError
 from plad.judges.base import Asked, Comparison, JudgeKind, JudgeResources
@@ -19,8 +19,8 @@ from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_v
 from plad.progress import track
 from plad.records import Example, Generation, Outcome, Verdict
 from plad.remote.budget import Budget
-from plad.remote.engine import OpenAI
 from plad.remote.limits import Clock, RealClock
+from plad.remote.openai import OpenAI, OpenAIEngine
 from plad.remote.transport import api_key, require_client
 
 _SCHEMA: dict[str, JsonValue] = {
@@ -213,9 +213,8 @@ class LlmComparer:
             return {}
         sampling = Sampling(self._section.temperature, self._section.max_new_tokens)
         with self._open_ledger() as ledger, track(f"judge {self.name}", len(asked), "verdicts") as progress:
-            spent = ledger.spent(ledger.run) if ledger.run is not None else (0.0, 0)
             given = answer(
-                replace(self._engine, budget=Budget.of(self._budget, *spent)),
+                replace(self._engine, budget=Budget.of(self._budget, ledger)),
                 list(asked.values()),
                 AnswerSet(f"judge {self.name}", request_key(self._engine.spec()), sampling, self._seed),
                 ledger,

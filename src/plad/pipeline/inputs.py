@@ -1,8 +1,9 @@
 """What the outcomes of several stages depend on, as it is recorded with them."""
 
+from plad.answers.engine import engine_kind
 from plad.config.base import Role
 from plad.config.models import TrainSettings, ValidationSection
-from plad.pipeline.resources import Resources, teacher_source
+from plad.pipeline.resources import Resources
 from plad.policy.fingerprint import model_fingerprint
 
 
@@ -21,7 +22,9 @@ def ready_teacher_inputs(resources: Resources) -> dict[str, object]:
     teacher = resources.config.teacher
     if teacher.sft:
         return {}
-    return {"teacher": policy_inputs(resources, "teacher") if teacher.local else teacher_source(resources)}
+    if teacher.local:
+        return {"teacher": policy_inputs(resources, "teacher")}
+    return {"teacher": engine_kind(teacher.engine).source(teacher, resources.base)}
 
 
 def lora_inputs(resources: Resources, settings: TrainSettings, role: Role) -> dict[str, object] | None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from plad.answers.engine import engine_kind
 from plad.config.base import Role
-from plad.config.engines import FileEngine, OpenAIEngine
 from plad.config.judges import JudgeSection
 from plad.config.models import ModelSection, StudentSection, TeacherSection
 from plad.config.objectives import AnyObjective
@@ -102,7 +102,7 @@ def weights(resources: Resources, system: str) -> str:
     """Fingerprint of the weights behind a system's answers."""
     teacher = resources.config.teacher
     if system == "teacher" and not teacher.local:
-        return fingerprint(teacher_source(resources))
+        return fingerprint(engine_kind(teacher.engine).source(teacher, resources.base))
     if system == "teacher" and not teacher.sft:
         return model_fingerprint(resources.teacher.model, teacher.revision)
     places = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}
@@ -114,14 +114,3 @@ def text_files(resources: Resources, objective: AnyObjective) -> dict[str, dict[
     """What the files hold that an objective reads, as something that the student depends on."""
     files = [documents.file for o in objective.alternatives if (documents := o.needs.documents) is not None]
     return {"texts": {file: source_fingerprint(file, resources.base) for file in files}} if files else {}
-
-
-def teacher_source(resources: Resources) -> dict[str, object]:
-    """What a teacher is whose weights are not here: a model behind an endpoint, or a file of answers."""
-    teacher = resources.config.teacher
-    if isinstance(teacher.engine, FileEngine):
-        columns = teacher.engine.columns.model_dump()
-        return {"type": "file", "file": source_fingerprint(teacher.engine.path, resources.base), "columns": columns}
-    assert isinstance(teacher.engine, OpenAIEngine)
-    prompt = teacher.prompt.model_dump(include={"template", "system"})
-    return {**teacher.engine.shaping(), "model": teacher.model, "revision": teacher.revision, "prompt": prompt}

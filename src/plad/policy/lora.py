@@ -35,6 +35,7 @@ class Adapter:
     folder: Path
     base: str
     revision: str | None
+    rank: int
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -131,7 +132,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise PolicyError(
             "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
         )
-    return Adapter(folder, base, config.get("revision"))
+    return Adapter(folder, base, config.get("revision"), config.get("r", 8))
 
 
 def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:

@@ -11,23 +11,24 @@ import logging
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from plad.answers.engine import Record
+from plad.answers.jobs import Job, Jobs
 from plad.answers.question import Question
-from plad.answers.reply import Kind, Reply, Verdict, read_response
-from plad.config.engines import OpenAIEngine
+from plad.answers.reply import Reply
+from plad.config.engines import BatchSection, Endpoint
 from plad.errors import ProviderError
-from plad.records import Outcome
+from plad.records import Outcome, Prompt
 from plad.remote.budget import Budget
-from plad.remote.client import HOPELESS, run_async, signals, way_out
-from plad.remote.http_request import HttpRequest
-from plad.remote.jobs import Job, Jobs
+from plad.remote.client import HOPELESS, HeldBack, run_async, signals, way_out
 from plad.remote.limits import Clock
 from plad.remote.provider import Provider
+from plad.remote.request import HttpRequest
+from plad.remote.response import Attempt, JsonObject, Meaning, as_object, objects, read_response
 from plad.remote.transport import BrokenError, api_key, connect, require_client
 
 log = logging.getLogger("plad")
@@ -48,31 +49,39 @@ class _Active:
     """
 
     job: Job
-    questions: dict[str, Question]
+    questions: Mapping[str, Question[Prompt | None]]
     record: Record
     earlier: bool = False
-    settled: set[str] = field(default_factory=set)
-    said: dict[str, str] = field(default_factory=dict)  # why there is no answer yet
-    odd: Counter[str] = field(default_factory=Counter)
+    settled: set[str] = field(default_factory=set[str])
+    reasons: dict[str, str] = field(default_factory=dict[str, str])  # why there is no answer yet
+    odd: Counter[str] = field(default_factory=Counter[str])
 
 
-def answer_in_batches(
-    section: OpenAIEngine,
-    questions: Iterable[Question],
-    request: Callable[[Question], HttpRequest],
-    record: Record,
-    *,
-    jobs: Jobs,
-    budget: Budget,
-    clock: Clock,
-    draw: Callable[[], float] = random.random,
-) -> None:
+@dataclass(frozen=True)
+class Batching:
+    """How questions are asked in batches.
+
+    Attributes:
+        path: of the API that is asked, such as `/chat/completions`.
+        request: makes a question a request.
+        jobs: where the batches are written down.
+    """
+
+    endpoint: Endpoint
+    limits: BatchSection
+    path: str
+    request: Callable[[Question[Prompt]], HttpRequest]
+    jobs: Jobs
+    budget: Budget
+    clock: Clock
+    draw: Callable[[], float] = random.random
+
+
+def answer_in_batches(how: Batching, questions: Iterable[Question[Prompt]], record: Record) -> None:
     """Settle questions in batches; those under way since an earlier session come first.
 
     Args:
         questions: read as they are needed: what an earlier session's batch brings is recorded before the first is.
-        request: makes a question a request.
-        jobs: where the batches are written down.
 
     Raises:
         ProviderError: the provider refuses the key, the model, the credit or a batch, or a batch was cancelled.
@@ -80,8 +89,8 @@ def answer_in_batches(
         KeyboardInterrupt: Ctrl-C or SIGTERM; batches go on at the provider, and the next session collects them.
     """
     require_client()
-    api_key(section)
-    session = _Session(section, iter(questions), request, record, jobs, budget, clock, draw)
+    api_key(how.endpoint)
+    session = _BatchSession(how, iter(questions), record)
 
     async def run() -> None:
         task = asyncio.ensure_future(session.run())
@@ -99,37 +108,27 @@ def answer_in_batches(
     run_async(run)
 
 
-class _Session:
+class _BatchSession:
     """One call of `answer_in_batches`."""
 
-    def __init__(
-        self,
-        section: OpenAIEngine,
-        questions: Iterator[Question],
-        request: Callable[[Question], HttpRequest],
-        record: Record,
-        jobs: Jobs,
-        budget: Budget,
-        clock: Clock,
-        draw: Callable[[], float],
-    ) -> None:
-        self.section, self.questions, self.request, self.record = section, questions, request, record
-        self.jobs, self.budget, self.clock, self.draw = jobs, budget, clock, draw
-        self.again: list[Question] = []  # to go into the next batch
+    def __init__(self, how: Batching, questions: Iterator[Question[Prompt]], record: Record) -> None:
+        self.how, self.questions, self.record = how, questions, record
+        self.endpoint, self.limits, self.jobs, self.budget = how.endpoint, how.limits, how.jobs, how.budget
+        self.again: list[Question[Prompt]] = []  # to go into the next batch
         self.attempts: Counter[str] = Counter()
-        self.room = section.batch.max_requests  # less after a provider had no room for a batch
+        self.room = how.limits.max_requests  # less after a provider had no room for a batch
         self.refusals = 0  # in a row
-        self.answered = False
-        self.held: list[tuple[Record, Question, Reply]] = []  # bad requests before the first answer
+        self.bad = HeldBack()
 
     async def run(self) -> None:
-        async with connect(self.section) as http:
-            self.provider = Provider(http, self.section, self.clock, self.draw)
-            active = [found for job in self.jobs.open() if (found := await self._earlier(job))]
+        how = self.how
+        async with connect(self.endpoint) as http:
+            self.provider = Provider(http, self.endpoint, how.path, self.limits.window, how.clock, how.draw)
+            active = [one for job in self.jobs.open() if (one := await self._earlier(job))]
             while active:
                 active = await self._wait(active)
             while True:
-                while len(active) < self.section.batch.at_once:
+                while len(active) < self.limits.at_once:
                     asked = self._next(waiting=bool(active))
                     if not asked:
                         break
@@ -137,34 +136,33 @@ class _Session:
                 if not active:
                     break
                 active = await self._wait(active)
-        for record, question, reply in self.held:
-            record(question, reply)
+        self.bad.release()
 
     # -- into a batch ---------------------------------------------------------------------------------
 
-    def _next(self, *, waiting: bool) -> list[tuple[Question, bytes]]:
+    def _next(self, *, waiting: bool) -> list[tuple[Question[Prompt], bytes]]:
         """Questions of the next batch with their lines: as many as its limits and the budget allow."""
-        asked: list[tuple[Question, bytes]] = []
+        asked: list[tuple[Question[Prompt], bytes]] = []
         size = 0
         while len(asked) < self.room:
             question = self.again.pop() if self.again else next(self.questions, None)
             if question is None:
                 break
-            request = self.request(question)
+            request = self.how.request(question)
             line = _line(request)
-            if asked and size + len(line) > self.section.batch.max_bytes:
+            if asked and size + len(line) > self.limits.max_bytes:
                 self.again.append(question)
                 break
-            if not self.budget.set_aside(self.section, request):
+            if not self.budget.set_aside(self.endpoint, request):
                 self.again.append(question)
                 if not asked and not waiting:
-                    raise self.budget.passed(self.section, request)
+                    raise self.budget.passed(self.endpoint, request)
                 break
             asked.append((question, line))
             size += len(line)
         return asked
 
-    async def _submit(self, asked: list[tuple[Question, bytes]]) -> _Active:
+    async def _submit(self, asked: list[tuple[Question[Prompt], bytes]]) -> _Active:
         questions = {q.key: q for q, _ in asked}
         job = self.jobs.begin(list(questions.values()))
         with tempfile.TemporaryDirectory() as folder:
@@ -183,9 +181,9 @@ class _Session:
             self.jobs.close(job)
             return None
         if job.batch is None:
-            await self.clock.sleep(self.section.batch.poll_s)  # a submit that was cut off may still take effect
-            found = await self.provider.find(job.file, job.name)
-            job = self.jobs.submitted(job, found or await self.provider.submit(job.file, job.name))
+            await self.how.clock.sleep(self.limits.poll_s)  # a submit that was cut off may still take effect
+            batch = await self.provider.find(job.file, job.name)
+            job = self.jobs.submitted(job, batch or await self.provider.submit(job.file, job.name))
         log.info("batch %s: goes on since an earlier session", job.batch)
         return _Active(job, {q.key: q for q in self.jobs.questions(job)}, self.jobs.record, earlier=True)
 
@@ -193,9 +191,9 @@ class _Session:
 
     async def _wait(self, active: list[_Active]) -> list[_Active]:
         """Look until at least one batch is over; returns those that are not."""
-        delay = self.section.batch.poll_s
+        delay = self.limits.poll_s
         while True:
-            await self.clock.sleep(delay)
+            await self.how.clock.sleep(delay)
             going: list[_Active] = []
             for one in active:
                 batch = await self.provider.get(f"/batches/{one.job.batch}")
@@ -205,9 +203,9 @@ class _Session:
                     going.append(one)
             if len(going) < len(active):
                 return going
-            delay = min(self.section.batch.max_poll_s, delay * _LONGER)
+            delay = min(self.limits.max_poll_s, delay * _LONGER)
 
-    async def _collect(self, one: _Active, batch: dict[str, Any]) -> None:
+    async def _collect(self, one: _Active, batch: JsonObject) -> None:
         """Record what a finished batch brought, and put what it didn't into the next."""
         stop: ProviderError | None = None
         for name in ("output_file_id", "error_file_id"):
@@ -221,11 +219,11 @@ class _Session:
             stop = stop or self._refused("the batch was cancelled", "the same command asks for what is missing")
         hopeless = self._hopeless()
         if hopeless is None:
-            self._again(one, batch["status"], no_room=no_room)
+            self._again(one, str(batch["status"]), no_room=no_room)
         self.jobs.close(one.job)
         _say(one, batch)
-        if hopeless is not None or stop is not None:
-            raise hopeless or stop  # type: ignore[misc]
+        if (reason := hopeless or stop) is not None:
+            raise reason
         if no_room:
             await self._make_room()
 
@@ -234,78 +232,69 @@ class _Session:
         attempts = 0
         while True:
             seen: set[str] = set()  # on this reading
-            found = _Rows()
+            rows = _Rows()
             try:
                 async for row in self.provider.rows(file):
-                    self._take(one, row, seen, found)
+                    self._take(one, row, seen, rows)
             except BrokenError as e:
                 attempts += 1
-                await self.provider.pause(e.verdict, attempts)
+                await self.provider.pause(e.attempt, attempts)
                 continue
-            one.odd += found.odd
-            return found.stop and self._refused(found.stop.message, way_out(found.stop.message, self.section))
+            one.odd += rows.odd
+            return rows.stop and self._refused(rows.stop.message, way_out(rows.stop.message, self.endpoint))
 
-    def _take(self, one: _Active, row: dict[str, Any] | None, seen: set[str], found: "_Rows") -> None:
+    def _take(self, one: _Active, row: JsonObject | None, seen: set[str], rows: "_Rows") -> None:
         key = row.get("custom_id") if row is not None else None
         if row is None or not isinstance(key, str) or key not in one.questions:
-            found.odd["unreadable" if row is None else "unknown"] += 1
+            rows.odd["unreadable" if row is None else "unknown"] += 1
             return
         if key in seen:
-            found.odd["duplicate"] += 1
+            rows.odd["duplicate"] += 1
             return
         seen.add(key)
         if key in one.settled:
             return
-        verdict = read_row(row)
-        if verdict.kind is Kind.FINAL and verdict.reply is not None:
-            self._settle(one, key, verdict.reply)
+        attempt = read_row(row)
+        if attempt.meaning is Meaning.FINAL and attempt.reply is not None:
+            self._settle(one, key, attempt.reply)
         else:
-            one.said[key] = verdict.message
-            found.stop = verdict if verdict.kind is Kind.STOP else found.stop
+            one.reasons[key] = attempt.message
+            rows.stop = attempt if attempt.meaning is Meaning.STOP else rows.stop
 
     def _settle(self, one: _Active, key: str, reply: Reply) -> None:
         question = one.questions[key]
         one.settled.add(key)
         prompt = reply.prompt_tokens
-        if reply.estimated and not prompt and question.prompt is not None:
-            prompt = self.request(question).prompt_bytes // 4
-        cost = self.section.cost(prompt, reply.completion_tokens)
-        whole = replace(reply, prompt_tokens=prompt, cost=cost, attempts=self.attempts[key] + 1)
+        if reply.estimated and not prompt and (asked := _sendable(question)):
+            prompt = self.how.request(asked).prompt_bytes // 4
+        cost = self.endpoint.cost(prompt, reply.completion_tokens)
+        priced = replace(reply, prompt_tokens=prompt, cost=cost, attempts=self.attempts[key] + 1)
         self.budget.release(key)
-        self.budget.count(whole)
-        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
-            self.held.append((one.record, question, whole))
-            return
-        if not self.answered:
-            self.answered = True
-            held, self.held = self.held, []
-            for record, asked, bad in held:
-                record(asked, bad)
-        one.record(question, whole)
+        self.budget.count(priced)
+        self.bad.record(priced, lambda: one.record(question, priced))
 
-    def _failed(self, one: _Active, batch: dict[str, Any]) -> tuple[bool, ProviderError | None]:
+    def _failed(self, one: _Active, batch: JsonObject) -> tuple[bool, ProviderError | None]:
         """What a batch that failed as a whole says: lines that are bad, no room for it now, or a reason to stop."""
-        errors = [e for e in (batch.get("errors") or {}).get("data") or [] if isinstance(e, dict)]
+        errors = objects(as_object(batch.get("errors")).get("data"))
         keys = list(one.questions)
-        lines = {e["line"]: e for e in errors if isinstance(e.get("line"), int) and 0 < e["line"] <= len(keys)}
+        lines = {n: e for e in errors if isinstance(n := e.get("line"), int) and 0 < n <= len(keys)}
         for line, e in lines.items():
             if keys[line - 1] not in one.settled:
-                self._settle(one, keys[line - 1], Reply(Outcome.BAD_REQUEST, message=_said(e)))
+                self._settle(one, keys[line - 1], Reply(Outcome.BAD_REQUEST, message=_reason(e)))
         others = [e for e in errors if e not in lines.values()]
         if others and all(str(e.get("code")) in _NO_ROOM for e in others):
             return True, None
         if lines and not others:
             return False, None
-        said = "; ".join(map(_said, others[:3])) or "no reason is given"
-        return False, self._refused(f"the batch failed: {said}", "look at the message, and correct the settings")
+        reasons = "; ".join(map(_reason, others[:3])) or "no reason is given"
+        return False, self._refused(f"the batch failed: {reasons}", "look at the message, and correct the settings")
 
     def _hopeless(self) -> ProviderError | None:
         """The reason to stop where nothing but bad requests came back: the settings are wrong, nothing is recorded."""
-        if self.answered or len(self.held) < HOPELESS:
+        if self.bad.answered or len(self.bad.records) < HOPELESS:
             return None
-        message = self.held[-1][2].message
         return self._refused(
-            f"all {len(self.held)} requests of the batch are bad; the latest: {message}",
+            f"all {len(self.bad.records)} requests of the batch are bad; the latest: {self.bad.message}",
             "look at the message, and correct the settings",
         )
 
@@ -315,28 +304,29 @@ class _Session:
             if key in one.settled:
                 continue
             self.budget.release(key)
-            if one.earlier:
-                continue  # the ledger lacks it, so it is asked for anew
+            asked = _sendable(question)
+            if asked is None:
+                continue  # of an earlier session: the ledger lacks it, so it is asked for anew
             self.attempts[key] += not no_room
-            if self.attempts[key] < self.section.max_attempts:
-                self.again.append(question)
+            if self.attempts[key] < self.endpoint.max_attempts:
+                self.again.append(asked)
                 continue
-            said = one.said.get(key) or f"no row in {self.attempts[key]} batches, the last one {status}"
-            one.record(question, Reply(Outcome.FAILED, attempts=self.attempts[key], message=said))
+            reason = one.reasons.get(key) or f"no row in {self.attempts[key]} batches, the last one {status}"
+            one.record(question, Reply(Outcome.FAILED, attempts=self.attempts[key], message=reason))
 
     async def _make_room(self) -> None:
         """After a batch that the provider had no room for: smaller ones, later."""
         self.refusals += 1
-        if self.refusals > self.section.max_attempts:
+        if self.refusals > self.endpoint.max_attempts:
             raise self._refused("it has no room for a batch", "wait, or lower batch.max_requests and batch.at_once")
         self.room = max(1, self.room // 2)
         log.info("no room for the batch: the next ones have at most %d requests", self.room)
-        await self.clock.sleep(self.section.batch.max_poll_s)
+        await self.how.clock.sleep(self.limits.max_poll_s)
 
     def _refused(self, what: str, fix: str) -> ProviderError:
         return ProviderError(
             what,
-            where=self.section.base_url,
+            where=self.endpoint.base_url,
             fix=f"{fix}\nthe same command continues: every answer so far is kept",
         )
 
@@ -345,11 +335,11 @@ class _Session:
 class _Rows:
     """What was odd in one reading of a file, and the row that stops the run."""
 
-    odd: Counter[str] = field(default_factory=Counter)
-    stop: Verdict | None = None
+    odd: Counter[str] = field(default_factory=Counter[str])
+    stop: Attempt | None = None
 
 
-def read_row(row: dict[str, Any]) -> Verdict:
+def read_row(row: JsonObject) -> Attempt:
     """What a row of an output or error file means."""
     response, error = row.get("response"), row.get("error")
     if isinstance(response, dict):
@@ -358,8 +348,13 @@ def read_row(row: dict[str, Any]) -> Verdict:
         status = status if isinstance(status, int) else 0
         return read_response(status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode())
     if isinstance(error, dict):
-        return Verdict(Kind.PASSING, message=_said(error))
-    return Verdict(Kind.PASSING, message="a row without response or error")
+        return Attempt(Meaning.PASSING, message=_reason(error))
+    return Attempt(Meaning.PASSING, message="a row without response or error")
+
+
+def _sendable(question: Question[Prompt | None]) -> Question[Prompt] | None:
+    """The question, unless it is of an earlier session, of which only the names are kept."""
+    return None if question.prompt is None else cast("Question[Prompt]", question)
 
 
 def _line(request: HttpRequest) -> bytes:
@@ -367,11 +362,11 @@ def _line(request: HttpRequest) -> bytes:
     return json.dumps(asked).encode() + b"\n"
 
 
-def _said(error: dict[str, Any]) -> str:
+def _reason(error: JsonObject) -> str:
     return ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))[:500] or "no reason"
 
 
-def _say(one: _Active, batch: dict[str, Any]) -> None:
+def _say(one: _Active, batch: JsonObject) -> None:
     log.info("batch %s: %s, %d of %d settled", one.job.batch, batch["status"], len(one.settled), len(one.questions))
     if one.odd:
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(one.odd.items()))

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from plad.answers.reply import Reply
+from plad.answers.ledger import Ledger
+from plad.answers.paid import spent
+from plad.answers.reply import TEMPLATE_TOKENS, Reply
 from plad.config.engines import BudgetSection, Endpoint
 from plad.errors import BudgetError
-from plad.remote.http_request import HttpRequest
-
-TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
+from plad.remote.request import HttpRequest
 
 
 @dataclass(slots=True)
@@ -25,15 +25,16 @@ class Budget:
     tokens: int | None = None
     spent_usd: float = 0.0
     spent_tokens: int = 0
-    _aside: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _aside: dict[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
     _usd_aside: float = 0.0
     _tokens_aside: int = 0
 
     @classmethod
-    def of(cls, section: BudgetSection | None, spent_usd: float, spent_tokens: int) -> "Budget":
-        """The budget of a config; nothing is ever short without one."""
+    def of(cls, section: BudgetSection | None, ledger: Ledger) -> "Budget":
+        """The budget of a config, of which the ledger's run has spent something; nothing is ever short without one."""
         section = section or BudgetSection()
-        return cls(section.usd, section.tokens, spent_usd, spent_tokens)
+        taken = (0.0, 0) if ledger.run is None else spent(ledger, ledger.run)
+        return cls(section.usd, section.tokens, *taken)
 
     @property
     def waiting(self) -> bool:

@@ -12,18 +12,19 @@ import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from plad.answers.reply import Kind, Reply, Verdict, is_other_model
+from plad.answers.reply import Reply, is_other_model
 from plad.config.engines import Endpoint
 from plad.errors import ProviderError
 from plad.records import Outcome
 from plad.remote.budget import Budget
-from plad.remote.http_request import HttpRequest
 from plad.remote.limits import Clock, Gate, RealClock
+from plad.remote.request import HttpRequest
+from plad.remote.response import Attempt, Meaning
 from plad.remote.transport import api_key, connect, post, require_client
 from plad.text import redact
 
@@ -37,7 +38,7 @@ OnReply = Callable[[HttpRequest, Reply], None]
 """Receives a settled request and how it ended."""
 
 
-def decide(verdict: Verdict, attempts: int, draw: float, endpoint: Endpoint) -> float | None:
+def decide(attempt: Attempt, attempts: int, draw: float, endpoint: Endpoint) -> float | None:
     """Seconds until the next attempt of a request; None for no further one.
 
     Exponential backoff with full jitter; a wait the provider asks for is kept to, up to `max_wait_s`.
@@ -46,12 +47,12 @@ def decide(verdict: Verdict, attempts: int, draw: float, endpoint: Endpoint) -> 
         attempts: those made so far that count.
         draw: a random number from [0, 1).
     """
-    if verdict.kind is Kind.RATE_LIMIT and verdict.wait is not None:
-        return min(verdict.wait, endpoint.max_wait_s)  # not the request's fault, however often it comes
+    if attempt.meaning is Meaning.RATE_LIMIT and attempt.wait is not None:
+        return min(attempt.wait, endpoint.max_wait_s)  # not the request's fault, however often it comes
     if attempts >= endpoint.max_attempts:
         return None
     backoff = draw * min(_MOST_BACKOFF_S, _BACKOFF_S * 2 ** (attempts - 1))
-    return max(backoff, min(verdict.wait or 0.0, endpoint.max_wait_s))
+    return max(backoff, min(attempt.wait or 0.0, endpoint.max_wait_s))
 
 
 def complete(
@@ -98,6 +99,33 @@ def run_async(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
             pool.submit(run).result()
 
 
+class HeldBack:
+    """Bad requests before the first answer, which shows that they were bad themselves, and not the settings."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.records: list[Callable[[], None]] = []
+        self.message: str | None = None  # of the latest
+
+    def record(self, reply: Reply, record: Callable[[], None]) -> bool:
+        """Record a reply, or hold it back; returns whether it is recorded."""
+        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
+            self.records.append(record)
+            self.message = reply.message
+            return False
+        if reply.outcome is not Outcome.FAILED:
+            self.answered = True
+            self.release()
+        record()
+        return True
+
+    def release(self) -> None:
+        """Record what was held back."""
+        records, self.records = self.records, []
+        for record in records:
+            record()
+
+
 class _Stopped(Exception):  # noqa: N818
     """Somebody stopped the session while this request waited."""
 
@@ -119,9 +147,8 @@ class _Session:
         self.gate = Gate(endpoint.concurrency, clock, endpoint.rpm, endpoint.tpm)
         api_key(endpoint)  # a missing one is found before anything is sent
         self.error: BaseException | None = None
-        self.answered = False
+        self.bad = HeldBack()
         self.unanswered = 0  # in a row
-        self.held: list[tuple[HttpRequest, Reply]] = []  # bad requests before the first answer
         self.limited_s = 0.0  # since the last answer
         self.limited_at: float | None = None
         self.limited_most = 0.0
@@ -139,8 +166,7 @@ class _Session:
                 self._settle_all()
         if self.error is not None:
             raise self.error
-        for request, reply in self.held:
-            self.on_reply(request, reply)
+        self.bad.release()
 
     def _interrupt(self) -> None:
         if self.error is None:
@@ -207,27 +233,16 @@ class _Session:
             self._halt(e)
 
     def _settle(self, request: HttpRequest, reply: Reply) -> None:
-        if reply.outcome is Outcome.BAD_REQUEST and not self.answered:
-            self.held.append((request, reply))
-        else:
-            self._release(reply)
-            self.on_reply(request, reply)
+        recorded = self.bad.record(reply, lambda: self.on_reply(request, reply))
+        if recorded and reply.outcome is not Outcome.FAILED:
+            self.unanswered = 0
         if reply.outcome in (Outcome.BAD_REQUEST, Outcome.FAILED):
             self.unanswered += 1
-            if self.unanswered >= HOPELESS and (reply.outcome is Outcome.FAILED or not self.answered):
+            if self.unanswered >= HOPELESS and (reply.outcome is Outcome.FAILED or not self.bad.answered):
                 raise self._refused(
                     f"the last {self.unanswered} requests brought no answer; the latest: {reply.message}",
                     "look at the message, correct the settings or wait for the server",
                 )
-
-    def _release(self, reply: Reply) -> None:
-        """The first answer shows that earlier bad requests were bad themselves, and not the settings."""
-        if reply.outcome is Outcome.FAILED:
-            return
-        self.answered, self.unanswered = True, 0
-        held, self.held = self.held, []
-        for request, bad in held:
-            self.on_reply(request, bad)
 
     def _refused(self, what: str, fix: str) -> ProviderError:
         return ProviderError(
@@ -246,27 +261,27 @@ class _Session:
                 await self._unless_stopped(self.gate.enter(request.expected_tokens))
             sent, sent_in = self.clock.now(), self.gate.round
             try:
-                verdict = await post(self.http, self.endpoint, request)
+                attempt = await post(self.http, self.endpoint, request)
             finally:
                 self.gate.leave()
             attempts += 1
-            if verdict.kind is Kind.FINAL:
-                assert verdict.reply is not None
-                return self._finished(request, verdict.reply, self.clock.now() - sent, attempts, lost)
-            if verdict.kind is Kind.STOP:
-                raise self._refused(verdict.message, way_out(verdict.message, self.endpoint))
-            lost += verdict.lost
-            counted += not (verdict.kind is Kind.RATE_LIMIT and verdict.wait is not None)
-            delay = decide(verdict, counted, self.draw(), self.endpoint)
+            if attempt.meaning is Meaning.FINAL:
+                assert attempt.reply is not None
+                return self._finished(request, attempt.reply, self.clock.now() - sent, attempts, lost)
+            if attempt.meaning is Meaning.STOP:
+                raise self._refused(attempt.message, way_out(attempt.message, self.endpoint))
+            lost += attempt.lost
+            counted += not (attempt.meaning is Meaning.RATE_LIMIT and attempt.wait is not None)
+            delay = decide(attempt, counted, self.draw(), self.endpoint)
             if delay is None:
-                return Reply(Outcome.FAILED, attempts=attempts, lost=lost, message=verdict.message)
-            log.debug("attempt %d: %s; again in %.1f s", attempts, verdict.message, delay)
-            if verdict.kind is Kind.RATE_LIMIT or verdict.wait is not None:
-                self._limited(verdict, sent_in, delay)
+                return Reply(Outcome.FAILED, attempts=attempts, lost=lost, message=attempt.message)
+            log.debug("attempt %d: %s; again in %.1f s", attempts, attempt.message, delay)
+            if attempt.meaning is Meaning.RATE_LIMIT or attempt.wait is not None:
+                self._limited(attempt, sent_in, delay)
             else:
                 await self._unless_stopped(self.clock.sleep(delay))
 
-    def _limited(self, verdict: Verdict, sent_in: int, delay: float) -> None:
+    def _limited(self, attempt: Attempt, sent_in: int, delay: float) -> None:
         """Everybody pauses; a provider that lets nothing through for too long stops the run."""
         now = self.clock.now()
         if self.limited_at is not None:  # a machine that slept meanwhile waited no longer than a pause and a try take
@@ -274,11 +289,11 @@ class _Session:
         self.limited_at, self.limited_most = now, delay + self.endpoint.timeout_s
         if self.limited_s > self.endpoint.max_wait_s:
             raise self._refused(
-                f"nothing came through for {self.limited_s:,.0f} s; the latest: {verdict.message}",
+                f"nothing came through for {self.limited_s:,.0f} s; the latest: {attempt.message}",
                 "wait until the limit is lifted\nor lower concurrency, rpm or tpm, or raise max_wait_s",
             )
         if self.gate.slow_down(delay, sent_in):
-            log.info("rate limit: %s; pause of %.1f s, then %d at once", verdict.message, delay, self.gate.limit)
+            log.info("rate limit: %s; pause of %.1f s, then %d at once", attempt.message, delay, self.gate.limit)
 
     def _finished(self, request: HttpRequest, reply: Reply, seconds: float, attempts: int, lost: int) -> Reply:
         self.limited_s, self.limited_at = 0.0, None
@@ -317,7 +332,7 @@ def way_out(message: str, endpoint: Endpoint) -> str:
 
 
 @contextlib.contextmanager
-def signals(stop: Callable[[], None]) -> Iterator[None]:
+def signals(stop: Callable[[], None]) -> Generator[None]:
     """Let Ctrl-C and SIGTERM call `stop`, where this is the main thread and nobody ignores them."""
     loop = asyncio.get_running_loop()
     former: dict[signal.Signals, Any] = {}

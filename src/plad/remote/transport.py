@@ -9,14 +9,14 @@ import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from plad.answers.reply import Kind, Verdict, read_response
 from plad.config.engines import Endpoint
 from plad.errors import ConfigError, MissingExtraError
-from plad.remote.http_request import HttpRequest
+from plad.remote.request import HttpRequest
+from plad.remote.response import Attempt, Meaning, read_response
 from plad.text import hide, redact
 from plad.version import __version__
 
@@ -86,23 +86,28 @@ def _proxy(url: str) -> str | None:
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
-async def post(http: "aiohttp.ClientSession", endpoint: Endpoint, request: HttpRequest) -> Verdict:
+async def post(http: "aiohttp.ClientSession", endpoint: Endpoint, request: HttpRequest) -> Attempt:
     """Ask for a completion once; whatever happens has a meaning."""
     response = await send(http, endpoint, "POST", request.path, json.dumps(request.body))
-    return response if isinstance(response, Verdict) else read_response(*response)
+    return read_response(*response) if isinstance(response, HttpResponse) else response
+
+
+class HttpResponse(NamedTuple):
+    """A whole response; the names of its headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 async def send(
-    http: "aiohttp.ClientSession", endpoint: Endpoint, method: str, path: str, data: Any = None
-) -> tuple[int, dict[str, str], bytes] | Verdict:
-    """Send anything once.
-
-    Args:
-        data: a body of text or bytes, or a form.
-
-    Returns:
-        Status, headers with names in lower case, and body; or why there are none.
-    """
+    http: "aiohttp.ClientSession",
+    endpoint: Endpoint,
+    method: str,
+    path: str,
+    data: "str | aiohttp.FormData | None" = None,
+) -> HttpResponse | Attempt:
+    """Send anything once; what comes back, or why nothing does."""
     import aiohttp
 
     headers = {"Content-Type": "application/json"} if isinstance(data, str) else {}
@@ -116,30 +121,30 @@ async def send(
         ):
             connected = True
             body = await _read(response)
-            return response.status, _lower(response.headers), body
+            return HttpResponse(response.status, _lower(response.headers), body)
     except TimeoutError:
-        return Verdict(Kind.PASSING, message=f"no answer within {endpoint.timeout_s:g} s", lost=True)
+        return Attempt(Meaning.PASSING, message=f"no answer within {endpoint.timeout_s:g} s", lost=True)
     except aiohttp.InvalidURL:
-        return Verdict(Kind.STOP, message="not an address")
+        return Attempt(Meaning.STOP, message="not an address")
     except aiohttp.ClientConnectorCertificateError as e:
-        return Verdict(Kind.STOP, message=redact(f"its certificate can't be trusted: {e.certificate_error}"))
+        return Attempt(Meaning.STOP, message=redact(f"its certificate can't be trusted: {e.certificate_error}"))
     except aiohttp.ClientConnectorError as e:
-        return Verdict(Kind.PASSING, message=redact(f"no connection: {e.os_error.strerror or e.os_error}"))
+        return Attempt(Meaning.PASSING, message=redact(f"no connection: {e.os_error.strerror or e.os_error}"))
     except (aiohttp.ClientError, OSError) as e:
         what = "the answer was cut off" if connected else "the connection broke"
-        return Verdict(Kind.PASSING, message=redact(f"{what} ({type(e).__name__})"), lost=True)
+        return Attempt(Meaning.PASSING, message=redact(f"{what} ({type(e).__name__})"), lost=True)
 
 
 class BrokenError(Exception):
     """No answer came, or only a part of it.
 
     Attributes:
-        verdict: what that means for what comes next.
+        attempt: what that means for what comes next.
     """
 
-    def __init__(self, verdict: Verdict) -> None:
-        self.verdict = verdict
-        super().__init__(verdict.message)
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        super().__init__(attempt.message)
 
 
 async def stream_lines(http: "aiohttp.ClientSession", endpoint: Endpoint, path: str) -> AsyncIterator[bytes]:
@@ -161,14 +166,16 @@ async def stream_lines(http: "aiohttp.ClientSession", endpoint: Endpoint, path: 
             async for chunk in response.content.iter_chunked(2**16):
                 *lines, rest = (rest + chunk).split(b"\n")
                 if len(rest) > _MAX_BODY:
-                    raise BrokenError(Verdict(Kind.STOP, message="a line of the file is too large"))
+                    raise BrokenError(Attempt(Meaning.STOP, message="a line of the file is too large"))
                 for line in lines:
                     if line.strip():
                         yield line
             if rest.strip():
                 yield rest
     except (aiohttp.ClientError, OSError, TimeoutError) as e:
-        raise BrokenError(Verdict(Kind.PASSING, message=redact(f"the file broke off ({type(e).__name__})"))) from None
+        raise BrokenError(
+            Attempt(Meaning.PASSING, message=redact(f"the file broke off ({type(e).__name__})"))
+        ) from None
 
 
 async def _read(response: "aiohttp.ClientResponse") -> bytes:

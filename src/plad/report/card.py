@@ -91,7 +91,7 @@ def _described(judge: Mapping[str, Any]) -> str:
 
 def _teacher(config: Config) -> str:
     if not config.teacher.local:
-        return ", as it answers behind " + ("an endpoint" if config.teacher.engine.type == "openai" else "a file")
+        return f", as it answers behind {config.teacher.engine.behind}"
     return ", fine-tuned on the same targets" if config.teacher.sft else ", as it is"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.answers.ledger import Ledger
+from plad.answers.paid import is_paid, purchases
 from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
@@ -28,7 +29,7 @@ class Facts:
         judgements: eval/judgements.parquet.
         test: data/test.jsonl by id.
         answers: eval/answers.jsonl, example id -> system -> {"text", "outcome", "tokens"}.
-        paid: what providers answered, see `Ledger.paid`.
+        paid: what providers answered, see `purchases`.
         missing: files that aren't there.
     """
 
@@ -91,7 +92,7 @@ def _paid(path: Path, manifest: Manifest) -> list[dict[str, Any]] | None:
     """What providers answered this run; None where its ledger is gone or can't be read."""
     try:
         with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
-            return without_secrets(ledger.paid(manifest.owner))
+            return without_secrets(purchases(ledger, manifest.owner))
     except RunDirError:
         return None
 
@@ -101,7 +102,7 @@ def _asks_providers(config: Mapping[str, Any] | None) -> bool:
     config = config or {}
     engine = (config.get("teacher") or {}).get("engine") or {}
     judges = (config.get("evaluate") or {}).get("judges") or ()
-    return engine.get("type") == "openai" or any(j.get("type") == "llm" for j in judges)
+    return is_paid(str(engine.get("type", "transformers"))) or any(j.get("type") == "llm" for j in judges)
 
 
 def without_secrets(value: Any) -> Any:

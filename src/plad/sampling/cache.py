@@ -33,6 +33,7 @@ class SlotCache:
         """Make room for `capacity` positions a slot."""
         if capacity <= self.capacity:
             return
+        # Grown by copying, not in place: a layer's tensor is one block, which attention reads as [slots, :, :longest].
         for layer, stored in self._layers.items():
             grown = tuple(t.new_zeros((*t.shape[:2], capacity, t.shape[3])) for t in stored)
             for new, old in zip(grown, stored, strict=True):
@@ -79,7 +80,7 @@ class StepPlan:
     spans: tuple[Span, ...]
     ends: frozenset[int] = frozenset()
     last: int | None = None
-    _visible: dict[int | None, Tensor] = field(default_factory=dict)
+    _visible: dict[int | None, Tensor] = field(default_factory=dict[int | None, Tensor])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
         """Store the row's keys and values and attend over the cache: [1, heads, T, dim] in and out."""

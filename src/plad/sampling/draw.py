@@ -41,7 +41,7 @@ class Draft:
     request: Request
     stream: random.Random
     started: float = field(default_factory=time.monotonic)
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list[int])
 
     @property
     def seconds(self) -> float:
@@ -84,7 +84,7 @@ def choose(logits: Tensor, drafts: Sequence[Draft]) -> list[int]:
             fix="use dtype float32 or bfloat16\ncheck that the model's weights are whole",
         )
     if not any(temperatures):
-        return greedy.tolist()
+        return _ids(greedy)
     # Apple's GPUs have no float64.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     draws = [(d.request.temperature or 1.0, d.stream.random()) for d in drafts]
@@ -92,8 +92,12 @@ def choose(logits: Tensor, drafts: Sequence[Draft]) -> list[int]:
     wide = logits if logits.dtype.itemsize >= 4 else logits.float()
     cumulative = (wide / temperature.to(wide.dtype)).softmax(-1).cumsum(-1, dtype=precise)
     # The first token whose cumulative probability exceeds the draw has a probability above zero.
-    found = torch.searchsorted(cumulative, cumulative[:, -1:] * uniform, right=True)
-    sampled = found.squeeze(1).clamp_(max=logits.shape[-1] - 1).tolist()
+    first = torch.searchsorted(cumulative, cumulative[:, -1:] * uniform, right=True)
+    sampled = _ids(first.squeeze(1).clamp_(max=logits.shape[-1] - 1))
     if all(temperatures):
         return sampled
-    return [s if t else g for s, g, t in zip(sampled, greedy.tolist(), temperatures, strict=True)]
+    return [s if t else g for s, g, t in zip(sampled, _ids(greedy), temperatures, strict=True)]
+
+
+def _ids(tokens: Tensor) -> list[int]:
+    return tokens.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # torch: no type

@@ -8,8 +8,8 @@ import copy
 import inspect
 import itertools
 import logging
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Generator, Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ def sample(
         PolicyError: the model's logits are not finite, or it keeps no key-value cache.
         ValueError: a prompt is empty.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    unwrap = getattr(model, "get_base_model", None)  # of an adapter
+    base = cast("PreTrainedModel", model if unwrap is None else unwrap())
     prompts = _checked(by_prompt(requests))
     first = next(prompts, None)
     if first is None:
@@ -82,7 +83,7 @@ def _checked(prompts: Iterable[tuple[Prompt, list[Request]]]) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Generator[None]:
     """Evaluation mode inside the block, each module's own mode after it."""
     training = [m for m in model.modules() if m.training]
     model.eval()
@@ -126,7 +127,7 @@ def slots_agree(model: PreTrainedModel, prompt: Prompt) -> bool:
 
 def _two_steps(model: PreTrainedModel, head: Prompt) -> Tensor:
     """Logits [2, V] after `head`, and after one more token (its first again), by way of slots."""
-    sampler = SlotSampler(model, slots=2, prefill_tokens=len(head), eos_ids=(), on_finish=lambda *_: None)
+    sampler = SlotSampler(model, slots=2, prefill_tokens=len(head), eos_ids=(), on_finish=_ignore)
     sampler.cache.reserve(len(head) + 1)
     slot = sampler.slots[1]
     slot.prompt = head
@@ -134,6 +135,10 @@ def _two_steps(model: PreTrainedModel, head: Prompt) -> Tensor:
     slot.filled, draft = len(head), begin(Request("check", head, 2, 0.0, 0))
     draft.tokens.append(head[0])
     return torch.cat([after_head, sampler.forward([(slot, draft)], [])])
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 def _takes(model: PreTrainedModel, keyword: str) -> bool:

@@ -19,7 +19,9 @@ from plad.sampling.draw import Draft, OnFinish, Request, begin, choose
 from plad.scoring.last_layer import last_layer, read_at
 
 Prompt = tuple[int, ...]
-WINDOW = 512  # prompts looked at together to take the longest first
+# Longest first, so that the cache grows early and seldom, and the steps of the end, with few answers left, are short
+# ones; only within a window, so that prompts are still read as they are needed.
+WINDOW = 512
 
 
 def by_prompt(requests: Iterable[Request], window: int = WINDOW) -> Iterator[tuple[Prompt, list[Request]]]:
@@ -54,7 +56,7 @@ class Slot:
     prompt: Prompt = ()
     filled: int = 0
     current: Draft | None = None
-    waiting: deque[Draft] = field(default_factory=deque)
+    waiting: deque[Draft] = field(default_factory=deque[Draft])
 
     @property
     def free(self) -> bool:
@@ -122,6 +124,7 @@ class SlotSampler:
             self.cache.copy(donor.index, slot.index, len(donor.prompt))
             slot.prompt, slot.filled, slot.current = donor.prompt, len(donor.prompt), donor.waiting.pop()
         elif busy and busy[-1].index > slot.index:
+            # Attention runs over all slots up to the last busy one: a hole costs as much as an answer.
             last = busy[-1]
             self.cache.copy(last.index, slot.index, last.filled)
             slot.prompt, slot.filled, slot.current = last.prompt, last.filled, last.current
@@ -138,8 +141,9 @@ class SlotSampler:
             slot.filled = span.end
         complete = [slot for slot, span in spans if span.end == len(slot.prompt)]
         drafts, rows = [draft for _, draft in decoding], list(range(len(decoding)))
+        # One row of logits starts all answers to a prompt: each draws its own first token from it.
         for row, slot in enumerate(complete, len(decoding)):
-            self.prefilling.popleft()
+            self.prefilling.popleft()  # prompts are computed in order, so the complete ones stand first
             drafts.extend(slot.waiting)
             rows.extend([row] * len(slot.waiting))
         if not drafts:
@@ -170,7 +174,7 @@ class SlotSampler:
             ((min(common_prefix(slot.prompt, s.prompt), s.filled), s.index) for s in self.slots if s is not slot),
             default=(0, slot.index),
         )
-        length = min(length, len(slot.prompt) - 1)
+        length = min(length, len(slot.prompt) - 1)  # the last token is always computed: its logits are the first draw
         if length:
             self.cache.copy(source, slot.index, length)
             slot.filled = length

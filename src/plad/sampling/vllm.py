@@ -1,28 +1,117 @@
-"""Answers of a local model, sampled by vLLM in this process."""
+"""Engine `vllm`: a local model, sampled by vLLM in this process."""
 
 import importlib.util
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from plad.answers.engine import Record
-from plad.answers.question import Question, Sampling
+from pydantic import Field
+
+from plad.answers.engine import EngineKind, EngineResources, Inspection, Record, fitting
+from plad.answers.question import Question, Sampling, Spec
 from plad.answers.reply import Reply
-from plad.config.engines import VllmEngine
+from plad.config.base import PACES, PositiveInt
 from plad.config.models import ModelSection
-from plad.errors import MissingExtraError, PolicyError
-from plad.policy.prompt import PromptFormat
+from plad.errors import Findings, MissingExtraError, PolicyError
+from plad.policy.resolve import is_adapter, resolve_model
 from plad.records import Example, Outcome
+
+if TYPE_CHECKING:
+    from plad.policy.prompt import PromptFormat
 
 log = logging.getLogger("plad")
 
+TokenIds = tuple[int, ...]
 Start = Callable[[], Any]
 """Starts vLLM; called again after it died."""
+
+
+class VllmEngine(EngineKind):
+    """A local model, sampled by vLLM in this process: fast on a GPU."""
+
+    type: Literal["vllm"] = "vllm"
+    chunk: Annotated[PositiveInt, PACES] = Field(
+        default=512, description="Prompts handed over at once; each whole chunk is recorded."
+    )
+    gpu_memory_utilization: Annotated[float, PACES] = Field(
+        default=0.9, gt=0, le=1, description="Share of the GPU's memory it takes."
+    )
+    tensor_parallel_size: Annotated[PositiveInt, PACES] = Field(default=1, description="GPUs that share the model.")
+    timeout_s: Annotated[float, PACES] = Field(
+        default=3600.0, gt=0, description="Seconds for a chunk, after which vLLM counts as hung."
+    )
+
+    local: ClassVar[bool] = True
+
+    def require(self) -> None:
+        """Raise the way out where vLLM isn't installed.
+
+        Raises:
+            MissingExtraError: it isn't.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingExtraError(
+                "engine vllm needs the package vllm and a GPU",
+                where="teacher.engine",
+                fix="pip install 'plad[vllm]'\nor use engine transformers",
+            )
+
+    def check(self, findings: Findings, task: Inspection) -> None:
+        """The package, and whether there is a GPU; the model is looked at as any whose weights are here."""
+        from plad.policy.backend import choose_device
+
+        self.require()
+        if choose_device()[0].type != "cuda":
+            what = "vllm, but no GPU is seen here; engine transformers runs without one"
+            findings.add("note", "teacher.engine", what)
+
+    def open(self, resources: EngineResources) -> "Vllm":
+        """The teacher as it is, or fine-tuned; vLLM starts with the first question."""
+        self.require()
+        section = resources.teacher
+        folder = resources.folder or resolve_model(section.model, section.revision)
+        return self.load(section, folder, resources.weights)
+
+    def load(self, section: ModelSection, folder: Path, weights: str) -> "Vllm":
+        """The engine of a model folder, or of an adapter folder on its base.
+
+        Raises:
+            MissingExtraError: vLLM isn't installed.
+            PolicyError: the model can't be used, or is an encoder-decoder.
+        """
+        from plad.policy.context import context_of
+        from plad.policy.folder import read_format
+        from plad.policy.lora import read_adapter
+
+        self.require()
+        adapter = read_adapter(folder) if is_adapter(folder) else None
+        base = resolve_model(adapter.base, adapter.revision) if adapter else folder
+        prompt, _, config = read_format(folder, base, section.prompt)
+        context, apart = context_of(config)
+        if apart:
+            raise PolicyError("vLLM samples decoder-only models", where="teacher.engine", fix="use engine transformers")
+
+        def start() -> Any:
+            lora: dict[str, Any] = {"enable_lora": True, "max_lora_rank": _rank(adapter.rank)} if adapter else {}
+            return import_module("vllm").LLM(
+                model=str(base),
+                dtype=section.dtype,
+                trust_remote_code=False,
+                gpu_memory_utilization=self.gpu_memory_utilization,
+                tensor_parallel_size=self.tensor_parallel_size,
+                **lora,
+            )
+
+        return Vllm(
+            *(start, prompt, weights, context or 1 << 20, section.dtype),
+            *(self.chunk, folder if adapter else None, self.timeout_s),
+        )
 
 
 @dataclass
@@ -35,7 +124,7 @@ class Vllm:
     """
 
     start: Start
-    prompt: PromptFormat
+    prompt: "PromptFormat"
     weights: str
     context: int
     dtype: str
@@ -43,7 +132,7 @@ class Vllm:
     adapter: Path | None = None
     timeout_s: float = 3600.0
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """Weights, prompt format, ends, context and precision."""
         return {
             "engine": "vllm",
@@ -65,7 +154,7 @@ class Vllm:
             raise PolicyError("the prompt has no tokens", where=f"example {example.id}", fix="remove the row")
         return prompt
 
-    def answer(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> None:
+    def answer(self, questions: Iterable[Question[TokenIds]], sampling: Sampling, record: Record) -> None:
         """Sample chunk by chunk; one prompt that is too long never reaches vLLM, where it would fail its whole chunk.
 
         Raises:
@@ -73,9 +162,9 @@ class Vllm:
         """
         llm: Any = None
         size, restarted = self.chunk, False
-        fitting = self._fitting(questions, sampling, record)
-        left: list[Question] = []
-        while left := left or list(islice(fitting, size)):
+        asked = fitting(questions, record, len, (self.context - sampling.max_new_tokens).__ge__)
+        left: list[Question[TokenIds]] = []
+        while left := left or list(islice(asked, size)):
             llm = llm or self.start()
             part, rest = left[:size], left[size:]
             try:
@@ -102,7 +191,7 @@ class Vllm:
                 record(question, self._reply(question, output.outputs[0]))
             left = rest
 
-    def _generate(self, llm: Any, part: list[Question], sampling: Sampling) -> Any:
+    def _generate(self, llm: Any, part: list[Question[TokenIds]], sampling: Sampling) -> Any:
         return llm.generate(
             [{"prompt_token_ids": list(q.prompt)} for q in part],
             [self._parameters(q, sampling) for q in part],
@@ -110,17 +199,8 @@ class Vllm:
             **self._request(),
         )
 
-    def _fitting(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> Iterator[Question]:
-        for q in questions:
-            if len(q.prompt) + sampling.max_new_tokens > self.context:
-                record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
-            else:
-                yield q
-
-    def _parameters(self, question: Question, sampling: Sampling) -> Any:
-        from vllm import SamplingParams  # type: ignore[import-not-found]
-
-        return SamplingParams(
+    def _parameters(self, question: Question[TokenIds], sampling: Sampling) -> Any:
+        return import_module("vllm").SamplingParams(
             temperature=sampling.temperature,
             max_tokens=sampling.max_new_tokens,
             seed=question.seed % 2**31,
@@ -130,11 +210,9 @@ class Vllm:
     def _request(self) -> dict[str, Any]:
         if self.adapter is None:
             return {}
-        from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+        return {"lora_request": import_module("vllm.lora.request").LoRARequest("teacher", 1, str(self.adapter))}
 
-        return {"lora_request": LoRARequest("teacher", 1, str(self.adapter))}
-
-    def _reply(self, question: Question, output: Any) -> Reply:
+    def _reply(self, question: Question[TokenIds], output: Any) -> Reply:
         tokens = tuple(output.token_ids)
         text = self.prompt.decode(tokens)
         outcome = Outcome.TRUNCATED if output.finish_reason == "length" else Outcome.OK
@@ -166,57 +244,6 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     return done[0]
 
 
-def require_vllm() -> None:
-    """Raise the way out where vLLM isn't installed.
-
-    Raises:
-        MissingExtraError: it isn't.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise MissingExtraError(
-            "engine vllm needs the package vllm and a GPU",
-            where="teacher.engine",
-            fix="pip install 'plad[vllm]'\nor use engine transformers",
-        )
-
-
 def _rank(r: int) -> int:
     """The smallest largest rank that vLLM can be started with for adapters of rank `r`."""
     return next(n for n in (8, 16, 32, 64, 128, 256, 320, 512) if n >= r)
-
-
-def load_vllm(section: ModelSection, engine: VllmEngine, folder: Path, weights: str) -> Vllm:
-    """The engine of a model folder, or of an adapter folder on its base; vLLM starts with the first question.
-
-    Raises:
-        MissingExtraError: vLLM isn't installed.
-        PolicyError: the model can't be used, or is an encoder-decoder.
-    """
-    from plad.policy.context import context_of
-    from plad.policy.folder import read_format
-    from plad.policy.lora import read_adapter
-    from plad.policy.resolve import is_adapter, resolve_model
-
-    require_vllm()
-    adapter = folder if is_adapter(folder) else None
-    found = read_adapter(folder) if adapter else None
-    base = resolve_model(found.base, found.revision) if found else folder
-    prompt, _, config = read_format(folder, base, section.prompt)
-    context, apart = context_of(config)
-    if apart:
-        raise PolicyError("vLLM samples decoder-only models", where="teacher.engine", fix="use engine transformers")
-
-    def start() -> Any:
-        from vllm import LLM  # type: ignore[import-not-found]
-
-        options: dict[str, Any] = {"enable_lora": True, "max_lora_rank": _rank(found.config["r"])} if found else {}
-        return LLM(
-            model=str(base),
-            dtype=section.dtype,
-            trust_remote_code=False,
-            gpu_memory_utilization=engine.gpu_memory_utilization,
-            tensor_parallel_size=engine.tensor_parallel_size,
-            **options,
-        )
-
-    return Vllm(start, prompt, weights, context or 1 << 20, section.dtype, engine.chunk, adapter, engine.timeout_s)

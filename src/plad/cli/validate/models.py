@@ -1,15 +1,16 @@
 """Checks of teacher and student: tokenizers, prompt formats, lengths, and whether their vocabularies are one."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad.cli.validate.teacher import check_teacher
-from plad.config.engines import VllmEngine
+from plad.answers.engine import Inspection, engine_kind
 from plad.config.models import ModelSection
 from plad.config.root import Config
 from plad.data.prepare import Prepared
 from plad.data.sources import locate
+from plad.data.split import nested_share
 from plad.errors import Findings, PladError, PolicyError
 from plad.policy.resolve import local_folder
 from plad.records import Example
@@ -21,16 +22,13 @@ if TYPE_CHECKING:
 def check_policies(findings: Findings, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
     for role in ("teacher", "student"):
         if role == "teacher" and not config.teacher.local:
-            check_teacher(findings, config, base, prepared, online=online)
+            _check_engine(findings, config, base, prepared, online=online)
             continue
         section: ModelSection = getattr(config, role)
         section = section.model_copy(update={"model": locate(section.model, base)})
         try:
-            if role == "teacher" and isinstance(config.teacher.engine, VllmEngine):
-                from plad.sampling.vllm import require_vllm
-
-                require_vllm()
-                _check_gpu(findings)
+            if role == "teacher":
+                engine_kind(config.teacher.engine).check(findings, Inspection(config.teacher, base))
             folder = local_folder(section.model, section.revision)
             if folder is None:
                 findings.not_checked.append(f"{role} {section.model}: {_why_not(section.model)}")
@@ -43,12 +41,18 @@ def check_policies(findings: Findings, config: Config, base: Path, prepared: Pre
             findings.fail(role, [named])
 
 
-def _check_gpu(findings: Findings) -> None:
-    from plad.policy.backend import choose_device
-
-    device, _ = choose_device()
-    if device.type != "cuda":
-        findings.add("note", "teacher.engine", "vllm, but no GPU is seen here; engine transformers runs without one")
+def _check_engine(findings: Findings, config: Config, base: Path, prepared: Prepared | None, *, online: bool) -> None:
+    """Let the engine of a teacher whose weights are not here look at what it needs."""
+    engine, task = engine_kind(config.teacher.engine), Inspection(config.teacher, base, online=online)
+    if prepared is not None:
+        distill = nested_share(prepared.distill, config.generate.share, config.run.seed, "distill")
+        task = replace(task, distill=distill, test=prepared.test, max_failed=config.generate.max_failed)
+    try:
+        engine.check(findings, task)
+    except PladError as e:
+        inside = e.where in type(engine).model_fields
+        where = f"teacher.engine.{e.where}" if inside else e.where or "teacher.engine"
+        findings.fail("teacher", [type(e)(e.what, where=where, fix=e.fix)])
 
 
 def check_vocabularies(findings: Findings, config: Config, base: Path) -> None:

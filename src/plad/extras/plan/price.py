@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from plad.config.engines import BudgetSection, Endpoint, OpenAIEngine
+from plad.config.engines import BudgetSection, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ def wall_times(
         requests = sum(line.new for line in paid)
         if not requests:
             continue
-        if isinstance(endpoint, OpenAIEngine) and endpoint.mode == "batch":
-            yield BatchTime(place, requests, math.ceil(requests / endpoint.batch.max_requests), endpoint.batch.window)
+        if (batches := endpoint.batches) is not None:
+            yield BatchTime(place, requests, math.ceil(requests / batches.max_requests), batches.window)
             continue
         # as the client paces them: a prompt's tokens, and the most its answer may have
         tokens = sum(line.prompt_tokens + line.most_completion_tokens for line in paid)

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from plad.answers.fill import count_recorded
 from plad.answers.ledger import Ledger
+from plad.answers.paid import is_paid, spent
 from plad.answers.question import AnswerSet, Sampling
-from plad.config.engines import BudgetSection, Endpoint
+from plad.answers.schema import AnswerSums
+from plad.config.engines import BudgetSection
 from plad.config.file import load_config
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
@@ -95,7 +96,7 @@ class _Progress:
     done: set[str] = field(default_factory=set[str])
     changed: str | None = None
     spent: tuple[float, int] = (0.0, 0)
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    rows: list[AnswerSums] = field(default_factory=list[AnswerSums])
 
     def mean_completion(self, system: str) -> float | None:
         """Mean tokens of a system's recorded answers."""
@@ -105,7 +106,7 @@ class _Progress:
 
     def latency(self, system: str) -> float | None:
         """Mean seconds of an answer that a system got over the network."""
-        rows = [r for r in self.rows if r["system"] == system and r["engine"] == "openai" and r["attempts"]]
+        rows = [r for r in self.rows if r["system"] == system and is_paid(r["engine"]) and r["attempts"]]
         answers = sum(r["answers"] for r in rows)
         return sum(r["seconds"] * r["answers"] for r in rows) / answers if answers else None
 
@@ -165,7 +166,7 @@ def _read_progress(config: Config, base: Path) -> Generator[_Progress]:
         yield progress
         return
     with Ledger(file, readonly=True) as ledger:
-        progress.ledger, progress.spent, progress.rows = ledger, ledger.spent(manifest.id), ledger.summary()
+        progress.ledger, progress.spent, progress.rows = ledger, spent(ledger, manifest.id), ledger.summary()
         yield progress
 
 
@@ -209,9 +210,9 @@ def _answers(a: AnswerRequests, progress: _Progress, counters: Mapping[str, Coun
     held = _held(a, progress)
     new = {e.id: a.samples - held.get(e.id, 0) for e in a.rows}
     n, total = sum(new.values()), a.samples * len(a.rows)
-    place = "teacher.engine" if a.system == "teacher" and isinstance(engine, Endpoint) else None
-    if a.system == "teacher" and engine.type == "file":
-        return Line(a.stage, a.system, a.split, place, total, total - n, 0, 0, 0, 0, "a file")
+    place = "teacher.engine" if a.system == "teacher" and engine.paid else None
+    if a.system == "teacher" and not (engine.paid or engine.local):
+        return Line(a.stage, a.system, a.split, place, total, total - n, 0, 0, 0, 0, engine.behind)
     each, basis = _expected(a, progress, counter)
     prompt = sum(new[e.id] * counter.prompt(e) for e in a.rows if new[e.id])
     most = prompt if counter.exact else sum(new[e.id] * counter.most(e) for e in a.rows if new[e.id])

@@ -3,18 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from plad.answers.reply import estimated_tokens
+from plad.answers.engine import engine_kind
+from plad.answers.reply import TEMPLATE_TOKENS, count_tokens, estimated_tokens
 from plad.config.base import Role
-from plad.config.engines import OpenAIEngine
 from plad.config.root import Config
 from plad.data.sources import locate
 from plad.errors import PladError
-from plad.policy.resolve import cached, local_folder
+from plad.policy.resolve import local_folder
 from plad.records import Example, Prompt
-from plad.remote.budget import TEMPLATE_TOKENS
-from plad.remote.engine import OpenAI, count_tokens
 
 CHARACTERS = "4 bytes a token"
 
@@ -50,7 +47,7 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
     role: Role = "teacher" if system == "teacher" else "student"
     section = config.teacher if role == "teacher" else config.student
     if role == "teacher" and not config.teacher.local:
-        return _of_endpoint(config, base)
+        return _of_engine(config, base)
     try:
         model = locate(section.model, base)
         folder = local_folder(model, section.revision)
@@ -68,32 +65,16 @@ def counter_of(config: Config, system: str, base: Path) -> Counter:
     )
 
 
-def _of_endpoint(config: Config, base: Path) -> Counter:
-    engine = config.teacher.engine
-    if not isinstance(engine, OpenAIEngine):
-        return by_bytes(CHARACTERS)
-    client = OpenAI(engine, config.teacher.model, config.teacher.prompt)
-    folder = None if engine.tokenizer is None else _tokenizer_folder(locate(engine.tokenizer, base))
-    if folder is None:
-        return by_bytes(CHARACTERS, client.encode)
-    from plad.policy.folder import load_tokenizer
-
-    tokenizer = load_tokenizer(folder)
-    encode = cast("Callable[..., list[int]]", tokenizer.encode)  # pyright: ignore[reportUnknownMemberType]  # half typed
+def _of_engine(config: Config, base: Path) -> Counter:
+    sending = engine_kind(config.teacher.engine).sending(config.teacher, base)
+    tokenizer = sending.tokenizer
+    if tokenizer is None:
+        return by_bytes(CHARACTERS, sending.put)
     return _exact(
-        lambda e: count_tokens(tokenizer, client.encode(e)),
-        lambda text: len(encode(text, add_special_tokens=False)) + 1,
+        lambda e: count_tokens(tokenizer, sending.put(e)),
+        lambda text: len(tokenizer.encode(text, add_special_tokens=False)) + 1,
         "counted by engine.tokenizer",
     )
-
-
-def _tokenizer_folder(name: str) -> Path | None:
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return cached(name, None)
-    except PladError:
-        return None
 
 
 def _exact(prompt: Callable[[Example], int], completion: Callable[[str], int], how: str) -> Counter:

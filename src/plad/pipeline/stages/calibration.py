@@ -15,7 +15,7 @@ from plad.evaluate.likelihoods import gather, judged, likelihoods
 from plad.evaluate.metrics import CalibrationChange, CalibrationFigures
 from plad.evaluate.stats import Bootstrap
 from plad.judges.base import Judge, ScoringJudge
-from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers
+from plad.pipeline.engines import answer_set, engine_for, fill, missing_answers, policy_of
 from plad.pipeline.resources import Resources
 from plad.records import Example, Generation
 from plad.train.run import GPU_MAX_TOKENS
@@ -49,7 +49,7 @@ def calibrate(
     texts, left_out = gather(rows, answers[BEFORE], answers["teacher"])
     likelihood: dict[str, dict[str, NDArray[np.float64]]] = {}
     for model in (BEFORE, AFTER):
-        policy = engine_for(resources, model, ledger).policy
+        policy = policy_of(resources, model)
         max_tokens = None if policy.device.type == "cpu" else GPU_MAX_TOKENS
         likelihood[model] = likelihoods(policy, rows, texts, max_tokens=max_tokens)
         del policy

@@ -33,7 +33,7 @@ from plad.records import ANSWERED, Example, Generation, Pair
 from plad.rundir.atomic import write_json
 from plad.rundir.directory import RunDir
 from plad.rundir.fingerprint import fingerprint
-from plad.sampling.local import Transformers
+from plad.sampling.transformers import Transformers
 from plad.train.validation import Figures, rank
 
 log = logging.getLogger("plad")

@@ -14,7 +14,7 @@ from plad.pipeline.engines import judge_resources, open_ledger
 from plad.pipeline.resources import Resources
 from plad.policy.load import Policy
 from plad.records import Example, Pair
-from plad.sampling.local import Transformers
+from plad.sampling.transformers import Transformers
 from plad.scoring.layout import Group
 from plad.train.groups import keep_fitting
 from plad.train.measure import weights_digest

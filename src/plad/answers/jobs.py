@@ -43,7 +43,7 @@ class Jobs:
         query = "SELECT job, file, batch FROM jobs WHERE run IS ? AND endpoint = ? ORDER BY created, job"
         return [Job(*row) for row in self._ledger.read(query, (self._ledger.run, self._endpoint))]
 
-    def begin(self, questions: Sequence[Question]) -> Job:
+    def begin(self, questions: Sequence[Question[object]]) -> Job:
         """Write down a new job and what it will ask."""
         job = Job(secrets.token_hex(8))
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -75,15 +75,15 @@ class Jobs:
         deletions = ("DELETE FROM job_lines WHERE job = ?", "DELETE FROM jobs WHERE job = ?")
         self._ledger.write([(statement, (job.name,)) for statement in deletions])
 
-    def questions(self, job: Job) -> list[Question]:
+    def questions(self, job: Job) -> list[Question[None]]:
         """What a job asks, in the order of its file; of examples and prompts only the names."""
         query = "SELECT key, ask, example_id, sample, spec FROM job_lines WHERE job = ? ORDER BY line"
-        found = []
+        questions: list[Question[None]] = []
         for key, ask, example_id, sample, text in self._ledger.read(query, (job.name,)):
             spec = json.loads(text)
-            found.append(Question(key, ask, Example(example_id, ""), sample, spec["seed"], None, spec))
-        return found
+            questions.append(Question(key, ask, Example(example_id, ""), sample, spec["seed"], None, spec))
+        return questions
 
-    def record(self, question: Question, reply: Reply) -> None:
+    def record(self, question: Question[object], reply: Reply) -> None:
         """Record an answer to a question of an earlier session; see `Ledger.put`."""
         self._ledger.put(question, self._system, reply)

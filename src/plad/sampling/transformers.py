@@ -1,23 +1,42 @@
-"""Answers of a model in this process."""
+"""Engine `transformers`: a model in this process, sampled through slots."""
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-
-from plad.answers.engine import Record
-from plad.answers.question import Question, Sampling
+from plad.answers.engine import EngineKind, EngineResources, Inspection, Record, fitting
+from plad.answers.question import Question, Sampling, Spec
 from plad.answers.reply import Reply
-from plad.errors import PolicyError
-from plad.policy.load import Policy
+from plad.errors import Findings, PolicyError
 from plad.records import Example, Outcome
-from plad.sampling.draw import Request
-from plad.sampling.sample import sample
+
+if TYPE_CHECKING:
+    from plad.policy.load import Policy
+    from plad.sampling.draw import Request
 
 log = logging.getLogger("plad")
+
+TokenIds = tuple[int, ...]
+
+
+class TransformersEngine(EngineKind):
+    """A model in this process."""
+
+    type: Literal["transformers"] = "transformers"
+
+    local: ClassVar[bool] = True
+
+    def check(self, findings: Findings, task: Inspection) -> None:
+        """Nothing: the model is looked at as any whose weights are here."""
+
+    def open(self, resources: EngineResources) -> "Transformers":
+        """The teacher as it is, or fine-tuned."""
+        from plad.policy.load import load_policy
+
+        policy = load_policy(resources.teacher, folder=resources.folder)
+        return Transformers(policy, resources.weights, resources.slots)
 
 
 @dataclass(frozen=True)
@@ -29,11 +48,11 @@ class Transformers:
         slots: answers sampled at once; of no influence on them.
     """
 
-    policy: Policy
+    policy: "Policy"
     weights: str
     slots: int
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """Weights, prompt format, ends, context and precision."""
         return {
             "engine": "transformers",
@@ -44,7 +63,7 @@ class Transformers:
             "dtype": str(self.policy.dtype).removeprefix("torch."),
         }
 
-    def encode(self, example: Example) -> tuple[int, ...]:
+    def encode(self, example: Example) -> TokenIds:
         """Token ids of a prompt.
 
         Raises:
@@ -59,24 +78,27 @@ class Transformers:
             )
         return prompt
 
-    def answer(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> None:
+    def answer(self, questions: Iterable[Question[TokenIds]], sampling: Sampling, record: Record) -> None:
         """Sample every answer, `slots` at once; half as many where the GPU's memory doesn't suffice.
 
         Raises:
             PolicyError: the model's logits are not finite, or half the slots don't fit either.
         """
-        pending: dict[str, Question] = {}
-        fitting = self._fitting(questions, sampling, record)
+        import torch
 
-        def requests(first: Iterable[Question]) -> Iterator[Request]:
-            for q in chain(first, fitting):
+        from plad.sampling.draw import Request
+        from plad.sampling.sample import sample
+
+        pending: dict[str, Question[TokenIds]] = {}
+        asked = fitting(questions, record, len, lambda n: self.policy.fits(n, sampling.max_new_tokens))
+
+        def requests(first: Iterable[Question[TokenIds]]) -> Iterator[Request]:
+            for q in chain(first, asked):
                 pending[q.key] = q
                 yield Request(q.key, q.prompt, sampling.max_new_tokens, sampling.temperature, q.seed)
 
-        def finish(request: Request, tokens: tuple[int, ...], seconds: float) -> None:
-            text = self.policy.prompt.decode(tokens)
-            reply = token_reply(text, tokens, len(request.prompt), self.policy.eos_ids, seconds)
-            record(pending.pop(request.key), reply)
+        def finish(request: Request, tokens: TokenIds, seconds: float) -> None:
+            record(pending.pop(request.key), self._reply(request, tokens, seconds))
 
         def run(slots: int) -> None:
             again = list(pending.values())
@@ -100,20 +122,9 @@ class Transformers:
                 "then run the same command again: every recorded answer is kept",
             ) from e
 
-    def _fitting(self, questions: Iterable[Question], sampling: Sampling, record: Record) -> Iterator[Question]:
-        for q in questions:
-            if self.policy.fits(len(q.prompt), sampling.max_new_tokens):
-                yield q
-            else:
-                record(q, Reply(Outcome.TOO_LONG, prompt_tokens=len(q.prompt), attempts=0))
-
-
-def token_reply(
-    text: str, tokens: tuple[int, ...], prompt_tokens: int, eos_ids: Iterable[int], seconds: float
-) -> Reply:
-    """The reply that sampled tokens make: empty without text, truncated without an end of sequence."""
-    if not text.strip():
-        outcome = Outcome.EMPTY
-    else:
-        outcome = Outcome.OK if tokens[-1] in eos_ids else Outcome.TRUNCATED
-    return Reply(outcome, text, tokens, prompt_tokens, len(tokens), seconds=seconds, attempts=0)
+    def _reply(self, request: "Request", tokens: TokenIds, seconds: float) -> Reply:
+        """Empty without text, truncated without an end of sequence."""
+        text = self.policy.prompt.decode(tokens)
+        ended = Outcome.OK if tokens[-1] in self.policy.eos_ids else Outcome.TRUNCATED
+        outcome = ended if text.strip() else Outcome.EMPTY
+        return Reply(outcome, text, tokens, len(request.prompt), len(tokens), seconds=seconds, attempts=0)
