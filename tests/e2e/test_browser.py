@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from plad.records import Example
-from plad.report.compare import write_comparison
+from plad.report.comparison import write_comparison
 from plad.report.page import render_report
 from tests.support.browser import browser
 from tests.support.hostile_texts import NASTY

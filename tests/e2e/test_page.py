@@ -11,7 +11,7 @@ import pytest
 from plad.errors import RunDirError
 from plad.records import Example
 from plad.report.page import render_report
-from plad.report.sections.cases import BUDGET
+from plad.report.sections.examples import BUDGET
 from plad.rundir.atomic import write_json
 from tests.support.written_runs import MANIFEST, page_cases, page_texts, write_full_run, write_run
 

@@ -1,5 +1,6 @@
-"""What describes a run breaks: the student that was trained is on disk all the same, whole."""
+"""What describes a run breaks: the student that was trained is on disk all the same, whole; and sections are data."""
 
+import html
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,13 @@ from plad.pipeline.resources import Resources
 from plad.pipeline.stages import distill, report
 from plad.report import page
 from plad.report.page import render_report
-from plad.report.plots import figures
+from plad.report.parts import blocks
+from plad.report.parts.blocks import Cell, Section, Table, Text
+from plad.report.parts.run_facts import RunFacts
+from plad.report.sections import SECTIONS
 from plad.rundir.atomic import verify_dir, write_json, write_text
 from plad.rundir.directory import open_run
+from tests.support.command import call
 from tests.support.written_runs import BAD, EXAMPLES, GOOD, write_full_run
 
 CONFIG = {
@@ -84,8 +89,54 @@ def test_a_broken_plot_costs_neither_the_card_nor_the_student(
     ctx: Resources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     distill.run(ctx, {})
-    monkeypatch.setattr(figures, "render_svg", broken)
+    monkeypatch.setattr(blocks, "render_svg", broken)
     assert report.run(ctx, {}) == {}
     verify_dir(ctx.run / "student")
-    assert "no words for this" in warned(caplog, ctx)
+    assert "could not be drawn (AttributeError: no words for this)" in caplog.text
+    assert "This plot could not be drawn" in (ctx.run / "report/index.html").read_text()
+    assert "| Distilled student |" in (ctx.run / "report/report.md").read_text()
     assert "| Distilled student |" in (ctx.run / "student/README.md").read_text()
+
+
+def test_a_broken_section_is_left_out_with_a_warning(
+    ctx: Resources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(page, "SECTIONS", (broken, *SECTIONS))
+    render_report(ctx.run.path)
+    left_out = "the section 'broken' could not be made (AttributeError: no words for this)"
+    assert left_out in caplog.text
+    for file in ("index.html", "report.md"):
+        text = html.unescape((ctx.run / f"report/{file}").read_text().replace("\\", ""))
+        assert left_out in text
+        assert "Results on the test set" in text
+
+
+def test_a_broken_page_costs_neither_the_card_nor_the_student(
+    ctx: Resources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    distill.run(ctx, {})
+    monkeypatch.setattr(page, "render", broken)
+    assert report.run(ctx, {}) == {}
+    verify_dir(ctx.run / "student")
+    assert "the report could not be written (AttributeError: no words for this)" in warned(caplog, ctx)
+    assert "| Distilled student |" in (ctx.run / "student/README.md").read_text()
+
+
+def test_a_section_that_is_added_stands_on_page_markdown_and_terminal(
+    ctx: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One function, one place in the list."""
+
+    def weather(facts: RunFacts) -> Section:
+        table = Table("The weather", ("Place", "Rain"), ((Cell(facts.name), Cell("0.1234")),))
+        return Section("weather", "What the weather was", "Weather", (Text("It rained."), table), ("take a coat",))
+
+    monkeypatch.setattr(page, "SECTIONS", (*SECTIONS, weather))
+    render_report(ctx.run.path)
+    shown = [(ctx.run / f"report/{file}").read_text() for file in ("index.html", "report.md")]
+    code, terminal, _ = call("report", ctx.run.path, "--terminal")
+    assert code == 0
+    for text in (*shown, terminal):
+        assert [part for part in ("take a coat", "It rained.", "Rain", "0.1234") if part not in text] == []
+    assert '<a href="#weather">Weather</a>' in shown[0]
+    assert "What the weather was" in shown[0]

@@ -9,7 +9,7 @@ import pytest
 
 from plad.records import Example
 from plad.report.page import render_report
-from plad.report.wording import harmless
+from plad.report.parts.formatting import harmless
 from tests.support.hostile_texts import NASTY
 from tests.support.written_runs import CONFIG, page_texts, write_run
 

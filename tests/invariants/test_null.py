@@ -9,7 +9,8 @@ from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.records import Example, Generation, Outcome
-from plad.report.sections.verdict import BETTER, SAME, tone_of
+from plad.report.parts.blocks import BETTER, SAME
+from plad.report.parts.estimates import tone_of
 
 
 class Oracle:
@@ -68,7 +69,7 @@ def test_two_copies_of_a_student_do_not_differ() -> None:
     for seed in range(100):
         metrics, rate = evaluated(seed, 100, 0.0)
         difference = metrics.differences["student - student_sft"].win_rate["oracle"]
-        same += tone_of(difference.to_json()) == SAME
+        same += tone_of(difference) == SAME
         within += difference.sign_test_p >= 0.05
         straight += not excludes(rate, 0.5)
         alike += not excludes(difference.length_controlled, 0.0)
@@ -84,7 +85,7 @@ def test_a_planted_winner_of_60_percent_is_found() -> None:
         metrics, rate = evaluated(seed, 800, gain)
         difference = metrics.differences["student - student_sft"].win_rate["oracle"]
         own = metrics.systems["student"].win_rate["oracle"]
-        found += tone_of(difference.to_json()) == BETTER
+        found += tone_of(difference) == BETTER
         head_to_head += rate.low > 0.5
         against_target += own.low > 0.5 and own.length_controlled.low > 0.5
         by_sign += rate.sign_test_p < 0.05

@@ -198,7 +198,7 @@ def test_what_is_measured_of_a_rollout(section: MiniLlmObjective) -> None:
             q, p = (score(m, [plain]).logps.double() for m in (policy.model, source.teacher.model))
         torch.testing.assert_close(torch.tensor(g.old_logps).double(), q, rtol=0, atol=1e-5)
         torch.testing.assert_close(torch.tensor(g.weights).double(), importance(p, q, 0.2), rtol=1e-4, atol=1e-5)
-        raw.append(returns(rewards(p, q, scaling=0.5, clip=100), own=section.own_reward))
+        raw.append(returns(rewards(p, q, scaling=0.5, clip=100), own_reward=section.own_reward))
     expected = whiten(torch.cat(raw)) if section.whiten else torch.cat(raw)
     found = torch.tensor([a for g in taken if isinstance(g, Rollout) for a in g.advantages]).double()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

@@ -33,9 +33,9 @@ def test_returns_worked_by_hand() -> None:
     r = tensor(1, 2, 4, 6)
     assert returns(r).tolist() == [4, 5, 6, 0]
     assert returns(r, normalize=False).tolist() == [12, 10, 6, 0]
-    assert returns(r, own=True).tolist() == [3.25, 4, 5, 6]
+    assert returns(r, own_reward=True).tolist() == [3.25, 4, 5, 6]
     assert returns(r, discount=0.5, normalize=False).tolist() == [5.5, 7, 6, 0]
-    assert returns(r, discount=0.5, own=True, normalize=False).tolist() == [1 + 5.5 / 2, 2 + 7 / 2, 4 + 6 / 2, 6]
+    assert returns(r, discount=0.5, own_reward=True, normalize=False).tolist() == [1 + 5.5 / 2, 2 + 7 / 2, 4 + 6 / 2, 6]
     assert returns(tensor(3)).tolist() == [0]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from plad.cli.compare import by_name
-from plad.report.compare import write_comparison
+from plad.report.comparison import write_comparison
 from plad.report.page import render_report
 from tests.support.browser import browser
 

@@ -22,13 +22,14 @@ from plad.evaluate.likelihood_calibration import (
     likelihood_calibration,
 )
 from plad.evaluate.likelihoods import Text, judged
-from plad.evaluate.metrics import CalibrationFigures, Cost
+from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison
 from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome, Verdict
+from plad.report.parts.run_facts import LogRow, StageRecord
 from plad.rundir.atomic import write_json, write_text
 
 MANIFEST: dict[str, Any] = {
@@ -75,6 +76,21 @@ CONFIG: dict[str, Any] = {
     "teacher": {"model": "big", "lora": {"r": 8}},
     "evaluate": {"judges": [{"type": "reference"}]},
 }
+
+
+def typed(figures: Mapping[str, Any]) -> Metrics:
+    """Some of the contents of metrics.json as they are read."""
+    return Metrics.model_validate({"systems": {}, **figures})
+
+
+def stages(manifest: Mapping[str, Any]) -> dict[str, StageRecord]:
+    """The stages of a manifest as they are read."""
+    return {name: StageRecord.model_validate(stage) for name, stage in manifest["stages"].items()}
+
+
+def log_rows(rows: Sequence[Mapping[str, Any]]) -> list[LogRow]:
+    """Rows of metrics.jsonl as they are read."""
+    return [LogRow.of(row) for row in rows]
 
 
 def generations(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Generation]:

@@ -19,11 +19,12 @@ from plad.evaluate.metrics import Cost, Metrics
 from plad.objectives.plad import MarginObjective
 from plad.objectives.sft import SftObjective
 from plad.pipeline.stages.baselines import cost_of
+from plad.report.parts.formatting import system_name
 from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
-from plad.report.wording import system_name
 from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
+from tests.support.written_runs import typed
 
 
 def read(folder: Path, listed: str) -> tuple[Baseline, ...]:
@@ -193,7 +194,7 @@ def test_equal_updates_are_claimed_only_where_they_are() -> None:
 def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     pairs = dict.fromkeys(("student - student_sft", "kd - student_sft", "student - kd"), (0.01, 0.02))
     found = metrics(("target", "teacher", "student_sft", "student", "kd"), pairs)
-    assert methods_table(found) is method_costs_table(found) is None
+    assert methods_table(typed(found)) is method_costs_table(typed(found)) is None
     cost = {
         "updates": 45,
         "prompts": 30,
@@ -203,7 +204,7 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
         "tokens_fresh": 0,
     }
     costs_of = {"kd": Cost.model_validate(cost), "student": Cost()}
-    found = with_comparison(Metrics.model_validate(found), ["kd"], costs_of).to_json()
+    found = with_comparison(Metrics.model_validate(found), ["kd"], costs_of)
     table = methods_table(found)
     assert table is not None
     rows = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
@@ -221,7 +222,7 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
     assert rows["Teacher"]["Time"].text == "–"
     (lead,) = lead_plots(found)
     assert lead.alt.startswith("minus Standard KD +10.0 points")
-    assert lead_plots(metrics(("student",), {})) == []
+    assert lead_plots(typed(metrics(("student",), {}))) == []
 
 
 def test_methods_have_a_readers_name() -> None:

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from plad.records import Example, Judgement, Verdict
-from plad.report.sections.cases import BUDGET, CASES, System, cases, embed
+from plad.report.parts.blocks import Examples
+from plad.report.parts.run_facts import Answer
+from plad.report.sections.examples import BUDGET, LIMIT, ShownSystem, embed, pack
 from plad.report.sections.keypoints import counts, mark_answer, mark_shared, share_in, words
 
 
@@ -73,40 +75,46 @@ def test_the_share_of_targets_that_stands_in_the_prompts() -> None:
 # -- cases ------------------------------------------------------------------------------------------
 
 
-def pack(n: int, prompt: str, answer: str = "an answer of some words here"):
+def packed(n: int, prompt: str, answer: str = "an answer of some words here") -> Examples:
     examples = {f"e{i:05}": Example(f"e{i:05}", f"{i} {prompt}", (f"{i} target",)) for i in range(n)}
-    systems = [
-        System(k, k, dict.fromkeys(examples, f"{k} {answer}"), {}) for k in ("student", "student_sft", "teacher")
-    ]
     judged = [Judgement(i, "judge", "student", "target", Verdict.WIN, 0.75, 0.5) for i in examples]
-    found = cases(examples, systems, {"student": judged})
+    systems = [
+        ShownSystem(
+            k,
+            k,
+            dict.fromkeys(examples, Answer(text=f"{k} {answer}", outcome="ok", tokens=5)),
+            judged if k == "student" else (),
+        )
+        for k in ("student", "student_sft", "teacher")
+    ]
+    found = pack(examples, systems)
     assert found is not None
     return found
 
 
 def test_a_thousand_examples_with_long_prompts_stay_within_the_budget() -> None:
     """4,000 characters a prompt would be 4 MB: every text is cut at the same length, and says by how much."""
-    found = pack(1000, "word of the prompt, " * 200)
+    found = packed(1000, "word of the prompt, " * 200)
     assert (found.shown, found.total) == (1000, 1000)
-    assert len(found.json().encode()) <= BUDGET * 1.05
+    assert len(found.json.encode()) <= BUDGET * 1.05
     assert 600 <= found.cut < 4000
-    case = found.data["cases"][5]
+    case = json.loads(found.json)["cases"][5]
     assert case["prompt"][0][3] == len("5 ") + 4000 - found.cut
     assert case["texts"][1][2] == 0
 
 
 def test_more_examples_than_a_page_holds_are_spaced_evenly() -> None:
-    found = pack(2500, "p")
-    assert (found.shown, found.total) == (CASES, 2500)
-    ids = [c["id"] for c in found.data["cases"]]
+    found = packed(2500, "p")
+    assert (found.shown, found.total) == (LIMIT, 2500)
+    ids = [c["id"] for c in json.loads(found.json)["cases"]]
     assert (ids[:3], ids[-1]) == (["e00000", "e00002", "e00005"], "e02497")
 
 
 def test_scores_of_each_judge_and_system_stand_beside_the_texts() -> None:
-    found = pack(1, "p")
-    (case,) = found.data["cases"]
+    found = packed(1, "p")
+    (case,) = json.loads(found.json)["cases"]
     assert case["scores"] == [[[0.75, 0.5], None, None]]
-    assert found.data["systems"] == [
+    assert json.loads(found.json)["systems"] == [
         ["target", "Human target"],
         ["student", "student"],
         ["student_sft", "student_sft"],
@@ -121,6 +129,6 @@ def test_embedded_json_reads_back_and_cannot_leave_its_element(text: str) -> Non
 
 
 def test_secrets_in_answers_do_not_reach_the_page() -> None:
-    found = pack(1, "my key is sk-abcdefgh12345", "mail https://me:pa55word@host/x")
-    assert "sk-abcdefgh" not in found.json()
-    assert "pa55word" not in found.json()
+    found = packed(1, "my key is sk-abcdefgh12345", "mail https://me:pa55word@host/x")
+    assert "sk-abcdefgh" not in found.json
+    assert "pa55word" not in found.json

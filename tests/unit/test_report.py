@@ -5,28 +5,32 @@ from typing import Any
 
 import pytest
 
+from plad.evaluate.metrics import Difference, Estimate
 from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.judges.reference import ReferenceScorer
 from plad.records import Example
-from plad.report.facts import Facts
 from plad.report.markdown import escape, table_text
-from plad.report.plots.curves import training_plots
-from plad.report.plots.figures import gain_plots, length_plot, time_plot, win_rate_plots
-from plad.report.sections.costs import stages_table
-from plad.report.sections.run_tables import funnel_table
-from plad.report.sections.tables import (
-    agreement_table,
+from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE
+from plad.report.parts.estimates import tone_of
+from plad.report.parts.formatting import duration, harmless, interval, number, p_value, span
+from plad.report.parts.run_facts import RunFacts, StageRecord
+from plad.report.parts.verdict import verdict
+from plad.report.sections.costs import stages_table, time_plot
+from plad.report.sections.data import funnel_table
+from plad.report.sections.judges import agreement_table, judged_table
+from plad.report.sections.results import (
     by_length_table,
     differences_table,
-    judged_table,
+    gain_plots,
+    length_plot,
     power_table,
     results_table,
     texts_table,
+    win_rate_plots,
 )
-from plad.report.sections.verdict import BETTER, SAME, UNKNOWN, WORSE, tone_of, verdict
-from plad.report.wording import duration, harmless, interval, number, p_value
-from tests.support.written_runs import MANIFEST, TEN_EXAMPLES, curves, generations, measured
+from plad.report.sections.training import training_plots
+from tests.support.written_runs import MANIFEST, TEN_EXAMPLES, curves, generations, log_rows, measured, stages, typed
 
 
 def rate(value: float, n: int = 100) -> dict[str, Any]:
@@ -71,8 +75,8 @@ def test_numbers(value: float | None, options: dict[str, Any], text: str) -> Non
 
 
 def test_intervals_and_p_values() -> None:
-    assert interval({"low": -0.031, "high": 0.1}, scale=100, sign=True) == "−3.1 to +10.0"
-    assert interval({"low": None, "high": None}) == ""
+    assert interval(Estimate(low=-0.031, high=0.1), scale=100, sign=True) == "−3.1 to +10.0"
+    assert interval(Estimate()) == span(0.1, None) == ""
     assert [p_value(p) for p in (None, 0.0001, 0.0123, 0.5, 1.0)] == [
         "",
         "p < 0.001",
@@ -119,11 +123,11 @@ def test_control_characters_become_visible(text: str, shown: str) -> None:
     ],
 )
 def test_claims_need_both_interval_and_p_value(gain: dict[str, Any], tone: str) -> None:
-    assert tone_of(gain) == tone
+    assert tone_of(Difference(**gain)) == tone
 
 
 def test_verdict_says_what_the_numbers_say() -> None:
-    better = verdict(metrics(change(0.12, 0.05, 0.19, 0.001)))
+    better = verdict(typed(metrics(change(0.12, 0.05, 0.19, 0.001))))
     assert better.headline == "Distillation made the student better"
     assert better.sentence == (
         "The distilled student wins 42.0 % of the time against the human target, 12.0 points more than before "
@@ -133,15 +137,15 @@ def test_verdict_says_what_the_numbers_say() -> None:
         "The teacher wins 50.0 % of the time against the human target; the student is 8.0 points behind it "
         "(95 % interval −15.0 to −1.0, p = 0.020).",
     )
-    assert [s for s, _, _ in better.scores] == ["student_sft", "student", "teacher"]
-    worse = verdict(metrics(change(-0.12, -0.19, -0.05, 0.001)))
+    assert [s.name for s in better.scores] == ["SFT student", "Distilled student", "Teacher"]
+    worse = verdict(typed(metrics(change(-0.12, -0.19, -0.05, 0.001))))
     assert "12.0 points less than before" in worse.sentence
-    assert (worse.tone, verdict(metrics(change(0.01, -0.1, 0.1, 0.8))).tone) == (WORSE, SAME)
+    assert (worse.tone, verdict(typed(metrics(change(0.01, -0.1, 0.1, 0.8)))).tone) == (WORSE, SAME)
 
 
 def test_a_test_too_small_says_how_large_it_should_be() -> None:
     power = {"effect": 0.02, "sd": 0.4, "prompts_needed": 3140, "detectable": 0.112}
-    found = verdict(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power}))
+    found = verdict(typed(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power})))
     assert found.notes[0] == (
         "100 prompts can show a difference of about 11.2 points; one of this size would take about 3,140."
     )
@@ -149,41 +153,41 @@ def test_a_test_too_small_says_how_large_it_should_be() -> None:
 
 def test_a_win_that_length_explains_is_doubted() -> None:
     equal = {"value": 0.03, "low": -0.04, "high": 0.1, "n": 100}
-    found = verdict(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": equal}))
+    found = verdict(typed(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": equal})))
     assert (
         found.notes[0]
         == "At equal length the difference is +3.0 points (−4.0 to +10.0): it may come from length alone."
     )
-    kept = verdict(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": {**equal, "low": 0.01}}))
+    kept = verdict(typed(metrics({**change(0.12, 0.05, 0.19, 0.001), "length_controlled": {**equal, "low": 0.01}})))
     assert not any("equal length" in note for note in kept.notes)
 
 
 def test_few_prompts_are_said_to_be_few() -> None:
-    assert "Only 12 prompts were compared" in verdict(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12)).notes[-1]
+    assert "Only 12 prompts were compared" in verdict(typed(metrics(change(0.3, 0.1, 0.5, 0.01, 12), n=12))).notes[-1]
 
 
 def test_other_judges_have_their_say() -> None:
     m = metrics(change(0.12, 0.05, 0.19, 0.001))
     m["systems"]["student"]["win_rate"]["rm"] = rate(0.4)
     m["differences"]["student - student_sft"]["win_rate"]["rm"] = change(-0.1, -0.2, -0.02, 0.03)
-    assert any(n.startswith("Judge rm finds it worse: 10.0 points less") for n in verdict(m).notes)
+    assert any(n.startswith("Judge rm finds it worse: 10.0 points less") for n in verdict(typed(m)).notes)
 
 
 def test_without_a_judge_rouge_decides_and_without_either_nothing_is_claimed() -> None:
     m = metrics(change(0.12, 0.05, 0.19, 0.001), n=0)
-    assert verdict(m).tone == UNKNOWN
+    assert verdict(typed(m)).tone == UNKNOWN
     m["systems"]["student"]["rougeL"] = rate(0.3)
     m["differences"]["student - student_sft"]["rougeL"] = change(0.05, 0.02, 0.08, 0.01)
-    assert verdict(m).tone == BETTER
-    assert "reaches a ROUGE-L of 30.0, 5.0 points more" in verdict(m).sentence
-    assert verdict(m).measure.startswith("ROUGE-L")
+    assert verdict(typed(m)).tone == BETTER
+    assert "reaches a ROUGE-L of 30.0, 5.0 points more" in verdict(typed(m)).sentence
+    assert verdict(typed(m)).measure.startswith("ROUGE-L")
     assert verdict(None).tone == UNKNOWN
 
 
 def test_without_a_fine_tuned_student_only_the_win_rate_is_given() -> None:
     m = metrics(change(0.1, 0.0, 0.2, 0.5))
     m["differences"] = {}
-    found = verdict(m)
+    found = verdict(typed(m))
     assert found.tone == UNKNOWN
     assert "wins 42.0 % of the time against the human target (95 % interval 32.0 to 52.0" in found.sentence
 
@@ -192,7 +196,7 @@ def test_without_a_fine_tuned_student_only_the_win_rate_is_given() -> None:
 
 
 def test_results_table_has_every_system_in_reading_order_and_flags_small_samples() -> None:
-    table = results_table(measured())
+    table = results_table(typed(measured()))
     assert [row[0].text for row in table.rows] == [
         "Human target",
         "Teacher",
@@ -206,7 +210,7 @@ def test_results_table_has_every_system_in_reading_order_and_flags_small_samples
 
 
 def test_differences_table_colours_only_what_the_numbers_bear() -> None:
-    table = differences_table(measured())
+    table = differences_table(typed(measured()))
     assert table.columns[1] == "Distilled student − SFT student"
     tones = {row[0].text: row[1].tone for row in table.rows}
     assert tones["ROUGE-1"] == BETTER
@@ -215,12 +219,12 @@ def test_differences_table_colours_only_what_the_numbers_bear() -> None:
 
 def test_what_the_judges_and_the_lengths_say_has_its_tables() -> None:
     m = measured()
-    judged = judged_table(m)
+    judged = judged_table(typed(m))
     assert judged.columns[-2:] == ("At equal length", "Sign test p")
     assert (judged.rows[0][-2].text, judged.rows[0][-1].text) == ("100.0", "0.002")  # 2 / 2^10
-    assert power_table(m) is None  # every prompt moved alike: no spread to plan with
+    assert power_table(typed(m)) is None  # every prompt moved alike: no spread to plan with
     power = {"effect": 0.02, "sd": 0.4, "prompts_needed": 3140, "detectable": 0.112}
-    table = power_table(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power}))
+    table = power_table(typed(metrics({**change(0.02, -0.06, 0.1, 0.6), "power": power})))
     assert table is not None
     assert [c.text for c in table.rows[0]] == [
         "Distilled student − SFT student",
@@ -229,7 +233,7 @@ def test_what_the_judges_and_the_lengths_say_has_its_tables() -> None:
         "3,140",
         "11.2",
     ]
-    texts = texts_table(m)
+    texts = texts_table(typed(m))
     assert texts is not None
     assert texts.rows[0][0].text == "Human target"
 
@@ -241,11 +245,11 @@ def test_gains_by_length_are_drawn_bin_by_bin() -> None:
         {"words_above": 30, "words_to": None, "value": None, "low": None, "high": None, "p": None, "n": 0},
     ]
     m = metrics({**change(0.12, 0.05, 0.19, 0.001), "by_length": bins})
-    (plot,) = gain_plots(m)
+    (plot,) = gain_plots(typed(m))
     assert plot.alt == (
         "up to 20 words (n = 40) +20.0 points (10.0 to 30.0); 21 to 30 words (n = 12) −10.0 points (−30.0 to 10.0)"
     )
-    table = by_length_table(m)
+    table = by_length_table(typed(m))
     assert table is not None
     assert [[c.text for c in row] for row in table.rows] == [
         ["up to 20 words", "40", "+20.0"],
@@ -258,7 +262,7 @@ def test_of_several_judges_each_row_names_its_own() -> None:
     m = metrics({**change(0.12, 0.05, 0.19, 0.001), "power": {"detectable": 0.1, "prompts_needed": 90}})
     gains = m["differences"]["student - student_sft"]["win_rate"]
     gains["rm"] = gains["reference"]
-    table = power_table(m)
+    table = power_table(typed(m))
     assert table is not None
     assert [row[0].text for row in table.rows] == [
         "Distilled student − SFT student, reference",
@@ -268,7 +272,7 @@ def test_of_several_judges_each_row_names_its_own() -> None:
 
 def test_judges_that_agree_by_chance_are_seen_to() -> None:
     pair = {"same": 0.61, "kappa": 0.204, "low": 0.1, "high": 0.31, "n": 300}
-    table = agreement_table({"agreement": {"reference and llm": pair}})
+    table = agreement_table(typed({"agreement": {"reference and llm": pair}}))
     assert table is not None
     assert [(c.text, c.detail) for c in table.rows[0]] == [
         ("reference and llm", ""),
@@ -276,49 +280,48 @@ def test_judges_that_agree_by_chance_are_seen_to() -> None:
         ("0.20", "0.10 to 0.31"),
         ("300", ""),
     ]
-    assert agreement_table({}) is agreement_table({"agreement": {}}) is None
+    assert agreement_table(typed({})) is agreement_table(typed({"agreement": {}})) is None
 
 
 def test_time_is_drawn_where_there_was_any() -> None:
-    plot = time_plot(MANIFEST["stages"])
+    plot = time_plot(stages(MANIFEST))
     assert plot is not None
     assert plot.alt == "sft 30 min 34 s; generate 15 min 12 s; distill 25 min 1 s"
-    assert time_plot({"data": {"seconds": 0.1}}) is None
+    assert time_plot({"data": StageRecord(seconds=0.1)}) is None
 
 
 def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:
     rows = [Example(e.id, e.prompt, e.references[:1]) for e in TEN_EXAMPLES]
     answers = {s: generations(rows, ["word1 a"] * 10) for s in ("student_sft", "student")}
     found = evaluate_systems(rows, answers, [ReferenceScorer()], bootstrap=Bootstrap(50))[0].to_json()
-    assert "Win rate, reference" not in results_table(found).columns
-    assert "Win rate, reference" not in [row[0].text for row in differences_table(found).rows]
+    assert "Win rate, reference" not in results_table(typed(found)).columns
+    assert "Win rate, reference" not in [row[0].text for row in differences_table(typed(found)).rows]
     assert "judge reference could judge no row: no row has a second reference" in found["warnings"]
 
 
 def test_funnel_counts_every_row_and_pair() -> None:
-    table = funnel_table(Facts("run", MANIFEST))
+    table = funnel_table(RunFacts("run", stages(MANIFEST)))
     assert table is not None
     shown = {row[0].text: row[1].text for row in table.rows}
     assert shown["Training rows in the file"] == "240"  # 120 + 118 + 2 skipped
     assert shown["Skipped as invalid"] == "2"
     assert int(shown["Pairs sampled"]) == 236 == 159 + 71 + 6
-    assert funnel_table(Facts("run", {"schema": 1, "stages": {}})) is None
+    assert funnel_table(RunFacts("run")) is None
 
 
 def test_stage_times_add_up() -> None:
-    table = stages_table(Facts("run", MANIFEST))
+    table = stages_table(RunFacts("run", stages(MANIFEST)))
     assert table is not None
     assert [table.rows[-1][0].text, table.rows[-1][1].text] == ["all", "1 h 10 min"]
 
 
 def test_figures_are_the_same_each_time_and_carry_no_address() -> None:
-    m = measured()
-    first = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
-    again = [*win_rate_plots(m), length_plot(m), *training_plots(curves())]
-    assert first == again
-    assert len(first) == 1 + 1 + 9
-    for plot in first:
+    m = typed(measured())
+    plots = [*win_rate_plots(m), length_plot(m), *training_plots(log_rows(curves()))]
+    assert len(plots) == 1 + 1 + 9
+    for plot in plots:
         assert plot is not None
+        assert plot.svg == plot.svg
         assert plot.svg.startswith("<svg viewBox=")
         assert plot.svg.endswith("</svg>")
         assert "http" not in plot.svg
@@ -328,18 +331,20 @@ def test_figures_are_the_same_each_time_and_carry_no_address() -> None:
 
 
 def test_figure_shows_the_interval_it_is_given() -> None:
-    (plot,) = win_rate_plots(measured())
+    (plot,) = win_rate_plots(typed(measured()))
     assert "Teacher 100.0 % (72.2 to 100.0)" in plot.alt
     assert ">100.0<" in plot.svg
 
 
 def test_quantities_that_were_not_logged_have_no_figure() -> None:
     rows = [{"stage": "distill", "step": i, "loss": 1.0, "grad_norm": float("nan")} for i in range(3)]
-    assert [p.title for p in training_plots(rows)] == ["Distilling: loss"]
-    assert training_plots([{"stage": "distill", "step": 3, "skipped": "non-finite loss", "rows": ["a"]}]) == []
+    assert [p.title for p in training_plots(log_rows(rows))] == ["Distilling: loss"]
+    assert (
+        training_plots(log_rows([{"stage": "distill", "step": 3, "skipped": "non-finite loss", "rows": ["a"]}])) == []
+    )
 
 
 def test_markdown_cells_hold_no_markup() -> None:
     assert escape("a|b <script> `x` *y*\nz") == r"a\|b \<script\> \`x\` \*y\* z"
-    lines = table_text(results_table(measured())).splitlines()
+    lines = table_text(results_table(typed(measured()))).splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1

@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 
 from plad.evaluate.likelihood_calibration import RankedTexts
-from plad.report.content import build_report
-from plad.report.facts import Facts
-from plad.report.plots.figures import calibration_plots
-from plad.report.sections.calibration import calibration_said, calibration_table, reliability_table
-from tests.support.written_runs import calibrated, calibration_section
+from plad.report.page import build_report
+from plad.report.parts.run_facts import RunFacts
+from plad.report.sections.calibration import (
+    calibration_plots,
+    calibration_sentences,
+    calibration_table,
+    reliability_table,
+)
+from tests.support.written_runs import calibrated, calibration_section, typed
 
 
 def test_the_sentence_says_what_changed_and_what_it_was_measured_on() -> None:
     """One pair a prompt: wrong before, right after. 0 % and 100 % of 12 pairs; p = 2 / 2^12."""
     before = [RankedTexts(np.array([-1.0, -2.0]), np.array([0.0, 1.0]))] * 12
     after = [RankedTexts(np.array([-2.0, -1.0]), np.array([0.0, 1.0]))] * 12
-    head, figures, basis = calibration_said({"calibration": calibration_section(before, after)})
+    head, figures, basis = calibration_sentences(typed({"calibration": calibration_section(before, after)}))
     assert head == "Distillation brought likelihood and quality closer together."
     assert figures.startswith(
         "The better of two texts was the likelier one in 0.0 % of pairs before distillation and in 100.0 % after it: "
@@ -38,11 +42,11 @@ def test_the_sentence_says_what_changed_and_what_it_was_measured_on() -> None:
     ],
 )
 def test_a_claim_needs_interval_and_p_value(gain: float, head: str) -> None:
-    assert calibration_said(calibrated(gain))[0] == head
+    assert calibration_sentences(typed(calibrated(gain)))[0] == head
 
 
 def test_every_measure_stands_before_and_after_with_its_paired_difference() -> None:
-    table = calibration_table(calibrated(4.0))
+    table = calibration_table(typed(calibrated(4.0)))
     assert table is not None
     assert table.columns == ("Measure", "SFT student", "Distilled student", "Change")
     names = ["Pairwise accuracy, %", "Kendall's tau", "Spearman's rho", "Calibration error, points"]
@@ -50,49 +54,51 @@ def test_every_measure_stands_before_and_after_with_its_paired_difference() -> N
     assert [row[3].tone for row in table.rows] == ["better", "better", "better", ""]
     assert " to " in table.rows[3][3].detail  # an interval and no p-value
     assert "p" not in table.rows[3][3].detail
-    bins = reliability_table(calibrated(4.0))
+    bins = reliability_table(typed(calibrated(4.0)))
     assert bins is not None
     assert bins.rows[0][0].text == "50 to 60 %"
     assert sum(int(row[2].text) for row in bins.rows) == 40 * 6  # pairs of four texts
 
 
 def test_figures_hold_the_intervals_in_words() -> None:
-    order, curve = calibration_plots(calibrated(4.0))
+    order, curve = calibration_plots(typed(calibrated(4.0)))
     assert order.title == "How often the better of two texts is the likelier one, judge reference"
     assert order.alt.count(" % (") == 2
     assert curve.alt.startswith("SFT student: ")
     assert "pairs)" in curve.alt
-    assert calibration_plots(calibrated(4.0)) == [order, curve]
+    assert calibration_plots(typed(calibrated(4.0))) == [order, curve]
 
 
 @pytest.mark.parametrize("found", [{}, {"calibration": None}, calibrated(1.0, prompts=0)])
 def test_without_an_order_to_be_found_there_is_nothing(found: dict[str, Any]) -> None:
-    assert calibration_table(found) is reliability_table(found) is None
-    assert (calibration_said(found), calibration_plots(found)) == ((), [])
+    assert calibration_table(typed(found)) is reliability_table(typed(found)) is None
+    assert (calibration_sentences(typed(found)), calibration_plots(typed(found))) == ((), [])
 
 
 def test_the_students_own_texts_have_a_row_of_their_own() -> None:
     found = calibrated(4.0)
     judge = found["calibration"]["judges"]["reference"]
     judge["own"] = {k: judge[k] for k in ("student_sft", "student", "difference")}
-    table = calibration_table(found)
+    table = calibration_table(typed(found))
     assert table is not None
     assert table.rows[-1][0].text == "Pairwise accuracy, %, of own texts"
     assert table.rows[-1][1:] == table.rows[0][1:]
     judge["own"] = calibrated(1.0, prompts=0)["calibration"]["judges"]["reference"]
-    assert calibration_table(found) == calibration_table(calibrated(4.0))  # there was no order to be found
+    assert calibration_table(typed(found)) == calibration_table(
+        typed(calibrated(4.0))
+    )  # there was no order to be found
 
 
 def test_each_of_two_judges_has_its_rows_and_figures() -> None:
     found = calibrated(4.0)
     found["calibration"]["judges"]["reward"] = found["calibration"]["judges"]["reference"]
-    table = calibration_table(found)
+    table = calibration_table(typed(found))
     assert table is not None
     assert [row[0].text for row in table.rows][3:5] == [
         "Calibration error, points, reference",
         "Pairwise accuracy, %, reward",
     ]
-    assert len(calibration_plots(found)) == 4
+    assert len(calibration_plots(typed(found))) == 4
 
 
 def test_without_a_judge_that_scores_texts_the_page_says_so() -> None:
@@ -102,6 +108,6 @@ def test_without_a_judge_that_scores_texts_the_page_says_so() -> None:
         "systems": {},
         "method": {},
     }
-    report = build_report(Facts("run", {"stages": {}}, metrics=found))
-    assert report.calibration is None
-    assert "judge that scores texts, for calibration" in report.missing
+    report = build_report(RunFacts("run", metrics=typed(found)))
+    assert "calibration" not in [section.id for section in report.sections]
+    assert "Left out, because the run has no judge that scores texts, for calibration." in [t for _, t in report.told()]

@@ -8,9 +8,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from plad.config.root import Config
-from plad.report.card import card_text
-from plad.report.card_metadata import hub_name, shown_name
-from tests.support.written_runs import MANIFEST, calibrated, measured
+from plad.report.card import card_text, hub_name, shown_name
+from plad.report.parts.run_facts import RunFacts
+from tests.support.written_runs import MANIFEST, calibrated, measured, stages, typed
 
 
 def config(**sections: Any) -> Config:
@@ -23,8 +23,12 @@ def config(**sections: Any) -> Config:
     return Config.model_validate({**base, **sections})
 
 
+def facts(metrics: dict[str, Any]) -> RunFacts:
+    return RunFacts("run", stages(MANIFEST), metrics=typed(metrics))
+
+
 def test_card_has_valid_front_matter_results_and_the_teachers_terms() -> None:
-    text = card_text(config(), MANIFEST, measured())
+    text = card_text(config(), facts(measured()))
     _, front, body = text.split("---\n", 2)
     head = yaml.safe_load(front)
     head.pop("model-index")
@@ -45,7 +49,7 @@ def test_card_has_valid_front_matter_results_and_the_teachers_terms() -> None:
 
 
 def test_the_hubs_own_reader_finds_the_results_with_their_intervals(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text(card_text(config(), MANIFEST, measured()), encoding="utf-8")
+    (tmp_path / "README.md").write_text(card_text(config(), facts(measured())), encoding="utf-8")
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.license, data.base_model, data.model_name) == ("other", "owner/student-1b", "owner/student-1b")
     assert data.eval_results is not None
@@ -57,30 +61,30 @@ def test_the_hubs_own_reader_finds_the_results_with_their_intervals(tmp_path: Pa
 
 
 def test_card_says_how_it_was_measured_and_what_it_loads_with() -> None:
-    text = card_text(config(), MANIFEST, measured())
+    text = card_text(config(), facts(measured()))
     assert "10 test prompts; percentile bootstrap" in text
     assert "- Judge reference: type reference; rule ROUGE-L F1 against the best reference other than the target" in text
     assert "AutoModelForCausalLM.from_pretrained" in text
-    both = card_text(config(), MANIFEST, measured(), seq2seq=True)
+    both = card_text(config(), facts(measured()), seq2seq=True)
     assert "AutoModelForSeq2SeqLM.from_pretrained" in both
     assert "pipeline_tag: text2text-generation" in both
 
 
 def test_card_of_a_teacher_behind_an_endpoint_keeps_its_address_to_itself() -> None:
     engine = {"type": "openai", "base_url": "https://inner.example/v1"}
-    text = card_text(config(teacher={"model": "big-4", "engine": engine}), {}, None)
+    text = card_text(config(teacher={"model": "big-4", "engine": engine}), RunFacts("x"))
     assert "Teacher: big-4, as it answers behind an endpoint." in text
     assert "inner.example" not in text
 
 
 def test_card_tells_what_distillation_did_to_likelihoods() -> None:
-    text = card_text(config(), MANIFEST, measured() | calibrated(4.0))
+    text = card_text(config(), facts(measured() | calibrated(4.0)))
     assert "Likelihoods: Distillation brought likelihood and quality closer together." in text
     assert "| Kendall's tau |" in text
 
 
 def test_card_before_the_evaluation_says_so() -> None:
-    text = card_text(config(), {"stages": {}}, None)
+    text = card_text(config(), RunFacts("x"))
     assert "Not evaluated yet." in text
 
 
@@ -89,7 +93,7 @@ def test_card_tells_a_pruned_student_and_sequence_level_distillation() -> None:
         student={"model": "/models/big.gguf", "init": {"type": "prune", "layers": 10}},
         distill={"objective": {"type": "sft"}, "lora": None},
     )
-    text = card_text(changed, {}, None)
+    text = card_text(changed, RunFacts("x"))
     assert "big.gguf cut down to 10 layers" in text
     assert "sequence-level knowledge distillation" in text
     assert "all weights" in text

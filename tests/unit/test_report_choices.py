@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from plad.report.facts import Facts
-from plad.report.plots.curves import rounds_plot, training_plots
-from plad.report.sections.choices import kept_curves, rounds_said, rounds_table
+from plad.report.parts.run_facts import RunFacts, StageRecord
+from plad.report.parts.stage_counts import Round
+from plad.report.sections.training import kept_log, rounds_ended, rounds_plot, rounds_table, training_plots
+from tests.support.written_runs import log_rows
 
 
 def of_round(rate: float, teacher: float, **more: Any) -> dict[str, Any]:
@@ -22,8 +23,12 @@ COUNTS = {
 }
 
 
-def facts(counts: dict[str, Any], curves: list[dict[str, Any]] | None = None) -> Facts:
-    return Facts("a", {"stages": {"distill": {"counts": counts}}}, curves=curves or [])
+def facts(counts: dict[str, Any], log: list[dict[str, Any]] | None = None) -> RunFacts:
+    return RunFacts("a", {"distill": StageRecord(counts=counts)}, log=tuple(log_rows(log or [])))
+
+
+def rounds(counts: list[dict[str, Any]]) -> list[Round]:
+    return [Round.model_validate(of_round) for of_round in counts]
 
 
 def test_rounds_stand_in_a_table_with_the_kept_one_marked_and_why_they_ended() -> None:
@@ -35,22 +40,22 @@ def test_rounds_stand_in_a_table_with_the_kept_one_marked_and_why_they_ended() -
     against = table.rows[0][5]
     assert (against.text, against.detail) == ("70.0 %", "60.0 to 80.0")
     assert [row[6].text for row in table.rows] == ["–", "388", "401"]
-    assert rounds_said(facts(COUNTS)) == (
+    assert rounds_ended(facts(COUNTS)) == (
         "Teacher and student met on validation prompts, sampled as pairs are. "
         "The rounds ended: the validation win rate no longer rises."
     )
     assert rounds_table(facts({})) is None
-    assert rounds_said(facts({})) == ""
+    assert rounds_ended(facts({})) == ""
 
 
 def test_the_curve_by_round_says_its_numbers_and_leaves_out_what_no_judge_saw() -> None:
-    plot = rounds_plot(ROUNDS)
+    plot = rounds_plot(rounds(ROUNDS))
     assert plot is not None
     assert "student against the target: round 0 25.0 %, round 1 40.0 %, round 2 38.0 %" in plot.alt
     assert "teacher against the student: round 0 70.0 %" in plot.alt
-    assert plot.svg == rounds_plot(ROUNDS).svg  # type: ignore[union-attr]
+    assert plot.svg == rounds_plot(rounds(ROUNDS)).svg  # type: ignore[union-attr]
     blind = [{"validation": {"rougeL": 0.2}, "teacher_student": {"value": None, "n": 0}}] * 2
-    assert rounds_plot(blind) is None
+    assert rounds_plot(rounds(blind)) is None
     assert rounds_plot([]) is None
 
 
@@ -60,18 +65,18 @@ def test_curves_are_those_of_the_training_run_that_was_kept() -> None:
         {"stage": "distill", "step": 1, "loss": 2.0},
         {"stage": "distill/round_2", "step": 1, "loss": 1.0},
     ]
-    kept = kept_curves(facts({"stage": "distill/round_2"}, rows))
-    assert [(row["stage"], row["loss"]) for row in kept] == [("sft/teacher", 3.0), ("distill", 1.0)]
-    assert kept_curves(facts({}, rows)) == rows
+    kept = kept_log(facts({"stage": "distill/round_2"}, rows))
+    assert [(row.stage, row.values["loss"]) for row in kept] == [("sft/teacher", 3.0), ("distill", 1.0)]
+    assert kept_log(facts({}, rows)) == tuple(log_rows(rows))
 
 
 def test_what_is_watched_while_distilling_is_plotted() -> None:
     watched = {"ended": 0.9, "accuracy": 0.3, "chosen_logp": -2.0, "rejected_logp": -1.5, "words": 18.0}
     rows = [{"stage": "distill", "step": step, "validation": watched} for step in (0, 5)]
-    assert [plot.title for plot in training_plots(rows)] == [
+    assert [plot.title for plot in training_plots(log_rows(rows))] == [
         "While distilling: length on validation",
         "While distilling: ends on validation, order of a few pairs",
         "While distilling: log-probability a token of a few pairs",
     ]
-    (teacher,) = training_plots([{"stage": "sft/teacher", "step": 0, "validation": {"win_rate": 0.4}}])
+    (teacher,) = training_plots(log_rows([{"stage": "sft/teacher", "step": 0, "validation": {"win_rate": 0.4}}]))
     assert teacher.title == "While fine-tuning the teacher: validation"

@@ -8,7 +8,7 @@ import pytest
 
 from plad.errors import RunDirError
 from plad.records import Example
-from plad.report.compare import write_comparison
+from plad.report.comparison import write_comparison
 from plad.rundir.atomic import write_json
 from tests.support.command import call
 from tests.support.written_runs import BAD, CONFIG, EXAMPLES, FAIR, GOOD, calibrated, page_cases, write_bill, write_run

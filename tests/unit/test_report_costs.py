@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from plad.report.facts import Facts, read_facts
-from plad.report.sections.costs import cost_of, counts_table, paid_said, paid_table, stages_table
+from plad.report.parts.run_facts import RunFacts, read_facts
+from plad.report.sections.costs import about_paid, cost_of, counts_table, paid_table, stages_table
 from plad.rundir.atomic import write_json
 from tests.support.written_runs import BILL, manifest, write_bill
 
 
-def facts(tmp_path: Path, rows: Any = BILL, **more: Any) -> Facts:
+def facts(tmp_path: Path, rows: Any = BILL, **more: Any) -> RunFacts:
     write_json(tmp_path / "manifest.json", {**manifest(), **more})
     write_bill(tmp_path, rows)
     return read_facts(tmp_path)
@@ -42,7 +42,7 @@ def test_who_was_paid_for_how_much(tmp_path: Path) -> None:
         ["judge opinion-7b (big-1)", "1", "700", "60", "$0.0102"],
         ["all", "3", "1,100", "139", "$0.0123"],
     ]
-    assert paid_said(found) == (
+    assert about_paid(found) == (
         "An answer counts to the first stage that ended after it came. No price is known for 1 of 3 answers."
     )
     assert cost_of(found) == "$0.0123"
@@ -54,13 +54,13 @@ def test_a_run_without_a_provider_has_times_only(tmp_path: Path) -> None:
     assert table is not None
     assert table.columns == ("Stage", "Time")
     assert paid_table(found) is None
-    assert (paid_said(found), cost_of(found)) == ("", "–")
+    assert (about_paid(found), cost_of(found)) == ("", "–")
 
 
 def test_of_a_shared_ledger_only_the_runs_own_answers_count(tmp_path: Path) -> None:
     write_bill(tmp_path)
     write_json(tmp_path / "manifest.json", {**manifest(), "id": "mine", "ledger": str(tmp_path / "generations.sqlite")})
-    assert read_facts(tmp_path).paid == []
+    assert read_facts(tmp_path).paid == ()
 
 
 def test_a_provider_whose_ledger_is_gone_is_said(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_provider_whose_ledger_is_gone_is_said(tmp_path: Path) -> None:
     write_json(tmp_path / "config.resolved.json", {"teacher": {"engine": {"type": "transformers"}}})
     assert "readable ledger of answers" not in read_facts(tmp_path).missing
     (tmp_path / "generations.sqlite").write_text("no database at all, but a text that is long enough" * 20)
-    assert read_facts(tmp_path).paid == []
+    assert read_facts(tmp_path).paid == ()
 
 
 def test_what_a_stage_did_not_find_is_not_listed(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plad.report.sections.tables import Cell, Table
+from plad.report.parts.blocks import Cell, Table
 from plad.report.terminal import fit, sparkline
 from tests.support.command import call, lines_fit
 from tests.support.written_runs import BAD, EXAMPLES, FAIR, GOOD, write_full_run

@@ -61,7 +61,7 @@ def compare(
             raise ConfigError("--methods and --limit go with a config", where=first, fix="plad compare CONFIG.yaml ...")
         runs = [Path(target) for target in targets]
         if html is not None:
-            from plad.report.compare import write_comparison
+            from plad.report.comparison import write_comparison
 
             write_comparison(by_name(runs), html)
             typer.echo(f"comparison: {html}")

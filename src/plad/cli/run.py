@@ -88,10 +88,9 @@ def report(
 
         folder = target if target.is_dir() else load_config(target, overrides or []).run.dir
         if terminal:
-            from plad.report.facts import read_facts
             from plad.report.terminal import report_view
 
-            print_result(read_facts(folder), False, report_view)
+            print_result(folder, False, report_view)
             return
         from plad.report.page import render_report
 

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from plad.config.base import PositiveInt
 from plad.config.objectives import LogitNeeds, Needs, ObjectiveSection, TextNeeds
+from plad.errors import ConfigError
+from plad.objectives.base import Objective
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +57,21 @@ class LogitObjective(ObjectiveSection):
 
         sampler = None if texts.temperature is None else sampling.sampler(texts.temperature)
         return MixedTexts(texts.share, texts.both, sampling.seed, sampler)
+
+
+def trainable_objective(section: ObjectiveSection) -> Objective | LogitObjective:
+    """The objective, if training can take it.
+
+    Raises:
+        ConfigError: its class says what it needs, but not what it minimises.
+    """
+    if isinstance(section, LogitObjective) or (isinstance(section, Objective) and section.needs.logits is None):
+        return section
+    raise ConfigError(
+        f"objective {section.tag()} can't be trained with",
+        where=type(section).__module__,
+        fix="derive its class from plad.objectives.base.Objective, or from plad.distillers.base.LogitObjective",
+    )
 
 
 class StorableObjective(LogitObjective):

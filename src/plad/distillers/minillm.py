@@ -88,7 +88,7 @@ class MiniLlmObjective(LogitObjective):
             clip=self.reward_clip,
             mix=self.teacher_mix,
             discount=self.discount,
-            own=self.own_reward,
+            own_reward=self.own_reward,
             normalize=self.length_normalization,
             whiten=self.whiten,
         )

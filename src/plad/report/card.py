@@ -1,16 +1,21 @@
 """The model card of a distilled student: README.md of its folder."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from plad.config.models import PruneInit
 from plad.config.root import Config
-from plad.report.card_metadata import front_matter, shown_name
+from plad.evaluate.metrics import STUDENT, Estimate, Metrics, SystemFigures
 from plad.report.markdown import escape, table_text
-from plad.report.sections.calibration import calibration_said, calibration_table
-from plad.report.sections.tables import differences_table, results_table
-from plad.report.sections.verdict import verdict
-from plad.rundir.manifest import Manifest
+from plad.report.parts.formatting import METRICS
+from plad.report.parts.measures import TEXT_METRICS, WORDS, judge_settings
+from plad.report.parts.run_facts import RunFacts
+from plad.report.parts.verdict import verdict
+from plad.report.sections.calibration import calibration_sentences, calibration_table
+from plad.report.sections.results import differences_table, results_table
 from plad.text import redact
 
 
@@ -34,31 +39,27 @@ def _method(config: Config) -> str:
     )
 
 
-def _data(config: Config, manifest: Manifest) -> str:
-    counts, pairs = manifest.counts("data"), manifest.counts("pair")
-    said = [f"Training data: {escape(shown_name(config.data.train))}."]
-    if counts:
-        said.append(f"{counts['sft']:,} rows for fine-tuning, {counts['distill']:,} for distillation.")
-    if pairs:
-        said.append(f"{pairs.get('pairs', 0):,} of {pairs.get('candidates', 0):,} sampled pairs were kept.")
-    return " ".join(said)
+def _data(config: Config, facts: RunFacts) -> str:
+    sentences = [f"Training data: {escape(shown_name(config.data.train))}."]
+    if facts.counts("data"):
+        sentences.append(f"{facts.data.sft:,} rows for fine-tuning, {facts.data.distill:,} for distillation.")
+    if facts.counts("pair"):
+        sentences.append(f"{facts.pair.pairs:,} of {facts.pair.candidates:,} sampled pairs were kept.")
+    return " ".join(sentences)
 
 
-def _results(metrics: Mapping[str, Any] | None) -> list[str]:
+def _results(metrics: Metrics | None) -> list[str]:
     if metrics is None:
         return ["Not evaluated yet."]
-    found = verdict(metrics)
-    parts = [f"**{escape(found.headline)}.** {escape(found.sentence)}", *(escape(n) for n in found.notes)]
-    parts += [
-        "Test set, win rate against the human target and ROUGE F1 in %, with 95 % intervals:",
-        table_text(results_table(metrics)),
-    ]
-    if metrics["differences"]:
-        parts += ["Paired differences:", table_text(differences_table(metrics))]
-    likelihoods = calibration_table(metrics)
+    v, differences, likelihoods = verdict(metrics), differences_table(metrics), calibration_table(metrics)
+    about = "Test set, win rate against the human target and ROUGE F1 in %, with 95 % intervals:"
+    parts = [f"**{escape(v.headline)}.** {escape(v.sentence)}", *map(escape, v.notes)]
+    parts += [about, table_text(results_table(metrics))]
+    if differences is not None:
+        parts += ["Paired differences:", table_text(differences)]
     if likelihoods is not None:
-        parts += [f"Likelihoods: {escape(' '.join(calibration_said(metrics)))}", table_text(likelihoods)]
-    return parts
+        parts += [f"Likelihoods: {escape(' '.join(calibration_sentences(metrics)))}", table_text(likelihoods)]
+    return [*parts, "How it was measured:", _evaluated(metrics)]
 
 
 _LIMITS = """\
@@ -76,17 +77,18 @@ model = {auto}.from_pretrained("path/to/this/folder")
 ```"""
 
 
-def _evaluated(metrics: Mapping[str, Any]) -> str:
+def _evaluated(metrics: Metrics) -> str:
     """How the figures were made: every judge with its rule, n, intervals."""
-    method = metrics["method"]
-    judges = [f"- Judge {escape(j)}: {escape(_described(d))}." for j, d in method.get("judges", {}).items()]
-    said = f"{metrics['n']:,} test prompts; {method['interval']}, {method['resamples']:,} resamples; one seed"
-    return "\n".join([f"- {escape(said)}.", *judges])
+    method = metrics.method
+    prompts = f"{metrics.n:,} test prompts; {method.get('interval')}, {method.get('resamples'):,} resamples; one seed"
+    return "\n".join(
+        f"- {escape(line)}."
+        for line in (prompts, *(f"Judge {j}: {_described(d)}" for j, d in judge_settings(metrics).items()))
+    )
 
 
-def _described(judge: Mapping[str, Any]) -> str:
-    shown = {k: shown_name(v) if k == "model" else v for k, v in judge.items() if isinstance(v, str)}
-    return "; ".join(f"{k} {v}" for k, v in shown.items())
+def _described(judge: Mapping[str, str]) -> str:
+    return "; ".join(f"{k} {shown_name(v) if k == 'model' else v}" for k, v in judge.items())
 
 
 def _teacher(config: Config) -> str:
@@ -95,13 +97,12 @@ def _teacher(config: Config) -> str:
     return ", fine-tuned on the same targets" if config.teacher.sft else ", as it is"
 
 
-def card_text(config: Config, manifest: Manifest, metrics: Mapping[str, Any] | None, *, seq2seq: bool = False) -> str:
+def card_text(config: Config, facts: RunFacts, *, seq2seq: bool = False) -> str:
     """The card: what, from what, how, how good, and what to mind.
 
     Args:
         config: of the run.
-        manifest: of the run, for its stages' counts.
-        metrics: contents of eval/metrics.json, or None before the evaluation.
+        facts: what its stages counted and measured.
         seq2seq: whether the student is an encoder-decoder model.
 
     Returns:
@@ -112,7 +113,7 @@ def card_text(config: Config, manifest: Manifest, metrics: Mapping[str, Any] | N
     prompt = f"template {settings.template!r}" if settings.template else f"{settings.format} format"
     system = f", system message {settings.system!r}" if settings.system else ""
     parts = [
-        front_matter(config, metrics, seq2seq=seq2seq),
+        _front_matter(config, facts.metrics, seq2seq=seq2seq),
         f"# {escape(student)}, distilled from {escape(teacher)}",
         "A small language model for one task, made with plad by preference-based distillation.",
         "## Use",
@@ -120,10 +121,9 @@ def card_text(config: Config, manifest: Manifest, metrics: Mapping[str, Any] | N
         f"Prompts: {escape(prompt + system)}. Answers were evaluated at up to "
         f"{config.evaluation_max_new_tokens} tokens.",
         "## Results",
-        *_results(metrics),
-        *(["How it was measured:", _evaluated(metrics)] if metrics else []),
+        *_results(facts.metrics),
         "## Data",
-        _data(config, manifest),
+        _data(config, facts),
         "## Method",
         _method(config),
         "## Limits",
@@ -133,3 +133,64 @@ def card_text(config: Config, manifest: Manifest, metrics: Mapping[str, Any] | N
         f"This model learnt from the answers of {escape(teacher)}: check the teacher's terms before you publish.",
     ]
     return redact("\n\n".join(parts) + "\n")
+
+
+def hub_name(name: str) -> str | None:
+    """`owner/name` if it can be one; None for folders and files of this machine."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith(".") or name.endswith(".gguf"):
+        return None
+    return None if Path(name).exists() else name
+
+
+def shown_name(name: str) -> str:
+    """A model or data file as a stranger may see it: the hub name, or the last part of a path."""
+    return hub_name(name) or Path(name).name or name
+
+
+def _front_matter(config: Config, metrics: Metrics | None, *, seq2seq: bool) -> str:
+    """The YAML between the card's rules: licence, base model, data, and the student's figures as `model-index`."""
+    base, dataset = hub_name(config.student.model), hub_name(config.data.train.partition(":")[0])
+    results = _model_index(config, metrics) if metrics else []
+    data = ModelCardData(
+        license="other",
+        library_name="transformers",
+        pipeline_tag="text2text-generation" if seq2seq else "text-generation",
+        tags=["plad", "distillation", "preference-distillation"],
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        datasets=[dataset] if dataset else None,
+        model_name=shown_name(config.student.model) if results else None,
+        eval_results=results or None,
+    )
+    head = data.to_yaml()  # pyright: ignore[reportUnknownMemberType]  # a parameter has no type
+    return f"---\n{redact(head)}\n---"
+
+
+def _model_index(config: Config, metrics: Metrics) -> list[EvalResult]:
+    """The student's figures as the hub reads them."""
+    student = metrics.systems.get(STUDENT, SystemFigures())
+    figures: list[tuple[str, str, Estimate | None]] = [
+        *(("win_rate", f"Win rate against the human target, judge {j}", e) for j, e in student.win_rate.items()),
+        *((m.lower(), f"{METRICS[m]} F1", student.metric(m)) for m in TEXT_METRICS if m != WORDS),
+    ]
+    test = config.data.test.partition(":")[0] if config.data.test else "test"
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=hub_name(test) or "custom",
+            dataset_name=shown_name(test),
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=f"{name}, %",
+            metric_value=round(100 * e.value, 2),
+            metric_args={"n": e.n, **_interval(e)},
+        )
+        for kind, name, e in figures
+        if e is not None and e.value is not None
+    ]
+
+
+def _interval(e: Estimate) -> dict[str, list[float]]:
+    if e.low is None or e.high is None:
+        return {}
+    return {"interval_95": [round(100 * e.low, 2), round(100 * e.high, 2)]}

@@ -1,4 +1,4 @@
-"""The report as text for a terminal: the page's verdict and tables in 80 columns, its curves as one line each."""
+"""A report as text for a terminal: its verdict and tables in 80 columns, its curves as one line each."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plad.report import console as terminal
-from plad.report.content import Report, build_report
-from plad.report.facts import Facts, read_facts
-from plad.report.markdown import METHODS, sections
-from plad.report.plots.curves import training_lines
-from plad.report.sections.choices import kept_curves
-from plad.report.sections.tables import Cell, Table
-from plad.report.wording import number
+from plad.report.page import build_report
+from plad.report.parts.blocks import Cell, Report, Table
+from plad.report.parts.formatting import number
+from plad.report.parts.run_facts import read_facts
+from plad.report.sections.methods import NOTE, method_costs_table, methods_table
+from plad.text import redact
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,52 +21,52 @@ _GAP, _EDGES = 3, 2  # columns between two columns of a table, and around all of
 _BAR, _CURVE = 24, 20  # columns
 
 
-def report_view(facts: Facts) -> Iterator["RenderableType | str"]:
-    """Verdict, tables and curves of a run."""
-    r = build_report(facts)
-    yield from map(terminal.clean, _verdict(r))
-    for title, table, note in sections(r):
-        if table is None or table is r.settings or table is r.versions:
-            continue
-        if table is r.funnel:
-            yield from _funnel(table)
-            continue
-        yield from _parts(title, table)
-        if note:
-            yield textwrap.fill(note, terminal.WIDTH)
-            yield ""
-    yield from _curves(facts)
-    if r.missing:
-        yield textwrap.fill(f"Left out, because the run has no {', '.join(r.missing)}.", terminal.WIDTH)
+def report_view(run: Path) -> Iterator["RenderableType | str"]:
+    """Verdict, tables and curves of a run directory."""
+    report = build_report(read_facts(run))
+    yield from map(terminal.clean, _verdict(report))
+    left: list[str] = []
+    for table, text in report.told():
+        if table is None:
+            left.append(_wrapped(text))
+        elif not table.lookup:
+            yield from _bars(table) if table.look == "bars" else _parts(table)
+            yield from (_wrapped(text), "") if text else ()
+    yield from _curves(report)
+    yield from left
 
 
 def methods_view(run: Path) -> Iterator["RenderableType | str"]:
     """The tables of compared methods of a run directory, in parts of 80 columns."""
-    r = build_report(read_facts(run))
-    if r.methods is None:
+    metrics = read_facts(run).metrics
+    tables = [] if metrics is None else [methods_table(metrics), method_costs_table(metrics)]
+    if not any(tables):
         yield "no method was compared"
         return
-    for table in filter(None, (r.methods, r.method_costs)):
-        yield from _parts(table.title, table)
-    yield textwrap.fill(METHODS, terminal.WIDTH)
+    for table in filter(None, tables):
+        yield from _parts(table)
+    yield _wrapped(NOTE)
 
 
-def _parts(title: str, table: Table) -> Iterator["RenderableType"]:
+def _wrapped(text: str) -> str:
+    return textwrap.fill(redact(text), terminal.WIDTH)
+
+
+def _parts(table: Table) -> Iterator["RenderableType"]:
     for i, part in enumerate(fit(table)):
-        yield terminal.table(
-            "" if i else title, part.columns, [[_text(c) for c in row] for row in part.rows], not part.words
-        )
+        title = "" if i else table.title
+        yield terminal.table(title, part.columns, [[_text(c) for c in row] for row in part.rows], not part.words)
 
 
-def _verdict(r: Report) -> Iterator[str]:
-    said = (f"{r.verdict.headline}.".upper(), r.verdict.sentence, *r.verdict.notes, *(f"- {w}" for w in r.warnings))
-    for line in (r.name, *said):
-        yield textwrap.fill(line, terminal.WIDTH)
+def _verdict(report: Report) -> Iterator[str]:
+    v = report.verdict
+    for line in (report.name, f"{v.headline}.".upper(), v.sentence, *v.notes, *(f"- {w}" for w in report.warnings)):
+        yield _wrapped(line)
     yield ""
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
+    return redact(f"{cell.text} ({cell.detail})" if cell.detail else cell.text)
 
 
 def fit(table: Table, width: int = terminal.WIDTH) -> list[Table]:
@@ -94,23 +93,23 @@ def _columns(table: Table, chosen: Sequence[int]) -> tuple[tuple[Cell, ...], ...
     return tuple(tuple(row[i] for i in chosen) for row in table.rows)
 
 
-def _funnel(table: Table) -> Iterator["RenderableType"]:
+def _bars(table: Table) -> Iterator["RenderableType"]:
     rows = [
         (step.text, n.text, n.detail, "█" * max(1, round((n.bar or 0) * _BAR)) if n.bar else "")
         for step, n in table.rows
     ]
-    yield terminal.table(table.title, ["Step", "Number", "Share", ""], rows, numbers=False)
+    yield terminal.table(table.title, [*table.columns, "Share", ""], rows, numbers=False)
 
 
-def _curves(facts: Facts) -> Iterator["RenderableType"]:
+def _curves(report: Report) -> Iterator["RenderableType"]:
     rows = [
         (
-            f"{title}: {label}" if label != title.rpartition(": ")[2] else title,
+            f"{plot.title}: {label}" if label != plot.title.rpartition(": ")[2] else plot.title,
             sparkline(y),
-            f"{number(y[0], digits=2)} → {number(y[-1], digits=2)} {axis}",
+            f"{number(y[0], digits=2)} → {number(y[-1], digits=2)} {plot.unit}",
         )
-        for title, axis, lines in training_lines(kept_curves(facts))
-        for label, (_, y) in lines.items()
+        for plot in report.plots
+        for label, (_, y) in plot.curves.items()
     ]
     if rows:
         yield terminal.table("Training", ["Curve", "", "First → last"], rows, numbers=False)

@@ -60,9 +60,11 @@ class Kernel:
             starts = range(0, queries, _CPU_QUERIES)
             parts = zip(torch.split(query, _CPU_QUERIES, 2), starts, strict=True)
             out = [self._causal_part(part, key, value, keys - queries + start) for part, start in parts]
+            # joined with tokens before heads, as the layer reads it: its transposition then copies nothing
             return torch.cat([part.transpose(1, 2) for part in out], 1).transpose(1, 2)
         windowed = self.sliding_window is not None and keys > self.sliding_window
         if queries == keys and not windowed and self.softcap is None:
+            # without a mask PyTorch may take its flash kernel
             return F.scaled_dot_product_attention(
                 query,
                 key,
@@ -72,6 +74,7 @@ class Kernel:
                 scale=self.scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )
+        # `is_causal` would align fewer queries with the first keys, not the last
         position = torch.arange(keys - queries, keys, device=query.device)[:, None]
         other = torch.arange(keys, device=query.device)[None]
         visible = other <= position
@@ -97,6 +100,7 @@ class Kernel:
                 scale=self.scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )
+        # no kernel of PyTorch's has a soft cap: scores are multiplied out, query heads that share a key head apart
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
@@ -133,6 +137,7 @@ def plad_attention(
     Raises:
         PolicyError: without a plan, with a mask, or with a keyword that isn't understood.
     """
+    # a keyword that is ignored (a bias, a sink, a chunk) would give other numbers without a word
     unknown = sorted(k for k, v in kwargs.items() if v is not None and k not in _HARMLESS)
     if unknown or plad_plan is None or attention_mask is not None:
         reason = (
@@ -183,7 +188,7 @@ def plan_attention(model: nn.Module) -> Generator[None]:
     if not replaceable(base):
         raise PolicyError(f"the attention of {type(base).__name__} can't be replaced")
     before = implementation(base)
-    if before == NAME:
+    if before == NAME:  # an outer block switches back
         yield
         return
     _switch(base, NAME)

@@ -35,21 +35,21 @@ def reading(output: Any, inputs: dict[str, Tensor]) -> dict[str, Any]:
         output: of the model for the batch; its cache grows as the decoder goes on.
         inputs: the encoder's, as `encode` made them.
     """
-    found: dict[str, Any] = {k: v for k, v in inputs.items() if k == "attention_mask"}
-    found["encoder_outputs"] = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
+    read: dict[str, Any] = {k: v for k, v in inputs.items() if k == "attention_mask"}
+    read["encoder_outputs"] = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
     cache = output.past_key_values
-    return {**found, "use_cache": False} if cache is None else {**found, "use_cache": True, "past_key_values": cache}
+    return {**read, "use_cache": False} if cache is None else {**read, "use_cache": True, "past_key_values": cache}
 
 
 def select(read: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """What the decoder reads of some rows [N] of the batch; the cache is cut in place."""
-    found = dict(read)
-    found["encoder_outputs"] = BaseModelOutput(last_hidden_state=read["encoder_outputs"].last_hidden_state[rows])
+    rows_read = dict(read)
+    rows_read["encoder_outputs"] = BaseModelOutput(last_hidden_state=read["encoder_outputs"].last_hidden_state[rows])
     if "attention_mask" in read:
-        found["attention_mask"] = read["attention_mask"][rows]
+        rows_read["attention_mask"] = read["attention_mask"][rows]
     if read["use_cache"]:
         read["past_key_values"].batch_select_indices(rows)
-    return found
+    return rows_read
 
 
 def shared(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wanted: Wanted) -> list[Tensor]:
@@ -71,7 +71,7 @@ def shared(model: nn.Module, base: PreTrainedModel, groups: Sequence[Group], wan
     owners = [g for g, group in enumerate(groups) for _ in group.completions]
     owner = _long(owners, device)
     if checkpointed:
-        return _whole(model, base, start, completions, wanted, select(reading(output, inputs), owner))
+        return _in_one_pass(model, base, start, completions, wanted, select(reading(output, inputs), owner))
     targets = _long((token for completion in completions for token in completion), device)
     if not once:
         return read(
@@ -95,10 +95,10 @@ def separate(model: nn.Module, base: PreTrainedModel, group: Group, wanted: Want
     """[N, ...] each, of one group: every completion with its own copy of the prompt, encoded anew."""
     prompts = torch.tensor([group.prompt] * len(group.completions), device=base.device)
     inputs = {"input_ids": prompts, "use_cache": False}
-    return _whole(model, base, decoder_start(base), group.completions, wanted, inputs)
+    return _in_one_pass(model, base, decoder_start(base), group.completions, wanted, inputs)
 
 
-def _whole(
+def _in_one_pass(
     model: nn.Module,
     base: PreTrainedModel,
     start: tuple[int, ...],

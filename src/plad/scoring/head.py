@@ -109,8 +109,8 @@ def read_head_at(
     captured: list[Tensor] = []
 
     def narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        own = args[0].flatten(0, 1)[at]
-        captured.append(own if before is None else torch.cat([before, own]))
+        states = args[0].flatten(0, 1)[at]
+        captured.append(states if before is None else torch.cat([before, states]))
         return (captured[-1][None] if wanted.logps else captured[-1][None, :0], *args[1:])
 
     with _head(base).register_forward_pre_hook(narrow):
@@ -125,8 +125,8 @@ def _reading(logits: Tensor | None, states: Tensor | None) -> Read:
     """What is wanted of positions whose logits [up to R, V] and states [R, H] are known."""
 
     def read(sources: Tensor, targets: Tensor) -> list[Tensor]:
-        found = [] if logits is None else [log_probs(logits, sources.clamp(max=len(logits) - 1), targets)]
-        return found if states is None else [*found, states[sources]]
+        columns = [] if logits is None else [log_probs(logits, sources.clamp(max=len(logits) - 1), targets)]
+        return columns if states is None else [*columns, states[sources]]
 
     return read
 
@@ -175,17 +175,17 @@ def check_head(model: nn.Module, group: Group) -> None:
         model.eval()
         with _head(base).register_forward_pre_hook(lambda _module, args: captured.append(args[0])):
             expected = model(**inputs, use_cache=False).logits
-        found = head_logits(model, captured[0]) if len(captured) == 1 else None
+        logits = head_logits(model, captured[0]) if len(captured) == 1 else None
     finally:
         for module, training in modes:
             module.training = training
-    if found is not None and found.shape == expected.shape:
-        difference = (found - expected).abs().max().item()
+    if logits is not None and logits.shape == expected.shape:
+        difference = (logits - expected).abs().max().item()
         if difference <= TOLERANCE.get(base.dtype, 1e-1):
             return
         reason = f"the largest difference is {difference:.2g}"
     else:
-        reason = f"it was called {len(captured)} times" if found is None else "it gives another number of logits"
+        reason = f"it was called {len(captured)} times" if logits is None else "it gives another number of logits"
     raise PolicyError(
         f"the output head of {type(base).__name__}, applied to its states, doesn't give its logits: {reason}",
         fix="use a student whose logits are its head's output, scaled or soft-capped at most",

@@ -98,14 +98,14 @@ def score(
     if route is Route.CACHE and recomputes(base):
         route = Route.PLAIN  # checkpointed layers drop the cache
     if route is Route.SEGMENTS:
-        found = _segments(model, base, groups, wanted)
+        columns = _segments(model, base, groups, wanted)
     elif route is Route.ENCODER:
-        found = encoder_decoder.shared(model, base, groups, wanted)
+        columns = encoder_decoder.shared(model, base, groups, wanted)
     else:
         alone = encoder_decoder.separate if base.config.is_encoder_decoder else _padded
         one = _cached if route is Route.CACHE else alone
-        found = _join([one(model, base, group, wanted) for group in groups])
-    measured = iter(found)
+        columns = _join([one(model, base, group, wanted) for group in groups])
+    measured = iter(columns)
     return Scores(groups, next(measured) if logits else torch.zeros(0, device=base.device), next(measured, None))
 
 
@@ -164,10 +164,10 @@ def checked_route(model: nn.Module, group: Group, log: Callable[[str], None]) ->
 def _problem(model: nn.Module, groups: Sequence[Group], route: Route, plain: Tensor) -> str | None:
     """Why `route` doesn't give `groups` the log-probabilities `plain`."""
     try:
-        found = score(model, groups, route=route).logps
+        logps = score(model, groups, route=route).logps
     except Exception as error:  # whatever a foreign model raises, the next route may work
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    difference = (found - plain).abs().mean().item() if len(plain) else 0.0
+    difference = (logps - plain).abs().mean().item() if len(plain) else 0.0
     tolerance = TOLERANCE.get(unwrap(model).dtype, 1e-1)
     return None if difference <= tolerance else f"log-probabilities differ by {difference:.2g} nats a token"
 

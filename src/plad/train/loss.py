@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from plad.config.objectives import Needs, ObjectiveSection
-from plad.distillers.base import LogitObjective
+from plad.distillers.base import trainable_objective
 from plad.distillers.logits.compare import Teacher
 from plad.distillers.logits.losses import GroupLoss
-from plad.errors import DataError, TrainingError
+from plad.errors import DataError
 from plad.objectives.base import Objective, ObjectiveOut, Texts
 from plad.objectives.similarity import similarity
 from plad.scoring.layout import Group
@@ -32,14 +32,11 @@ def loss_of(objective: ObjectiveSection, student: nn.Module, teacher: Teacher | 
         student: the model that is trained.
         teacher: predicts the same tokens, for an objective on logits.
     """
-    if isinstance(objective, Objective):
-        return TextLoss(objective)
-    if isinstance(objective, LogitObjective) and teacher is not None:
-        return objective.bind(student, teacher)
-    raise TrainingError(
-        f"objective {objective.tag()} can't be trained with",
-        fix="derive its class from plad.objectives.base.Objective, or from plad.distillers.base.LogitObjective",
-    )
+    trained = trainable_objective(objective)
+    if isinstance(trained, Objective):
+        return TextLoss(trained)
+    assert teacher is not None
+    return trained.bind(student, teacher)
 
 
 @dataclass(frozen=True, slots=True)

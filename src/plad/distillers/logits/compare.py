@@ -129,10 +129,10 @@ def compared(
         [N] or [N, M], as `measure` gives them, in float32 or the student's own type where that is wider.
     """
 
-    def piece(own_states: Tensor, own_targets: Tensor, *parts: Tensor) -> Tensor:
-        logits, own = _predicted(student, own_states, own_targets)
+    def piece(some_states: Tensor, some_targets: Tensor, *parts: Tensor) -> Tensor:
+        logits, logps = _predicted(student, some_states, some_targets)
         log_p, log_q = teacher.compare(parts, logits, temperature)
-        return measure(log_p, log_q, own)
+        return measure(log_p, log_q, logps)
 
     return _in_pieces(piece, (states, targets, *teacher.tensors()), student, elements)
 
@@ -140,8 +140,8 @@ def compared(
 def token_log_probs(student: nn.Module, states: Tensor, targets: Tensor, *, elements: int | None = None) -> Tensor:
     """[N] log-probabilities of tokens by the student's head, differentiable, in the same bounded memory."""
 
-    def piece(own_states: Tensor, own_targets: Tensor) -> Tensor:
-        return _predicted(student, own_states, own_targets)[1]
+    def piece(some_states: Tensor, some_targets: Tensor) -> Tensor:
+        return _predicted(student, some_states, some_targets)[1]
 
     return _in_pieces(piece, (states, targets), student, elements)
 
@@ -183,10 +183,10 @@ class _InPieces(torch.autograd.Function):
         out: Tensor | None = None
         for rows in _rows(len(columns[0]), step):
             with ctx.draws.at(rows.start):
-                found = piece(*(column[rows] for column in columns))
+                values = piece(*(column[rows] for column in columns))
             if out is None:
-                out = found.new_empty(len(columns[0]), *found.shape[1:])
-            out[rows] = found
+                out = values.new_empty(len(columns[0]), *values.shape[1:])
+            out[rows] = values
         assert out is not None
         return out
 
@@ -208,9 +208,9 @@ class _InPieces(torch.autograd.Function):
                     else:
                         total += logits_grad.sum(0)
             else:
-                states_grad[rows], *found = torch.autograd.grad(out, [states, *weights], grads[0][rows])
-                for total, more in zip(weight_grads, found, strict=True):
-                    total += more
+                states_grad[rows], *parts = torch.autograd.grad(out, [states, *weights], grads[0][rows])
+                for total, part in zip(weight_grads, parts, strict=True):
+                    total += part
         return None, None, None, None, states_grad, *[None] * (ctx.width - 1), *weight_grads
 
 

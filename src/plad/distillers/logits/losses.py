@@ -98,7 +98,7 @@ class DivergenceLoss:
         targets = completion_tokens(scores.groups, device)
         wide = torch.promote_types(scores.states.dtype, torch.float32)
         factors = self._factors(scores, wide)
-        found = torch.zeros(len(targets), 2, dtype=wide, device=device)
+        values = torch.zeros(len(targets), 2, dtype=wide, device=device)
         for share, factor in factors:
             at = factor.nonzero().squeeze(1)
             if len(at):
@@ -107,16 +107,16 @@ class DivergenceLoss:
                     scores.states[at],
                     rows.at(at),
                     targets[at],
-                    lambda p, q, own, of=share.divergence: torch.stack([of(p, q), -own], -1),
+                    lambda p, q, logps, of=share.divergence: torch.stack([of(p, q), -logps], -1),
                     temperature=self.temperature,
                 )
-                found = found.index_add(0, at, both)
+                values = values.index_add(0, at, both)
         factor = torch.stack([factor for _, factor in factors]).sum(0)
-        weighed = self.ratio * self.scale * found[:, 0] + (1 - self.ratio) * found[:, 1]
+        weighed = self.ratio * self.scale * values[:, 0] + (1 - self.ratio) * values[:, 1]
         owner = group_of_tokens(scores)
-        losses = found.new_zeros(len(scores.groups)).index_add(0, owner, factor * weighed)
-        counted = (factor > 0).to(found.dtype)
-        means = _mean_of_groups(found.detach() * counted[:, None], counted, owner, len(losses))
+        losses = values.new_zeros(len(scores.groups)).index_add(0, owner, factor * weighed)
+        counted = (factor > 0).to(values.dtype)
+        means = _mean_of_groups(values.detach() * counted[:, None], counted, owner, len(losses))
         return ObjectiveOut(
             losses, torch.ones_like(losses, dtype=torch.bool), {"divergence": means[:, 0], "nll": means[:, 1]}
         )
@@ -200,15 +200,15 @@ class MiniLlmLoss:
         figures = losses.new_full((len(targets), len(_FIGURES)), float("nan"))
         if rollouts:
             at = sampled.nonzero().squeeze(1)
-            step, token, clipped, own = self._of_rollouts(rollouts, scores.states[at], targets[at])
+            step, token, clipped, logps = self._of_rollouts(rollouts, scores.states[at], targets[at])
             losses = losses.index_add(0, owner[at], self.single_step * step + token)
-            figures[at, :3] = torch.stack([step, clipped, -own], -1).detach()
+            figures[at, :3] = torch.stack([step, clipped, -logps], -1).detach()
         if len(rollouts) < len(scores.groups):
             at = (~sampled).nonzero().squeeze(1)
-            own = token_log_probs(self.student, scores.states[at], targets[at])
+            logps = token_log_probs(self.student, scores.states[at], targets[at])
             scales = [g.scale if isinstance(g, Document) else 0.0 for g in scores.groups]
-            losses = losses.index_add(0, owner[at], -own * torch.tensor(scales, device=device).to(wide)[owner[at]])
-            figures[at, 3] = -own.detach()
+            losses = losses.index_add(0, owner[at], -logps * torch.tensor(scales, device=device).to(wide)[owner[at]])
+            figures[at, 3] = -logps.detach()
         means = _mean_of_groups(figures, torch.ones_like(figures[:, 0]), owner, len(losses))
         metrics = {name: means[:, i] for i, name in enumerate(_FIGURES) if not bool(means[:, i].isnan().all())}
         return ObjectiveOut(losses, torch.ones_like(losses, dtype=torch.bool), metrics)
@@ -222,16 +222,16 @@ class MiniLlmLoss:
             states,
             self.teacher.rows(rollouts),
             targets,
-            lambda p, q, own: torch.stack([reverse_kl(p, q), own], -1),
+            lambda p, q, logps: torch.stack([reverse_kl(p, q), logps], -1),
         )
-        step, own = both.unbind(-1)
+        step, logps = both.unbind(-1)
         old, advantages, weights = (
-            torch.tensor([v for g in rollouts for v in getattr(g, name)], device=own.device).to(own.dtype)
+            torch.tensor([v for g in rollouts for v in getattr(g, name)], device=logps.device).to(logps.dtype)
             for name in ("old_logps", "advantages", "weights")
         )
-        token = clipped_policy_loss(own, old, advantages, weights, self.clip)
-        ratio = weights * (own.detach() - old).exp()
-        return step, token, ((ratio - 1).abs() > self.clip).to(own.dtype), own
+        token = clipped_policy_loss(logps, old, advantages, weights, self.clip)
+        ratio = weights * (logps.detach() - old).exp()
+        return step, token, ((ratio - 1).abs() > self.clip).to(logps.dtype), logps
 
 
 def completion_tokens(groups: Sequence[Group], device: torch.device) -> Tensor:

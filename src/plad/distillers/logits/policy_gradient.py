@@ -29,11 +29,11 @@ def rewards(teacher: Tensor, student: Tensor, *, scaling: float, clip: float | N
 
     Source: MiniLLM (arXiv 2306.08543), section 2.2; scaling and bound as in its published settings.
     """
-    found = (teacher - student) / scaling
-    return found if clip is None else found.clamp(-clip, clip)
+    reward = (teacher - student) / scaling
+    return reward if clip is None else reward.clamp(-clip, clip)
 
 
-def returns(reward: Tensor, *, discount: float = 1.0, own: bool = False, normalize: bool = True) -> Tensor:
+def returns(reward: Tensor, *, discount: float = 1.0, own_reward: bool = False, normalize: bool = True) -> Tensor:
     """What follows every token, as the long-range part of the gradient weighs it.
 
         R_t = 1 / n_t  sum_{k > t} discount^(k - t - 1) r_k,   n_t = L - t the number of tokens that follow
@@ -44,26 +44,26 @@ def returns(reward: Tensor, *, discount: float = 1.0, own: bool = False, normali
     Args:
         reward: [L].
         discount: of the future, a token.
-        own: add the token's own reward, and count it: R_t = 1 / (n_t + 1) sum_{k >= t} discount^(k - t) r_k.
+        own_reward: add the token's own reward, and count it: R_t = 1 / (n_t + 1) sum_{k >= t} discount^(k - t) r_k.
         normalize: divide by the number of tokens; else by 1 (a sum).
 
     Returns:
         [L].
 
-    Source: MiniLLM (arXiv 2306.08543), section 2.2: single-step decomposition and length normalization; `own` and
-    `discount` are what the published code does beside them. The paper divides by one token fewer than follow, which is
-    0 before the last token; here the mean is over those that follow.
+    Source: MiniLLM (arXiv 2306.08543), section 2.2: single-step decomposition and length normalization; `own_reward`
+    and `discount` are what the published code does beside them. The paper divides by one token fewer than follow, which
+    is 0 before the last token; here the mean is over those that follow.
     """
     total, sums = 0.0, list[float]()
     for value in floats(reward.flip(0)):
         following = total
         total = value + discount * total
-        sums.append(total if own else following)
-    found = torch.tensor(sums[::-1], dtype=reward.dtype, device=reward.device)
+        sums.append(total if own_reward else following)
+    totals = torch.tensor(sums[::-1], dtype=reward.dtype, device=reward.device)
     if not normalize:
-        return found
-    counts = torch.arange(len(reward), 0, -1, dtype=reward.dtype, device=reward.device) - (0 if own else 1)
-    return found / counts.clamp_min(1)
+        return totals
+    counts = torch.arange(len(reward), 0, -1, dtype=reward.dtype, device=reward.device) - (0 if own_reward else 1)
+    return totals / counts.clamp_min(1)
 
 
 def whiten(values: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Rewarding:
     Attributes:
         scaling, clip: of `rewards`.
         mix: the teacher's share of the distribution that was sampled.
-        discount, own, normalize: of `returns`.
+        discount, own_reward, normalize: of `returns`.
         whiten: bring the returns of a step's tokens to mean 0, variance 1.
     """
 
@@ -125,7 +125,7 @@ class Rewarding:
     clip: float | None
     mix: float
     discount: float
-    own: bool
+    own_reward: bool
     normalize: bool
     whiten: bool
 
@@ -138,7 +138,10 @@ class Rewarding:
         """[L] of each text of a step, from the rewards of its tokens."""
         parts = [
             returns(
-                torch.tensor(text, dtype=torch.float64), discount=self.discount, own=self.own, normalize=self.normalize
+                torch.tensor(text, dtype=torch.float64),
+                discount=self.discount,
+                own_reward=self.own_reward,
+                normalize=self.normalize,
             )
             for text in texts
         ]

@@ -60,13 +60,13 @@ def store_teacher(
     with atomic_dir(folder) as staging:
         for group in groups:
             rows = teacher.rows([group]).tensors()[0]
-            found = _join([_largest(teacher, part, k, width, temperature) for part in torch.split(rows, _STEP)])
+            largest = _join([_largest(teacher, part, k, width, temperature) for part in torch.split(rows, _STEP)])
             start = 0
             for completion in group.completions:
                 stop = start + len(completion)
                 index[_key(group.prompt, completion)] = (files, filled + start, len(completion))
                 start = stop
-            kept.append(found)
+            kept.append(largest)
             filled += len(rows)
             if filled >= shard:
                 save_file(_join(kept), staging / _file(files))
@@ -178,6 +178,6 @@ class StoredRows:
         assert temperature == self.temperature
         tokens, logps, tail = (part.to(student.device) for part in parts)
         teacher = torch.cat([logps, tail[:, None]], 1).to(student.dtype)
-        whole = log_softmax(student[:, : self.width], temperature)
-        rest = whole.scatter(1, tokens.long(), float("-inf")).logsumexp(-1, keepdim=True)
-        return teacher, torch.cat([whole.gather(1, tokens.long()), rest], 1).clamp_min(FLOOR)
+        every = log_softmax(student[:, : self.width], temperature)
+        rest = every.scatter(1, tokens.long(), float("-inf")).logsumexp(-1, keepdim=True)
+        return teacher, torch.cat([every.gather(1, tokens.long()), rest], 1).clamp_min(FLOOR)

@@ -141,15 +141,15 @@ class MixedTexts:
         if not students:
             return [replace(g, completions=g.completions[: g.chosen], pairs=(), values={}) for g in batch]
         if self.sampler is None:
-            own = [g.completions[g.chosen :] for g in batch]
+            sampled = [g.completions[g.chosen :] for g in batch]
         else:
             before = self.sampler.sampled
-            own = [(text,) for text in self.sampler.draw(step, batch)]
+            sampled = [(text,) for text in self.sampler.draw(step, batch)]
             self._last["sampled_tokens"] = float(self.sampler.sampled - before)
         kept = [g.completions[: g.chosen] if self.both else () for g in batch]
         return [
             replace(g, completions=(*a, *b), chosen=len(a), pairs=(), values={})
-            for g, a, b in zip(batch, kept, own, strict=True)
+            for g, a, b in zip(batch, kept, sampled, strict=True)
         ]
 
     def metrics(self) -> dict[str, float]:

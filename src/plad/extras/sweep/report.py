@@ -3,25 +3,26 @@
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plad.config.extras import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
 from plad.extras.sweep.study import Study, TrialResult
 from plad.report.console import table
-from plad.report.sections.tables import Cell, Table
-from plad.report.wording import DASH, duration, interval, number
+from plad.report.html import render
+from plad.report.markdown import escape, table_text
+from plad.report.parts.blocks import Cell, Code, Plot, Report, Section, Table, Text, Verdict, plots
+from plad.report.parts.drawing import Axes
+from plad.report.parts.formatting import DASH, duration, number, span
 from plad.rundir.atomic import write_text
 from plad.text import clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from plad.report.plots.plots import Plot
 
 METRICS = {"win_rate": "Win rate", "rougeL": "ROUGE-L"}
 _STATES = {"COMPLETE": "done", "RUNNING": "unfinished", "FAIL": "failed", "WAITING": "waiting", "PRUNED": "stopped"}
@@ -93,7 +94,7 @@ def _row(trial: TrialResult, metric: str, keys: Sequence[str]) -> tuple[Cell, ..
     note = f"same as trial {same}" if same is not None else trial.error or _STATES[trial.state.name]
     value = Cell(
         number(trial.value, scale=100) if figures else DASH,
-        interval(figures, scale=100) if metric == "win_rate" else "",
+        span(figures.get("low"), figures.get("high"), scale=100) if metric == "win_rate" else "",
     )
     time = Cell(DASH if seconds is None or same is not None else duration(seconds))
     cells = (Cell(_value(trial.settings[k])) if k in trial.settings else Cell(DASH) for k in keys)
@@ -102,21 +103,16 @@ def _row(trial: TrialResult, metric: str, keys: Sequence[str]) -> tuple[Cell, ..
 
 def write_report(folder: Path, study: Study, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
     """Write report/index.html and report/report.md; returns what they say."""
-    from plad.report.html import render
-    from plad.report.markdown import escape, table_text
-
     summary = summarize(study, space, place)
-    page = render(
-        "sweep.html",
-        None,
-        name=folder.name,
-        headline=summary.headline,
-        notes=summary.notes,
-        trials=summary.trials,
-        best=summary.best or "",
-        command=summary.command,
-        plots=_plots(study, space),
-    )
+    drawn = plots(_plots(study, space))
+    next_step = "Evaluates the best trial on the test rows; nothing that is done is done again."
+    sections = [
+        Section("plots", "Trials", "", (drawn,)) if drawn else None,
+        Section("trials", "All trials", "", (replace(summary.trials, mine=summary.best or ""),)),
+        Section("next", "Next", "", (Text(next_step, tone=""), Code(summary.command))) if summary.command else None,
+    ]
+    verdict = Verdict("", summary.headline.removesuffix("."), notes=summary.notes)
+    page = render(Report("sweep", folder.name, verdict, tuple(filter(None, sections))))
     text = [
         f"# {escape(folder.name)}",
         escape(summary.headline),
@@ -129,10 +125,8 @@ def write_report(folder: Path, study: Study, space: Space, place: Callable[[int]
     return summary
 
 
-def _plots(study: Study, space: Space) -> list["Plot"]:
+def _plots(study: Study, space: Space) -> list[Plot]:
     """The figure over trials with the best so far, and the figure over each setting's values."""
-    from plad.report.plots.plots import Plot, render_svg
-
     done = studies.finished(study)
     if not done:
         return []
@@ -140,24 +134,24 @@ def _plots(study: Study, space: Space) -> list["Plot"]:
     numbers, values = [t.number for t in done], [100 * t.value for t in done]
     so_far = [max(values[: i + 1]) for i in range(len(values))]
 
-    def history(axes: Any) -> None:
+    def history(axes: Axes) -> None:
         axes.plot(numbers, so_far, drawstyle="steps-post", label="best so far")
         axes.plot(numbers, values, "o", label="trial")
         axes.set_xlabel("trial")
         axes.set_ylabel(axis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
-    plots = [Plot("Trials in order", render_svg("history", 2.5, history), f"best so far: {so_far[-1]:.1f} %")]
+    drawn = [Plot("history", "Trials in order", f"best so far: {so_far[-1]:.1f} %", 2.5, history)]
     for i, (key, spread) in enumerate(space.section.space.items()):
         points = [(t.settings[key], 100 * t.value) for t in done if key in t.settings]
         if points:
             best = max(points, key=lambda pair: pair[1])
-            svg = render_svg(f"setting-{i}", 2.3, partial(_scatter, key, axis, spread, points))
-            plots.append(Plot(key, svg, f"best at {_value(best[0])}: {best[1]:.1f} %"))
-    return plots
+            alt = f"best at {_value(best[0])}: {best[1]:.1f} %"
+            drawn.append(Plot(f"setting-{i}", key, alt, 2.3, partial(_scatter, key, axis, spread, points)))
+    return drawn
 
 
-def _scatter(key: str, axis: str, spread: object, points: Sequence[tuple[str, float]], axes: Any) -> None:
+def _scatter(key: str, axis: str, spread: object, points: Sequence[tuple[str, float]], axes: Axes) -> None:
     """Draw the figures of trials over the values of a setting."""
     figures = [y for _, y in points]
     if isinstance(spread, SweepRange):

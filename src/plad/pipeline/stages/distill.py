@@ -9,6 +9,7 @@ from plad.pipeline.students.auto import distilled
 from plad.pipeline.students.student import StudentJob
 from plad.policy.load import save_policy
 from plad.report.page import not_fatal, write_card
+from plad.report.parts.run_facts import read_facts
 from plad.rundir.atomic import atomic_dir
 
 
@@ -33,5 +34,5 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     with atomic_dir(resources.run / "student") as staging:
         save_policy(policy, staging)
     with not_fatal("the student's card", resources.run.path):
-        write_card(resources.run.path, resources.config)
+        write_card(resources.run.path, read_facts(resources.run.path), resources.config)
     return counts

@@ -2,8 +2,8 @@
 
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
-from plad.report.facts import read_facts
 from plad.report.page import not_fatal, write_card, write_page
+from plad.report.parts.run_facts import read_facts
 
 
 def inputs(resources: Resources) -> Inputs:
@@ -18,5 +18,5 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     with not_fatal("the report", run_dir):
         write_page(run_dir, facts)
     with not_fatal("the student's card", run_dir):
-        write_card(run_dir, resources.config)
+        write_card(run_dir, facts, resources.config)
     return {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
-from plad.distillers.base import LogitObjective
+from plad.distillers.base import LogitObjective, trainable_objective
 from plad.errors import DataError
 from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
@@ -53,9 +53,11 @@ def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, 
         student, teacher: with their models' places resolved.
 
     Raises:
+        ConfigError: an objective of another package can't be trained with.
         PolicyError: vocabularies or prompt formats differ.
     """
-    if not any(objective.needs.logits for objective in objectives):
+    trained = [trainable_objective(objective) for objective in objectives]
+    if not any(objective.needs.logits for objective in trained):
         return
     from plad.policy.folder import check_policy
     from plad.policy.vocabulary import require_same_format, require_same_vocabulary
@@ -182,7 +184,8 @@ def _live(ctx: Resources, needs: LogitNeeds, policy: "Policy", probe: "Group") -
     require_same_vocabulary(policy.tokenizer, teacher.tokenizer)
     require_same_format(policy.prompt.describe(), teacher.prompt.describe())
     device = policy.device if needs.device == "auto" else torch.device(needs.device)
-    model = torch.nn.Module.to(teacher.model, device).requires_grad_(False).eval()
+    model = teacher.model.requires_grad_(False).eval()
+    torch.nn.Module.to(model, device)  # as typed by torch: transformers wraps it
     check_head(model, probe)
     log.info("teacher for logits: %s on %s", str(model.dtype).removeprefix("torch."), device)
     return LiveTeacher(model, checked_route(model, probe, log.warning))
@@ -203,10 +206,10 @@ def _documents(ctx: Resources, name: str, needs: DocumentNeeds | None, policy: "
         raise DataError("no such file", where=str(file), fix=f"check the pretraining of {name}")
     lines = file.read_text(encoding="utf-8").splitlines()
     texts = [_text(line, file, i) for i, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
-    found = documents([t for t in texts if t.strip()], policy.tokenizer, needs.tokens)
-    if not found:
+    stretches = documents([t for t in texts if t.strip()], policy.tokenizer, needs.tokens)
+    if not stretches:
         raise DataError("holds no text", where=str(file), fix="plain text, one document a line, or JSONL with `text`")
-    return found
+    return stretches
 
 
 def _text(line: str, file: Path, number: int) -> str:

@@ -15,16 +15,6 @@ from unicodedata import category
 from plad.judges.rouge import UnicodeTokenizer, is_unspaced
 
 SHARED, REDUNDANT, UNSUPPORTED = "g", "y", "r"
-GROUNDED = 0.5  # share of the targets' content words that must stand in the prompts
-RULE = (
-    "Words are compared as ROUGE does, by their stem, and in scripts written without spaces as pairs of characters; "
-    "function words and words of one or two letters are not marked. Green: a reference says it. Yellow: it is said "
-    "more often than in any reference, or it stands in the prompt and no reference says it. Red: it stands neither in "
-    "the prompt nor in a reference. Words that follow each other are marked as one. In the prompt green is what a "
-    "reference says."
-)
-LIMITS = "A rule over words, not a check of facts: a paraphrase looks unsupported, an error in the prompt's words not."
-
 _FUNCTION_WORDS = frozenset(
     """a about above after again against all also although am an and any are aren as at be because been before being
     below between both but by can cannot could couldn did didn do does doesn doing don down during each either else
@@ -95,7 +85,7 @@ def _spans(text: str) -> Iterable[tuple[int, int]]:
 def words(text: str) -> list[Word]:
     """The words of a text in order; characters of unspaced scripts are compared by the pairs they stand in."""
     spans = list(_spans(text))
-    found = []
+    found: list[Word] = []
     for n, (start, end) in enumerate(spans):
         if not is_unspaced(text[start]):
             found.append(Word(start, end, _keys(text[start:end])))
@@ -141,16 +131,16 @@ def _ends(gap: str) -> bool:
     return any(c in gap for c in ".,!?;:\n。，！？")
 
 
-def mark_shared(text: str, said: Counter[str]) -> Marked:
+def mark_shared(text: str, other: Counter[str]) -> Marked:
     """Mark what another text says, as in a prompt or a target."""
-    marks = [(w, SHARED if any(k in said for k in w.keys) else "") for w in words(text)]
+    marks = [(w, SHARED if any(k in other for k in w.keys) else "") for w in words(text)]
     return _marked(text, marks)
 
 
 def mark_answer(
     text: str, prompt: Counter[str], references: Sequence[Counter[str]], *, grounded: bool = True
 ) -> Marked:
-    """Mark an answer by `RULE`.
+    """Mark an answer by the rule that a page states beside its examples (`web/examples.html`).
 
     Args:
         prompt, references: keys of the prompt and of every reference.

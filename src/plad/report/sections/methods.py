@@ -1,13 +1,10 @@
 """Methods side by side, in the shape of the paper's Table 1: quality, what it is worth, and what it cost."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-from plad.evaluate.run import SFT, STUDENT, TEACHER
-from plad.report.plots.figures import gap_plot
-from plad.report.plots.plots import Plot
-from plad.report.sections.tables import Cell, Table, difference_cell, judges_of, metrics_row, results_columns
-from plad.report.wording import DASH, METRICS, duration, number, system_name
+from plad.evaluate.metrics import SFT, STUDENT, TEACHER, Cost, MethodComparison, Metrics
+from plad.report.parts.blocks import Cell, Group, Plot, Table, Text, group, plots
+from plad.report.parts.estimates import count_cell, difference_cell, gap_plot
+from plad.report.parts.formatting import DASH, METRICS, duration, number, system_name
+from plad.report.parts.measures import difference_of, judges_of, measures_of, system_cells
 
 NOTE = (
     "All students start from the same fine-tuned student; how many updates each has taken, and on how many of the "
@@ -19,83 +16,93 @@ NOTE = (
 )
 
 
-def methods_table(metrics: Mapping[str, Any]) -> Table | None:
+def methods(metrics: Metrics) -> Group | None:
+    """The compared methods; None where no method was compared."""
+    table = methods_table(metrics)
+    if table is None:
+        return None
+    return group("Methods side by side", Text(NOTE), plots(lead_plots(metrics)), table, method_costs_table(metrics))
+
+
+def methods_table(metrics: Metrics) -> Table | None:
     """Quality, and differences to the SFT student; None where no method was compared.
 
     Source: PLaD, Table 1.
     """
-    measures = {k: v for k, v in results_columns([metrics]).items() if k not in ("truncated", "empty")}
+    measures = {k: v for k, v in measures_of([metrics]).items() if k not in ("truncated", "empty")}
     compared = _compared(metrics)
     rows = tuple(
         (
-            *metrics_row(system_name(system), metrics["systems"][system], measures),
-            *(_difference(metrics, f"{system} - {SFT}", m) for m in compared),
+            *system_cells(system_name(system), metrics.systems[system], measures),
+            *(_difference(metrics, system, SFT, m) for m in compared),
         )
         for system in _systems(metrics)
     )
     columns = ("Method", *measures.values(), *(f"Minus SFT student, {name}" for name in compared.values()))
-    return Table("Methods side by side", columns, rows) if rows else None
+    return Table("Methods side by side", columns, rows, mine=system_name(STUDENT)) if rows else None
 
 
-def method_costs_table(metrics: Mapping[str, Any]) -> Table | None:
+def method_costs_table(metrics: Metrics) -> Table | None:
     """The distilled student's lead over every method, and what each cost; None where none was compared."""
-    costs = (metrics.get("comparison") or {}).get("costs", {})
+    costs = (metrics.comparison or MethodComparison()).costs
     compared = _compared(metrics)
     rows = tuple(
         (
             Cell(system_name(system)),
-            *(_difference(metrics, f"{STUDENT} - {system}", m) for m in compared),
-            *_costs(costs.get(system, {})),
+            *(_difference(metrics, STUDENT, system, m) for m in compared),
+            *_cost_cells(costs.get(system, Cost())),
         )
         for system in _systems(metrics)
     )
     leads = (f"{system_name(STUDENT)} minus it, {name}" for name in compared.values())
     columns = ("Method", *leads, "Updates", "Prompts", "Time", "Memory (GB)", "Tokens cached", "Tokens fresh")
-    return Table("The distilled student's lead, and what each method cost", columns, rows) if rows else None
+    title = "The distilled student's lead, and what each method cost"
+    return Table(title, columns, rows, mine=system_name(STUDENT)) if rows else None
 
 
-def _systems(metrics: Mapping[str, Any]) -> list[str]:
+def lead_plots(metrics: Metrics) -> list[Plot]:
+    """One plot a judge: the distilled student less each method."""
+    methods = metrics.comparison.methods if metrics.comparison else ()
+    drawn = [
+        gap_plot(
+            f"lead-{i}",
+            f"Distilled student minus each method, win rate by judge {judge}",
+            [
+                (f"minus {system_name(m)}", difference_of(metrics.difference(STUDENT, m), f"win_rate/{judge}"))
+                for m in methods
+            ],
+        )
+        for i, judge in enumerate(judges_of(metrics))
+    ]
+    return [plot for plot in drawn if plot]
+
+
+def _systems(metrics: Metrics) -> list[str]:
     """The methods, between what they started from and the distilled student; empty where none was compared."""
-    comparison = metrics.get("comparison")
-    if not comparison:
+    if metrics.comparison is None:
         return []
-    return [s for s in (TEACHER, SFT, *comparison["methods"], STUDENT) if s in metrics["systems"]]
+    return [s for s in (TEACHER, SFT, *metrics.comparison.methods, STUDENT) if s in metrics.systems]
 
 
-def _compared(metrics: Mapping[str, Any]) -> dict[str, str]:
+def _compared(metrics: Metrics) -> dict[str, str]:
     """Measures whose differences are given, with their names."""
-    found = [m for m in results_columns([metrics]) if m.startswith("win_rate/") or m == "rougeL"]
+    found = [m for m in measures_of([metrics]) if m.startswith("win_rate/") or m == "rougeL"]
     return {m: METRICS.get(m) or m.partition("/")[2] for m in found}
 
 
-def lead_plots(metrics: Mapping[str, Any]) -> list[Plot]:
-    """One figure a judge: the distilled student less each method."""
-    methods = (metrics.get("comparison") or {}).get("methods", ())
-    pairs = {m: metrics["differences"].get(f"{STUDENT} - {m}", {}) for m in methods}
-    plots = []
-    for i, judge in enumerate(judges_of(metrics)):
-        rows = [(f"minus {system_name(m)}", found.get("win_rate", {}).get(judge, {})) for m, found in pairs.items()]
-        title = f"Distilled student minus each method, win rate by judge {judge}"
-        plots.append(gap_plot(f"lead-{i}", title, rows))
-    return [p for p in plots if p]
-
-
-def _difference(metrics: Mapping[str, Any], pair: str, measure: str) -> Cell:
-    found = metrics["differences"].get(pair)
-    if found is None:
+def _difference(metrics: Metrics, ours: str, theirs: str, measure: str) -> Cell:
+    e = difference_of(metrics.difference(ours, theirs), measure)
+    if e is None:
         return Cell(DASH)
-    kind, _, judge = measure.partition("/")
-    e = found["win_rate"].get(judge) if judge else found.get(kind)
-    return Cell(DASH) if e is None else difference_cell({**e, "p": e.get("p_holm", e.get("p"))}, 100)
+    return difference_cell(e if e.p_holm is None else e.model_copy(update={"p": e.p_holm}), 100)
 
 
-def _costs(cost: Mapping[str, Any]) -> Iterator[Cell]:
-    def whole(key: str) -> Cell:
-        return Cell(DASH if cost.get(key) is None else f"{cost[key]:,}")
-
-    yield whole("updates")
-    yield whole("prompts")
-    yield Cell(DASH if cost.get("seconds") is None else duration(cost["seconds"]))
-    yield Cell(number(cost.get("peak_memory"), scale=1e-9, digits=2))
-    yield whole("tokens_cached")
-    yield whole("tokens_fresh")
+def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
+    return (
+        count_cell(cost.updates),
+        count_cell(cost.prompts),
+        Cell(DASH if cost.seconds is None else duration(cost.seconds)),
+        Cell(number(cost.peak_memory, scale=1e-9, digits=2)),
+        count_cell(cost.tokens_cached),
+        count_cell(cost.tokens_fresh),
+    )

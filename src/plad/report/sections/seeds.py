@@ -2,49 +2,49 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from plad.evaluate.run import SFT, STUDENT
+from plad.evaluate.metrics import SFT, STUDENT, Metrics
 from plad.evaluate.seeds import mean_metrics, seed_groups
-from plad.report.sections.tables import Cell, Table, difference_cell, estimate_cell, results_columns
-from plad.report.wording import harmless, number, system_name
+from plad.report.parts.blocks import Cell, Section, Table, Text
+from plad.report.parts.estimates import difference_cell, estimate_cell
+from plad.report.parts.formatting import harmless, number, system_name
+from plad.report.parts.measures import WORDS, difference_of, estimate_of, measures_of, scale_of
 
-NOTE = (
+_NOTE = (
     "Means over seeds and prompts in %, words in words; the intervals hold for further seeds and further prompts. The "
     "last column is how far the gains of single seeds spread (standard deviation)."
 )
 
-Means = Sequence[tuple[Sequence[str], Mapping[str, Any]]]
-"""Names of the runs of each group, and the means over them, in the shape of metrics.json."""
+Means = Sequence[tuple[Sequence[str], Metrics]]
+"""Names of the runs of each group, and the means over them."""
 
 
 def seed_means(runs: Mapping[str, Path]) -> Means:
     """The means of every group of runs that differ in their seed only."""
-    return [(group, mean_metrics({name: runs[name] for name in group}).to_json()) for group in seed_groups(runs)]
+    groups = seed_groups(runs)
+    return [(names, mean_metrics({n: runs[n] for n in names})) for names in groups]
 
 
-def seeds_table(means: Means) -> Table | None:
-    """What distillation gained over the seeds of each group."""
+def over_seeds(means: Means) -> Section | None:
+    """What distillation gained over the seeds of each group; None where no runs differ in their seed only."""
     rows = tuple(row for group, mean in means for row in _rows(group if len(means) > 1 else (), mean))
     columns = ("Measure", system_name(SFT), system_name(STUDENT), "Gain", "Spread of the gain")
-    return Table("Over seeds", columns, rows) if rows else None
+    if not rows:
+        return None
+    warnings = tuple(w for _, mean in means for w in mean.warnings)
+    return Section("seeds", "Over seeds", "Seeds", (Text(_NOTE), Table("Over seeds", columns, rows)), warnings)
 
 
-def _rows(group: Sequence[str], mean: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
-    gains = mean["differences"].get(f"{STUDENT} - {SFT}", {})
-    for measure, title in results_columns([mean]).items():
-        kind, _, judge = measure.partition("/")
-        gain, before, after = (
-            found.get("win_rate", {}).get(judge) if judge else found.get(kind)
-            for found in (gains, mean["systems"].get(SFT, {}), mean["systems"].get(STUDENT, {}))
-        )
-        if not isinstance(gain, Mapping) or gain.get("value") is None:
+def _rows(group: Sequence[str], mean: Metrics) -> Iterator[tuple[Cell, ...]]:
+    gains = mean.difference(STUDENT, SFT)
+    for measure, title in measures_of([mean]).items():
+        gain = None if measure in ("truncated", "empty") else difference_of(gains, measure)
+        if gain is None or gain.value is None:
             continue
-        scale = 1.0 if kind == "words" else 100.0
+        scale = scale_of(measure)
         yield (
             Cell(harmless(f"{title} ({', '.join(group)})" if group else title)),
-            estimate_cell(before, scale=scale),
-            estimate_cell(after, scale=scale),
-            difference_cell(gain, scale, judged=kind != "words"),
-            Cell(number(gain["sd_seeds"], scale=scale)),
+            *(estimate_cell(estimate_of(mean.systems.get(s), measure), scale=scale) for s in (SFT, STUDENT)),
+            difference_cell(gain, scale, judged=measure != WORDS),
+            Cell(number(gain.sd_seeds, scale=scale)),
         )

@@ -1,8 +1,11 @@
-"""How the report words names, numbers and texts that a model or a file wrote."""
+"""Names, numbers, and texts that a model or a file wrote, as a reader sees them."""
 
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import JsonValue
+
+from plad.evaluate.metrics import Estimate, LengthBin, ReliabilityBin
 
 NAMES = {
     "target": "Human target",
@@ -38,10 +41,10 @@ def system_name(system: str) -> str:
     return NAMES.get(system) or harmless(system)
 
 
-def order_systems(systems: Mapping[str, Any]) -> list[str]:
+def order_systems(systems: Iterable[str]) -> list[str]:
     """Target and teacher first, then the student before and after, then further systems."""
-    known = [s for s in NAMES if s in systems]
-    return known + [s for s in systems if s not in NAMES]
+    order = list(NAMES)
+    return sorted(systems, key=lambda s: order.index(s) if s in order else len(order))
 
 
 def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
@@ -54,12 +57,18 @@ def number(value: float | None, *, scale: float = 1.0, digits: int = 1, sign: bo
     return text.replace("-", "−")
 
 
-def interval(e: Mapping[str, Any], *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+def interval(
+    e: Estimate | LengthBin | ReliabilityBin, *, scale: float = 1.0, digits: int = 1, sign: bool = False
+) -> str:
     """`low to high`, or an empty string where there is no interval."""
-    if e.get("low") is None or e.get("high") is None:
+    return span(e.low, e.high, scale=scale, digits=digits, sign=sign)
+
+
+def span(low: float | None, high: float | None, *, scale: float = 1.0, digits: int = 1, sign: bool = False) -> str:
+    """`low to high`, or an empty string where one of them is missing."""
+    if low is None or high is None:
         return ""
-    low, high = (number(e[k], scale=scale, digits=digits, sign=sign) for k in ("low", "high"))
-    return f"{low} to {high}"
+    return " to ".join(number(x, scale=scale, digits=digits, sign=sign) for x in (low, high))
 
 
 def p_value(p: float | None) -> str:
@@ -69,9 +78,9 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def bin_name(found: Mapping[str, Any]) -> str:
-    """`up to 20 words`, `21 to 30 words`, `over 40 words`: a bin of metrics.json's `by_length`."""
-    above, to = found["words_above"], found["words_to"]
+def bin_name(given: LengthBin) -> str:
+    """`up to 20 words`, `21 to 30 words`, `over 40 words`."""
+    above, to = given.words_above, given.words_to
     if above is None:
         return "any length" if to is None else f"up to {to:,} words"
     return f"over {above:,} words" if to is None else f"{above + 1:,} to {to:,} words"
@@ -106,3 +115,20 @@ def _picture(char: str) -> str:
     if unicodedata.category(char) == "Zs" or char in "\u200c\u200d\ufeff\u00ad":
         return char  # spaces, and joiners that scripts need
     return f"‹U+{code:04X}›"
+
+
+def flatten(value: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+    """Leaves of nested settings as (`a.b`, value)."""
+    leaves: list[tuple[str, str]] = []
+    for key, v in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(v, Mapping) and v:
+            leaves += flatten(v, name)
+        elif isinstance(v, float):
+            leaves.append((name, f"{v:.6g}"))
+        elif isinstance(v, Sequence) and not isinstance(v, str):
+            for i, item in enumerate(v):
+                leaves += flatten(item, f"{name}.{i}") if isinstance(item, Mapping) else [(f"{name}.{i}", str(item))]
+        else:
+            leaves.append((name, "none" if v is None else str(v)))
+    return leaves

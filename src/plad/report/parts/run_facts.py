@@ -1,0 +1,191 @@
+"""Everything that a report says, read from the files of a run directory; what is missing is None or empty."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+from plad.answers.ledger import Ledger
+from plad.answers.paid import is_paid, purchases
+from plad.data.formats import read_examples_jsonl
+from plad.errors import RunDirError
+from plad.evaluate.files import read_answers, read_judgements
+from plad.evaluate.metrics import FILE as METRICS
+from plad.evaluate.metrics import Metrics
+from plad.records import Example, Judgement
+from plad.report.parts.formatting import flatten
+from plad.report.parts.stage_counts import DataCounts, DistillCounts, PairCounts
+from plad.rundir.manifest import StageRecord, read_manifest
+
+CONFIG = "config.resolved.json"
+LOG = "metrics.jsonl"
+_T = TypeVar("_T")
+_ROW = TypeAdapter(dict[str, JsonValue])
+
+
+class Answer(BaseModel):
+    """An answer of a system to a test row: how it ended, and its tokens."""
+
+    text: str
+    outcome: str
+    tokens: int
+
+
+class Payment(BaseModel):
+    """What providers answered, by system, served model and second.
+
+    Attributes:
+        usd: None where no price is known.
+        estimated: answers whose tokens the provider did not count.
+        lost: requests that brought no answer.
+        unpriced: answers without a price.
+    """
+
+    system: str
+    model: str | None
+    created: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: int
+    usd: float | None
+    lost: int
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A row of metrics.jsonl: what was measured at a step of a training run, or on validation after it."""
+
+    stage: str
+    step: int
+    values: Mapping[str, float]
+    validation: bool = False
+
+    @classmethod
+    def of(cls, row: Mapping[str, JsonValue]) -> "LogRow":
+        """The numbers of a line."""
+        validation, step = row.get("validation"), row.get("step")
+        values = validation if isinstance(validation, dict) else row
+        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        return cls(str(row.get("stage", "")), step if isinstance(step, int) else 0, numbers, "validation" in row)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as its files tell it.
+
+    Attributes:
+        name: the directory's name.
+        stages: those that are finished.
+        versions: what it was made with.
+        config: its settings, every default filled in.
+        log: rows of metrics.jsonl.
+        test: rows of data/test.jsonl by id.
+        answers: of eval/answers.jsonl, example id -> system -> answer.
+        paid: what providers answered.
+        missing: files that aren't there.
+    """
+
+    name: str
+    stages: Mapping[str, StageRecord] = field(default_factory=dict[str, StageRecord])
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    config: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    metrics: Metrics | None = None
+    log: tuple[LogRow, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    test: Mapping[str, Example] = field(default_factory=dict[str, Example])
+    answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict[str, Mapping[str, Answer]])
+    paid: tuple[Payment, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def counts(self, stage: str) -> Mapping[str, JsonValue]:
+        """What a finished stage counted; empty for one that isn't finished."""
+        return self.stages[stage].counts if stage in self.stages else {}
+
+    @cached_property
+    def data(self) -> DataCounts:
+        """What the stage `data` counted."""
+        return DataCounts.model_validate(self.counts("data"))
+
+    @cached_property
+    def pair(self) -> PairCounts:
+        """What the stage `pair` counted."""
+        return PairCounts.model_validate(self.counts("pair"))
+
+    @cached_property
+    def distill(self) -> DistillCounts:
+        """What the stage `distill` counted."""
+        return DistillCounts.model_validate(self.counts("distill"))
+
+
+def read_facts(path: Path) -> RunFacts:
+    """Read a run directory.
+
+    Raises:
+        RunDirError: it holds no run, or one of its files is damaged.
+    """
+    manifest = read_manifest(path)
+    missing: list[str] = []
+
+    def of(name: str, read: Callable[[Path], _T], otherwise: _T) -> _T:
+        if (path / name).is_file():
+            return read(path / name)
+        missing.append(name)
+        return otherwise
+
+    settings = of(CONFIG, _settings, {})
+    facts = RunFacts(
+        name=path.resolve().name,
+        stages=manifest.stages,
+        versions=manifest.versions,
+        config=settings,
+        metrics=of(METRICS, lambda _: Metrics.read(path), None),
+        log=of(LOG, lambda file: tuple(_log(file)), ()),
+        judgements=of("eval/judgements.parquet", lambda file: tuple(read_judgements(file)), ()),
+        test=of("data/test.jsonl", lambda file: {e.id: e for e in read_examples_jsonl(file)}, {}),
+        answers=of("eval/answers.jsonl", _answers, {}),
+    )
+    try:
+        with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
+            rows = purchases(ledger, manifest.owner)
+            facts = replace(facts, paid=tuple(map(Payment.model_validate, rows)))
+    except RunDirError:
+        if _asks_providers(settings):
+            missing.append("readable ledger of answers")
+    return replace(facts, missing=tuple(missing))
+
+
+def _answers(file: Path) -> dict[str, dict[str, Answer]]:
+    return {
+        row["id"]: {system: Answer.model_validate(answer) for system, answer in row["answers"].items()}
+        for row in read_answers(file)
+    }
+
+
+def _asks_providers(settings: Mapping[str, JsonValue]) -> bool:
+    """Whether a teacher or a judge stands behind an endpoint."""
+    leaves = dict(flatten(settings))
+    judges = [v for k, v in leaves.items() if k.startswith("evaluate.judges.") and k.endswith(".type")]
+    return is_paid(str(leaves.get("teacher.engine.type", "transformers"))) or "llm" in judges
+
+
+def _settings(file: Path) -> dict[str, JsonValue]:
+    try:
+        return _ROW.validate_python(json.loads(file.read_bytes()))
+    except ValueError as e:
+        raise RunDirError(f"damaged ({e})", where=str(file), fix="run its stage again") from None
+
+
+def _log(file: Path) -> Iterator[LogRow]:
+    """Rows of a log; a last line without its end was being written when a run was killed, and is left out."""
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+        try:
+            row = _ROW.validate_python(json.loads(line))
+        except ValueError as e:
+            raise RunDirError(f"damaged ({e})", where=str(file), fix="run the training stages again") from None
+        yield LogRow.of(row)

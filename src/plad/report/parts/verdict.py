@@ -1,0 +1,127 @@
+"""The answer to "is my small model good now?", in one sentence that claims no more than the numbers do."""
+
+from plad.evaluate.metrics import (
+    SFT,
+    STUDENT,
+    TEACHER,
+    Difference,
+    Estimate,
+    Metrics,
+    SystemDifference,
+    SystemFigures,
+    WinRate,
+)
+from plad.evaluate.stats import SMALL
+from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Score, Verdict
+from plad.report.parts.estimates import evidence, points_apart, tone_of
+from plad.report.parts.formatting import interval, number, system_name
+
+HEADLINES = {
+    BETTER: "Distillation made the student better",
+    SAME: "No difference that this test can tell from chance",
+    WORSE: "Distillation made the student worse",
+    UNKNOWN: "Too little to tell",
+}
+
+
+def verdict(metrics: Metrics | None) -> Verdict:
+    """The verdict of an evaluation.
+
+    The first judge that could judge the student decides; without one, ROUGE-L does.
+    """
+    if metrics is None:
+        return Verdict(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
+    rates = metrics.systems[STUDENT].win_rate if STUDENT in metrics.systems else dict[str, WinRate]()
+    m = _Measure(metrics, next((judge for judge, rate in rates.items() if rate.n), None))
+    student, change = m.score(STUDENT), m.change(SFT)
+    if student is None or student.value is None:
+        sentence = "No judge and no metric could measure the distilled student on the test set."
+        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence)
+    reaches = m.reaches(student.value)
+    if change is None or change.value is None:
+        basis = f"95 % interval {interval(student, scale=100)}; {m.basis(student)}"
+        sentence = f"The distilled student {reaches} ({basis}). There is no SFT student to compare it with."
+        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(student.n), m.name, m.scores())
+    tone = tone_of(change)
+    sentence = (
+        f"The distilled student {reaches}, {points_apart(change.value)} than before distillation "
+        f"({evidence(change)}; {m.basis(change)})."
+    )
+    notes = (*_doubts(tone, change), *m.notes(student.n))
+    return Verdict(tone, HEADLINES[tone], sentence, notes, m.name, m.scores())
+
+
+def _doubts(tone: str, change: Difference) -> list[str]:
+    """What a reader has to hold against the headline: a test too small to see, a win bought with length."""
+    power, equal = change.power, change.length_controlled
+    if tone == SAME and power.detectable is not None:
+        points, needed = number(power.detectable, scale=100), power.prompts_needed
+        more = f"; one of this size would take about {needed:,}" if needed else ""
+        return [f"{change.n:,} prompts can show a difference of about {points} points{more}."]
+    if tone not in (BETTER, WORSE) or equal is None or equal.value is None or equal.low is None or equal.high is None:
+        return []
+    if not equal.low <= 0 <= equal.high:
+        return []
+    band, points = interval(equal, scale=100, sign=True), number(equal.value, scale=100, sign=True)
+    return [f"At equal length the difference is {points} points ({band}): it may come from length alone."]
+
+
+class _Measure:
+    """The figures that decide: win rates by one judge, or ROUGE-L where `judge` is None."""
+
+    def __init__(self, metrics: Metrics, judge: str | None) -> None:
+        self.metrics, self.judge = metrics, judge
+        self.name = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
+
+    def score(self, system: str) -> Estimate | None:
+        figures = self.metrics.systems.get(system, SystemFigures())
+        return figures.rougeL if self.judge is None else figures.win_rate.get(self.judge)
+
+    def change(self, other: str) -> Difference | None:
+        """The distilled student minus another system."""
+        difference = self.metrics.difference(STUDENT, other) or SystemDifference()
+        return difference.rougeL if self.judge is None else difference.win_rate.get(self.judge)
+
+    def reaches(self, value: float) -> str:
+        if self.judge is None:
+            return f"reaches a ROUGE-L of {number(value, scale=100)}"
+        return f"wins {number(value, scale=100)} % of the time against the human target"
+
+    def basis(self, e: Estimate) -> str:
+        judged = "no judge could compare with the human target" if self.judge is None else f"judge: {self.judge}"
+        seeds = f"{e.seeds} seeds, " if e.seeds else ""
+        return f"{seeds}{e.n:,} test prompts, {judged}"
+
+    def scores(self) -> tuple[Score, ...]:
+        found = {s: self.score(s) for s in (SFT, STUDENT, TEACHER)}
+        return tuple(
+            Score(system_name(s), number(e.value, scale=100), interval(e, scale=100), s == STUDENT)
+            for s, e in found.items()
+            if e is not None and e.value is not None
+        )
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        """The teacher, the other judges, and a warning where the sample of `n` is small."""
+        notes: list[str] = []
+        teacher, gap = self.score(TEACHER), self.change(TEACHER)
+        if teacher is not None and teacher.value is not None and gap is not None and gap.value is not None:
+            stands = _stands(tone_of(gap), gap.value)
+            notes.append(f"The teacher {self.reaches(teacher.value)}{stands} ({evidence(gap)}).")
+        says = {BETTER: "finds it better", WORSE: "finds it worse", SAME: "sees no clear difference"}
+        gains = self.metrics.difference(STUDENT, SFT) or SystemDifference()
+        for judge, change in gains.win_rate.items():
+            if judge != self.judge and change.value is not None:
+                notes.append(
+                    f"Judge {judge} {says.get(tone_of(change), 'has too little to tell')}: "
+                    f"{points_apart(change.value)} ({evidence(change)}; {change.n:,} prompts)."
+                )
+        if n < SMALL:
+            notes.append(f"Only {n} prompts were compared: below {SMALL}, take every figure as a rough one.")
+        return tuple(notes)
+
+
+def _stands(tone: str, gap: float) -> str:
+    if tone in (BETTER, WORSE):
+        side = "ahead of" if tone == BETTER else "behind"
+        return f"; the student is {number(abs(gap), scale=100)} points {side} it"
+    return f"; the student can't be told apart from it, at {number(gap, scale=100, sign=True)} points"
