@@ -12,7 +12,7 @@ from plad.answers.ledger import Ledger
 from plad.config.engines import EngineSection
 from plad.config.file import load_config
 from plad.report.card import card_text
-from plad.rundir.manifest import Manifest
+from plad.report.parts.run_facts import RunFacts
 from tests.support.command import call, write_package
 from tests.support.task import write_task
 
@@ -89,7 +89,7 @@ def test_it_is_configured_checked_asked_and_named(config: Path) -> None:
     counts = json.loads((config.parent / "run/manifest.json").read_text())["stages"]["generate"]["counts"]
     assert counts["teacher"] == {"ok": len(answers)}
     assert all(len(row["text"].split()) == 4 for row in answers)
-    assert "as it answers behind a wall" in card_text(load_config(config), Manifest(), None)
+    assert "as it answers behind a wall" in card_text(load_config(config), RunFacts("x"))
 
 
 def test_what_it_lacks_is_found_before_anything_runs(config: Path) -> None:
