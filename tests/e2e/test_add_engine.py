@@ -12,7 +12,8 @@ from plad.answers.ledger import Ledger
 from plad.config.engines import EngineSection
 from plad.config.file import load_config
 from plad.report.card import card_text
-from tests.support.command import call
+from plad.report.parts.run_facts import RunFacts
+from tests.support.command import call, write_package
 from tests.support.task import write_task
 
 MODULE = '''
@@ -61,12 +62,7 @@ class Echo:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run whose teacher is the engine of a package beside plad."""
-    packages = tmp_path / "packages"
-    metadata = packages / "echo_engine-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (packages / "echo_engine.py").write_text(MODULE)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-engine\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[plad.engines]\necho = echo_engine:EchoEngine\n")
+    packages = write_package(tmp_path / "site", "echo_engine", MODULE, ("plad.engines", "echo", "EchoEngine"))
     monkeypatch.syspath_prepend(str(packages))
     path = write_task(tmp_path / "task")
     settings = yaml.safe_load(path.read_text())
@@ -93,7 +89,7 @@ def test_it_is_configured_checked_asked_and_named(config: Path) -> None:
     counts = json.loads((config.parent / "run/manifest.json").read_text())["stages"]["generate"]["counts"]
     assert counts["teacher"] == {"ok": len(answers)}
     assert all(len(row["text"].split()) == 4 for row in answers)
-    assert "as it answers behind a wall" in card_text(load_config(config), {}, None)
+    assert "as it answers behind a wall" in card_text(load_config(config), RunFacts("x"))
 
 
 def test_what_it_lacks_is_found_before_anything_runs(config: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.command import write_package
+
 MODULE = '''
 from typing import ClassVar, Literal
 
@@ -76,15 +78,7 @@ print(json.dumps({
 
 def test_a_judge_of_another_package_is_one_class_behind_an_entry_point(tmp_path: Path) -> None:
     """Two words are wanted; the target has three: "a b" is nearer, "a" as near, five words are further."""
-    package = tmp_path / "package"
-    (package / "short_judge-1.0.dist-info").mkdir(parents=True)
-    (package / "short_judge.py").write_text(MODULE)
-    (package / "short_judge-1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: short-judge\nVersion: 1.0\n"
-    )
-    (package / "short_judge-1.0.dist-info/entry_points.txt").write_text(
-        "[plad.judges]\nshort = short_judge:ShortJudge\n"
-    )
+    package = write_package(tmp_path / "site", "short_judge", MODULE, ("plad.judges", "short", "ShortJudge"))
     for split, n in (("train", 20), ("test", 6)):
         rows = [{"prompt": f"{split} {i}", "completion": f"answer {i}"} for i in range(n)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

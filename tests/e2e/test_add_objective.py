@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import environment, plad_command
+from tests.support.command import environment, plad_command, write_package
 from tests.support.task import write_task
 
 IPO = '''
@@ -53,12 +53,7 @@ class IpoObjective(PairObjective):
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
     """The environment in which a package with IPO is installed."""
-    site = tmp_path / "site"
-    (site / "plad_ipo-1.0.dist-info").mkdir(parents=True)
-    (site / "plad_ipo.py").write_text(IPO)
-    (site / "plad_ipo-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: plad-ipo\nVersion: 1.0\n")
-    entry = "[plad.objectives]\nipo = plad_ipo:IpoObjective\n"
-    (site / "plad_ipo-1.0.dist-info/entry_points.txt").write_text(entry)
+    site = write_package(tmp_path / "site", "plad_ipo", IPO, ("plad.objectives", "ipo", "IpoObjective"))
     return {**environment(), "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
 
 

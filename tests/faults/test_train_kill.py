@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 from plad.errors import TrainingError
 from plad.train.checkpoints import checkpoints, latest_checkpoint
-from tests.support.train_child import main as train_here
+from tests.support.training_runs import main as train_here
 
 ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.support.train_child", str(folder)]
+    command = [sys.executable, "-m", "tests.support.training_runs", str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

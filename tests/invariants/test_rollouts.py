@@ -26,8 +26,7 @@ from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
 from plad.train.run import TrainingJob, train_policy
 from tests.support.tiny_models import tiny_model, tiny_policy
-from tests.support.train_child import groups
-from tests.support.training import Emitting
+from tests.support.training_runs import Emitting, groups
 
 MINILLM = MiniLlmObjective(rollouts=8, ppo_epochs=2)
 

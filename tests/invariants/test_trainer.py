@@ -25,8 +25,7 @@ from plad.train import run as train_run
 from plad.train.run import TrainingJob, train_policy
 from tests.support.scoring_families import widen
 from tests.support.tiny_models import tiny_policy
-from tests.support.train_child import groups
-from tests.support.training import Emitting
+from tests.support.training_runs import Emitting, groups
 
 OBJECTIVES = {
     "sft": SftObjective(),

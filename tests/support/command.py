@@ -64,3 +64,18 @@ def plad(*arguments: str | Path, cwd: Path | None = None, code: int = 0) -> str:
 def lines_fit(text: str) -> bool:
     """Whether no line passes 80 columns."""
     return max(map(len, text.splitlines())) <= 80
+
+
+def write_package(folder: Path, module: str, text: str, entry: tuple[str, str, str]) -> Path:
+    """What pip leaves of a package of one module in a folder of `sys.path`; returns the folder.
+
+    Args:
+        entry: group, name and class of its entry point.
+    """
+    group, name, cls = entry
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / f"{module}.py").write_text(text)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:{cls}\n")
+    return folder

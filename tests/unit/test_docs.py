@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from plad.config.engines import EngineSection
+from plad.config.judges import JudgeSection
+from plad.config.kinds import Kind
 from plad.config.objectives import ObjectiveSection
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +42,12 @@ def test_every_test_that_the_page_of_faults_names_is_there() -> None:
     assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
 
 
-def test_every_objective_has_a_row() -> None:
-    """In the table of its page, by its `type`."""
-    rows = [
-        line for page in ("objectives", "baselines") for line in (ROOT / f"docs/{page}.md").read_text().splitlines()
-    ]
-    named = {name for row in rows if row.startswith("|") for name in re.findall(r"`(\w+)[`,]", row)}
-    assert ObjectiveSection.kinds().keys() - named == set()
+@pytest.mark.parametrize(
+    ("section", "pages"),
+    [(ObjectiveSection, ("objectives", "baselines")), (JudgeSection, ("judges",)), (EngineSection, ("teachers",))],
+)
+def test_every_kind_has_a_row(section: type[Kind], pages: tuple[str, ...]) -> None:
+    """In a table of its page, by its `type`."""
+    text = "\n".join((ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in pages)
+    rows = "\n".join(re.findall(r"^\|.*$", text, flags=re.MULTILINE))
+    assert [name for name in section.kinds() if not re.search(rf"`{name}[`,]", rows)] == []

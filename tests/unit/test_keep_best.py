@@ -14,8 +14,7 @@ from plad.scoring.score import Route
 from plad.train.run import TrainingJob, train_policy
 from plad.train.validation import KeepBest
 from tests.support.tiny_models import tiny_policy
-from tests.support.train_child import groups
-from tests.support.training import Emitting
+from tests.support.training_runs import Emitting, groups
 
 
 class Run:

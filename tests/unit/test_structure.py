@@ -21,6 +21,8 @@ HEAVY = {  # what a function may import, since at the top of a file it would cos
     "matplotlib": "1 s",
     "pyarrow": "0.2 s",
     "huggingface_hub": "its HTTP client, where nothing is asked of the hub",
+    "httpx2": "that client",
+    "rouge_score": "1 s, with nltk",
 }
 OPTIONAL = {  # what an extra installs: `pip install plad[...]`
     "aiohttp": "api",
@@ -60,6 +62,11 @@ def test_what_tests_share_stands_in_support(room: str) -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
                 assert (node.module or "").startswith("tests.support."), f"{file}:{node.lineno}"
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}:{node.lineno}"
+
+
+def test_support_is_a_room_like_any_other() -> None:
+    for folder in (TESTS / "support", TESTS / "support/servers"):
+        assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 12
 
 
 # -- the counting itself, on a made-up package
@@ -118,8 +125,8 @@ def test_functions_count_lines_and_arguments_but_not_self(house: Structure) -> N
 
 def test_imports_are_resolved_to_files_wherever_they_stand(house: Structure) -> None:
     """TYPE_CHECKING, functions, several names, relative ones; a name that is no file belongs to its file."""
-    found = [(i.module, i.in_function, i.for_types) for i in house.imports["house.roof.top"]]
-    assert found == [
+    imports = [(i.module, i.in_function, i.for_types) for i in house.imports["house.roof.top"]]
+    assert imports == [
         ("__future__", False, False),
         ("typing", False, False),
         ("house.stairs", False, True),

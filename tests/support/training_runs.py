@@ -1,8 +1,13 @@
-"""A training run in a process of its own, to be killed from outside: FOLDER [STEPS BETWEEN CHECKPOINTS]."""
+"""Training runs: their rows, a log that hands its rows on, and a run in a process of its own, to be killed.
+
+python -m tests.support.training_runs FOLDER
+"""
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,6 +21,17 @@ from plad.scoring.score import Route
 from plad.train.run import TrainingJob, train_policy
 from plad.train.validation import KeepBest
 from tests.support.tiny_models import tiny_policy
+
+
+class Emitting(TrainingLog):
+    """A log whose rows go to a function, and to no file."""
+
+    def __init__(self, emit: Callable[[dict[str, Any]], object]) -> None:
+        super().__init__(Path("nowhere"))
+        self.emit = emit
+
+    def append(self, row: Mapping[str, object]) -> None:
+        self.emit(dict(row))
 
 
 def groups() -> list[Group]:
