@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from plad.cli import StageName
+from plad.cli.app import known_stage
 from plad.config.file import load_config
 from plad.config.models import PruneInit
 from plad.config.root import Config
@@ -39,7 +40,9 @@ def complaint(tmp_path: Path, text: str = "", *overrides: str) -> str:
 
 
 def test_the_commands_know_every_stage():
-    assert tuple(StageName) == NAMES
+    assert [known_stage(name) for name in NAMES] == list(NAMES)
+    with pytest.raises(typer.BadParameter, match="'nowhere' is not one of 'data', 'sft', .*'report'"):
+        known_stage("nowhere")
 
 
 def test_a_config_is_read_without_a_heavy_library():

@@ -7,9 +7,9 @@ and name the module in `_SUBJECTS`. Imports that weigh anything stand inside fun
 import os
 
 from plad.cli import compare, doctor, extras, init, ledger, run, show, status
-from plad.cli.app import StageName, app
+from plad.cli.app import app
 
-__all__ = ["StageName", "app", "main"]
+__all__ = ["app", "main"]
 
 _SUBJECTS = (run, extras, status, show, ledger, compare, init, doctor)  # in the order of --help
 

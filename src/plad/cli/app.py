@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
@@ -27,7 +26,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-StageName = StrEnum("StageName", {name: name for name in NAMES})
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -124,3 +122,10 @@ def _fields(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def known_stage(name: str | None) -> str | None:
+    """The name of a stage, as typed; anything else is a usage error."""
+    if name is not None and name not in NAMES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, NAMES))}.")
+    return name

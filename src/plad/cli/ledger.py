@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plad.answers.ledger import Ledger
+from plad.answers.schema import AnswerSums
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
 from plad.cli.show import prompts_of
@@ -86,7 +87,7 @@ class SystemAnswers:
     models: Counter[str] = field(default_factory=Counter[str])
     said: list[str] = field(default_factory=list[str])
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: AnswerSums) -> None:
         """Count a row of the ledger's summary."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + row[name])

@@ -10,9 +10,9 @@ from plad.cli.app import (
     Limit,
     Overrides,
     SkipInvalid,
-    StageName,
     Verify,
     execute,
+    known_stage,
     limited,
     print_result,
 )
@@ -27,14 +27,16 @@ def run(
     config: ConfigPath,
     overrides: Overrides = None,
     to: Annotated[
-        StageName | None, typer.Option("--to", metavar="STAGE", help=f"Last stage to run: {', '.join(NAMES)}.")
+        str | None,
+        typer.Option("--to", metavar="STAGE", callback=known_stage, help=f"Last stage to run: {', '.join(NAMES)}."),
     ] = None,
     limit: Limit = None,
     clean: Annotated[
-        StageName | None,
+        str | None,
         typer.Option(
             "--clean",
             metavar="STAGE",
+            callback=known_stage,
             help="Redo this stage and all that depends on it; recorded answers are kept.",
         ),
     ] = None,

@@ -17,7 +17,7 @@ from plad.report.console import panel
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from plad.answers.ledger import Recorded
+    from plad.answers.ledger import Entry
 
 commands = typer.Typer()
 
@@ -69,7 +69,7 @@ class PairExample:
 class AnswerExample:
     """A recorded answer; its prompt is None where it can't be told."""
 
-    recorded: "Recorded"
+    recorded: "Entry"
     prompt: Prompt | None
 
     def to_json(self) -> object:

@@ -11,7 +11,7 @@ def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: 
     """Plain text, cut into stretches of at most `length` tokens; each is predicted from its first token on."""
     stretches: list[Document] = []
     for i, text in enumerate(texts):
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
         for start in range(0, len(ids), length):
             part = tuple(ids[start : start + length])
             if len(part) > 1:

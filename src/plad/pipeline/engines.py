@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from plad.answers.engine import Engine, EngineResources, LimitedEngine, engine_kind
 from plad.answers.fill import fill as fill_ledger
+from plad.answers.fill import recorded
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.answers.reply import is_other_model
@@ -12,7 +13,7 @@ from plad.errors import PartialResultError
 from plad.judges.base import JudgeResources
 from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
-from plad.records import Example, Outcome
+from plad.records import Example, Generation, Outcome
 from plad.rundir.atomic import verify_dir
 from plad.sampling.transformers import Transformers
 
@@ -136,3 +137,10 @@ def served_by_others(ctx: Resources, ledger: Ledger) -> list[str]:
         for name, n in ledger.served("teacher", ctx.run.id).items()
         if is_other_model(asked, name)
     ]
+
+
+def recorded_on_distill(resources: Resources, system: str, samples: int) -> dict[str, list[Generation]]:
+    """Recorded answers on D by example, from the ledger alone: no model is loaded."""
+    sampling = Sampling(resources.config.generate.temperature, resources.config.generate.max_new_tokens, samples)
+    with open_ledger(resources) as ledger:
+        return recorded(resources.examples("distill"), answer_set(resources, system, sampling), ledger)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from plad.config.extras import SweepSection
 from plad.config.root import Config
 from plad.data.prepare import check
@@ -33,6 +35,13 @@ log = logging.getLogger("plad")
 SCHEMA = 1
 LEDGER = "generations.sqlite"
 LAST = "distill"  # a trial is judged by validation rows: the test rows stay untouched
+
+
+class _Best(BaseModel):
+    """The weights that a trial kept."""
+
+    step: int
+    validation: dict[str, float | None]
 
 
 @dataclass
@@ -217,8 +226,8 @@ def _figures(sweep: Sweep, number: int, overrides: Sequence[str]) -> dict[str, f
                 donors=donors,
             )
         seconds = sum(s.seconds for s in run.manifest.stages.values() if s.taken_from is None)
-        best = run.counts(LAST)["best"]
-        return {**best["validation"], "step": best["step"], "seconds": round(seconds, 1)}
+        best = _Best.model_validate(run.counts(LAST)["best"])
+        return {**best.validation, "step": best.step, "seconds": round(seconds, 1)}
 
 
 def _settings_are_to_blame(error: PladError, folder: Path) -> bool:

@@ -19,13 +19,13 @@ from plad.pipeline.engines import (
     judge_resources,
     missing_answers,
     open_ledger,
+    recorded_on_distill,
     served_by_others,
 )
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.baselines import costs
 from plad.pipeline.stages.calibration import calibrate
-from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import ANSWERED, Example, Generation, Judgement
 
 log = logging.getLogger("plad")

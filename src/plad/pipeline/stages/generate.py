@@ -3,13 +3,12 @@
 import gc
 import logging
 
-from plad.answers.fill import recorded
 from plad.answers.question import Sampling
 from plad.pipeline.engines import answer_set, engine_for, fill, open_ledger
 from plad.pipeline.inputs import ready_teacher_inputs
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
-from plad.records import Generation, Outcome
+from plad.records import Outcome
 
 log = logging.getLogger("plad")
 
@@ -44,10 +43,3 @@ def _warn_if_cut_off(system: str, outcomes: dict[str, int]) -> None:
             "%d of %d answers of %s were cut off: raise generate.max_new_tokens, or fine-tune longer so that they end",
             *(cut, total, system),
         )
-
-
-def recorded_on_distill(resources: Resources, system: str, samples: int) -> dict[str, list[Generation]]:
-    """Recorded answers on D by example, from the ledger alone: no model is loaded."""
-    sampling = Sampling(resources.config.generate.temperature, resources.config.generate.max_new_tokens, samples)
-    with open_ledger(resources) as ledger:
-        return recorded(resources.examples("distill"), answer_set(resources, system, sampling), ledger)

@@ -11,10 +11,9 @@ from plad.data.split import prompt_key
 from plad.errors import DataError, NoPairsError
 from plad.evaluate.agreement import preference_counts
 from plad.pairs.build import build_pairs
-from plad.pipeline.engines import judge_resources
+from plad.pipeline.engines import judge_resources, recorded_on_distill
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
-from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Generation, Pair, pair_id
 
 log = logging.getLogger("plad")

@@ -21,10 +21,17 @@ from plad.data.formats import read_pairs_parquet, write_pairs_parquet
 from plad.errors import NoPairsError
 from plad.evaluate.stats import QUICK
 from plad.evaluate.winrate import judge_pairs
-from plad.pipeline.engines import answer_set, engine_for, fill, judge_resources, missing_answers, open_ledger
+from plad.pipeline.engines import (
+    answer_set,
+    engine_for,
+    fill,
+    judge_resources,
+    missing_answers,
+    open_ledger,
+    recorded_on_distill,
+)
 from plad.pipeline.finished import finished_before, save_finished
 from plad.pipeline.resources import Resources, fine_tuned, weights
-from plad.pipeline.stages.generate import recorded_on_distill
 from plad.pipeline.stages.pair import all_pairs
 from plad.pipeline.students.auto import distilled, labels
 from plad.pipeline.students.student import StudentCounts, StudentJob

@@ -10,8 +10,8 @@ from plad.config.models import DistillSection
 from plad.config.objectives import Needs, ObjectiveSection
 from plad.errors import DataError
 from plad.pairs.groups import by_example, pair_groups
+from plad.pipeline.engines import recorded_on_distill
 from plad.pipeline.resources import Resources
-from plad.pipeline.stages.generate import recorded_on_distill
 from plad.records import Pair
 from plad.rundir.fingerprint import fingerprint
 
