@@ -15,7 +15,7 @@ from plad.pipeline.stages import distill, report
 from plad.report import page
 from plad.report.page import render_report
 from plad.report.parts import blocks
-from plad.report.parts.blocks import Cell, Section, Table, Text
+from plad.report.parts.blocks import Cell, ReportSection, Table, Text
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections import SECTIONS
 from plad.rundir.atomic import verify_dir, write_json, write_text
@@ -127,9 +127,11 @@ def test_a_section_that_is_added_stands_on_page_markdown_and_terminal(
 ) -> None:
     """One function, one place in the list."""
 
-    def weather(facts: RunFacts) -> Section:
+    def weather(facts: RunFacts) -> ReportSection:
         table = Table("The weather", ("Place", "Rain"), ((Cell(facts.name), Cell("0.1234")),))
-        return Section("weather", "What the weather was", "Weather", (Text("It rained."), table), ("take a coat",))
+        return ReportSection(
+            "weather", "What the weather was", "Weather", (Text("It rained."), table), ("take a coat",)
+        )
 
     monkeypatch.setattr(page, "SECTIONS", (*SECTIONS, weather))
     render_report(ctx.run.path)

@@ -20,7 +20,7 @@ from plad.evaluate.likelihood_calibration import (
     calibration_difference,
     likelihood_calibration,
 )
-from plad.evaluate.likelihoods import Text, judged
+from plad.evaluate.likelihoods import ScoredText, judged
 from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
 from plad.evaluate.run import evaluate_systems, with_comparison
 from plad.evaluate.stats import Bootstrap
@@ -245,7 +245,7 @@ def measured_calibration(
     judge, rng = ReferenceScorer(), np.random.default_rng(0)
     candidates = {
         e.id: [
-            Text(t, None if system == "teacher" else (1,))
+            ScoredText(t, None if system == "teacher" else (1,))
             for t, system in {rows[i]: system for system, rows in texts.items()}.items()
         ]
         for i, e in enumerate(examples)

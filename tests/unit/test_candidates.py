@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from plad.evaluate.likelihoods import Text, gather, judged, likelihoods
+from plad.evaluate.likelihoods import ScoredText, gather, judged, likelihoods
 from plad.judges.reference import ReferenceScorer
 from plad.records import Example, Generation, Outcome
 from tests.support.tiny_models import tiny_policy
@@ -20,14 +20,17 @@ def test_only_different_finished_texts_meet() -> None:
     own = {"a": [said("a", "red"), said("a", "cut", Outcome.TRUNCATED)], "b": [said("b", "blue")]}
     others = {"a": [said("a", "red"), said("a", "sky", tokens=(9, 9))], "b": [said("b", "", Outcome.EMPTY)]}
     texts, left_out = gather(EXAMPLES, own, others)
-    assert texts == {"a": [Text("red", (7, 2)), Text("sky", None)]}
+    assert texts == {"a": [ScoredText("red", (7, 2)), ScoredText("sky", None)]}
     assert left_out == {"truncated": 1, "same_text": 1, "empty": 1, "alone": 1}
 
 
 @pytest.mark.parametrize("max_tokens", [None, 4096])
 def test_likelihoods_are_the_plain_forwards_means(max_tokens: int | None) -> None:
     policy = tiny_policy("llama")
-    texts = {"a": [Text("one", (30, 40, 50, 2)), Text("two words")], "b": [Text("x"), Text("y", (31, 2))]}
+    texts = {
+        "a": [ScoredText("one", (30, 40, 50, 2)), ScoredText("two words")],
+        "b": [ScoredText("x"), ScoredText("y", (31, 2))],
+    }
     found = likelihoods(policy, EXAMPLES, texts, max_tokens=max_tokens)
     for e in EXAMPLES:
         prompt = policy.prompt.encode_prompt(e.prompt)
@@ -41,14 +44,17 @@ def test_likelihoods_are_the_plain_forwards_means(max_tokens: int | None) -> Non
 
 def test_prompts_beyond_the_context_are_missing() -> None:
     policy = tiny_policy("llama")
-    texts = {"a": [Text("one"), Text("two", (30,) * 400)], "b": [Text("x"), Text("y")]}
+    texts = {"a": [ScoredText("one"), ScoredText("two", (30,) * 400)], "b": [ScoredText("x"), ScoredText("y")]}
     assert list(likelihoods(policy, EXAMPLES, texts, max_tokens=None)) == ["b"]
     assert likelihoods(policy, EXAMPLES[:1], texts, max_tokens=None) == {}
 
 
 def test_texts_that_cant_be_judged_are_left_out() -> None:
     """The reference judge sees all references: "red sun" is found in a; b, scored by one model only, is out."""
-    texts = {"a": [Text("red sun"), Text("green"), Text("blue")], "b": [Text("x"), Text("y")]}
+    texts = {
+        "a": [ScoredText("red sun"), ScoredText("green"), ScoredText("blue")],
+        "b": [ScoredText("x"), ScoredText("y")],
+    }
     before = {"a": np.array([-1.0, -2.0, -3.0]), "b": np.array([-1.0, -2.0])}
     after = {"a": np.array([-3.0, -2.0, -1.0])}
     found = judged(ReferenceScorer(), EXAMPLES, texts, {"student_sft": before, "student": after})

@@ -41,7 +41,7 @@ def complaint(tmp_path: Path, text: str = "", *overrides: str) -> str:
 
 def test_the_commands_know_every_stage():
     assert [known_stage(name) for name in NAMES] == list(NAMES)
-    with pytest.raises(typer.BadParameter, match="'nowhere' is not one of 'data', 'sft', .*'report'"):
+    with pytest.raises(typer.BadParameter, match=r"'nowhere' is not one of 'data', 'sft', .*'report'"):
         known_stage("nowhere")
 
 

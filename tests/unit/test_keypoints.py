@@ -6,7 +6,7 @@ import pytest
 
 from plad.records import Example, Judgement, Verdict
 from plad.report.parts.blocks import Examples
-from plad.report.parts.run_facts import Answer
+from plad.report.parts.run_facts import EvaluatedAnswer
 from plad.report.sections.examples import BUDGET, LIMIT, ShownSystem, embed, pack
 from plad.report.sections.keypoints import counts, mark_answer, mark_shared, share_in, words
 
@@ -82,7 +82,7 @@ def packed(n: int, prompt: str, answer: str = "an answer of some words here") ->
         ShownSystem(
             k,
             k,
-            dict.fromkeys(examples, Answer(text=f"{k} {answer}", outcome="ok", tokens=5)),
+            dict.fromkeys(examples, EvaluatedAnswer(text=f"{k} {answer}", outcome="ok", tokens=5)),
             judged if k == "student" else (),
         )
         for k in ("student", "student_sft", "teacher")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from plad.report.parts.run_facts import RunFacts, StageRecord
-from plad.report.parts.stage_counts import Round
+from plad.report.parts.stage_counts import RoundCounts
 from plad.report.sections.training import kept_log, rounds_ended, rounds_plot, rounds_table, training_plots
 from tests.support.written_runs import log_rows
 
@@ -27,8 +27,8 @@ def facts(counts: dict[str, Any], log: list[dict[str, Any]] | None = None) -> Ru
     return RunFacts("a", {"distill": StageRecord(counts=counts)}, log=tuple(log_rows(log or [])))
 
 
-def rounds(counts: list[dict[str, Any]]) -> list[Round]:
-    return [Round.model_validate(of_round) for of_round in counts]
+def rounds(counts: list[dict[str, Any]]) -> list[RoundCounts]:
+    return [RoundCounts.model_validate(of_round) for of_round in counts]
 
 
 def test_rounds_stand_in_a_table_with_the_kept_one_marked_and_why_they_ended() -> None:

@@ -162,7 +162,7 @@ def _judgements(run: Path, n: int) -> Iterator[JudgementExample]:
     if (file := run / "eval/answers.jsonl").is_file():
         for row in read_answers(file):
             if row["id"] in ids:
-                texts |= {(row["id"], system): answer["text"] for system, answer in row["answers"].items()}
+                texts |= {(row["id"], system): answer.get("text") for system, answer in row["answers"].items()}
     if (file := run / "data/test.jsonl").is_file():
         texts |= {(e.id, "target"): e.target for e in read_examples_jsonl(file)}
     for j in judgements:

@@ -17,7 +17,7 @@ log = logging.getLogger("plad")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ScoredText:
     """A text to a prompt.
 
     Attributes:
@@ -30,7 +30,7 @@ class Text:
 
 def gather(
     examples: Sequence[Example], own: Mapping[str, Sequence[Generation]], others: Mapping[str, Sequence[Generation]]
-) -> tuple[dict[str, list[Text]], dict[str, int]]:
+) -> tuple[dict[str, list[ScoredText]], dict[str, int]]:
     """The different finished texts to each prompt.
 
     Args:
@@ -41,10 +41,10 @@ def gather(
         Example id -> at least two texts; and counts of texts that ended otherwise, that are there already (`same_text`)
         and of prompts without two of them (`alone`).
     """
-    texts: dict[str, list[Text]] = {}
+    texts: dict[str, list[ScoredText]] = {}
     left_out: Counter[str] = Counter()
     for example in examples:
-        found: dict[str, Text] = {}
+        found: dict[str, ScoredText] = {}
         sides = ((own, True), (others, False))
         for g, ours in [(g, ours) for side, ours in sides for g in side.get(example.id, ())]:
             if g.outcome is not Outcome.OK:
@@ -52,7 +52,7 @@ def gather(
             elif g.text in found:
                 left_out["same_text"] += 1
             else:
-                found[g.text] = Text(g.text, g.token_ids if ours else None)
+                found[g.text] = ScoredText(g.text, g.token_ids if ours else None)
         if len(found) > 1:
             texts[example.id] = list(found.values())
         else:
@@ -61,7 +61,7 @@ def gather(
 
 
 def likelihoods(
-    policy: Any, examples: Sequence[Example], texts: Mapping[str, Sequence[Text]], *, max_tokens: int | None
+    policy: Any, examples: Sequence[Example], texts: Mapping[str, Sequence[ScoredText]], *, max_tokens: int | None
 ) -> dict[str, NDArray[np.float64]]:
     """Log-probability a token, end of sequence included, of every text under a policy, by example.
 
@@ -106,7 +106,7 @@ def likelihoods(
 def judged(
     judge: ScoringJudge,
     examples: Sequence[Example],
-    texts: Mapping[str, Sequence[Text]],
+    texts: Mapping[str, Sequence[ScoredText]],
     likelihood: Mapping[str, Mapping[str, NDArray[np.float64]]],
 ) -> dict[str, list[RankedTexts]]:
     """Likelihood and quality of every text, by model; texts that the judge can't judge are left out.

@@ -15,7 +15,7 @@ from plad.config.engines import Endpoint
 from plad.config.models import PromptSection
 from plad.errors import Findings, PartialResultError, PladError
 from plad.judges.base import Asked, Comparison, JudgeKind, JudgeResources
-from plad.judges.question import RUBRICS, Question, addresses_judge, ask, read_verdict
+from plad.judges.question import RUBRICS, JudgeQuestion, addresses_judge, ask, read_verdict
 from plad.progress import track
 from plad.records import Example, Generation, Outcome, Verdict
 from plad.remote.budget import Budget
@@ -196,7 +196,7 @@ class LlmComparer:
         self._counts["truncated"] += len(text) > limit
         return text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate can't be sent
 
-    def _ask(self, example: Example, first: str, second: str) -> Question:
+    def _ask(self, example: Example, first: str, second: str) -> JudgeQuestion:
         return ask(
             example.prompt, first, second, rubric=self._section.criteria, salt=f"{self._seed} {self._section.model}"
         )
@@ -206,7 +206,7 @@ class LlmComparer:
         self._counts["equal"] += 1
         return Comparison(Verdict.TIE, 0.5, 0.5)
 
-    def _replies(self, questions: Sequence[Question]) -> dict[str, Generation]:
+    def _replies(self, questions: Sequence[JudgeQuestion]) -> dict[str, Generation]:
         """The reply to each question, by its key, through the ledger."""
         asked = {q.key: Example(q.key, q.messages) for q in questions}
         if not asked:
@@ -223,7 +223,7 @@ class LlmComparer:
         return {g.example_id: g for g in given}
 
     def _verdict(
-        self, pair: tuple[Question, Question], ours: str, theirs: str, replies: dict[str, Generation]
+        self, pair: tuple[JudgeQuestion, JudgeQuestion], ours: str, theirs: str, replies: dict[str, Generation]
     ) -> Comparison | None:
         """The verdict of both orders together."""
         self._counts["comparisons"] += 1
@@ -259,7 +259,7 @@ class LlmComparer:
         )
 
 
-def _read(question: Question, reply: Generation) -> int | str:
+def _read(question: JudgeQuestion, reply: Generation) -> int | str:
     """The verdict, or why there is none."""
     if reply.outcome not in (Outcome.OK, Outcome.TRUNCATED):
         return str(reply.outcome)

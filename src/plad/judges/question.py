@@ -54,7 +54,7 @@ _ADDRESSES_JUDGE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class JudgeQuestion:
     """Two answers as a judge sees them, in one order.
 
     Attributes:
@@ -69,7 +69,7 @@ class Question:
     tie: str
 
 
-def ask(prompt: Prompt, first: str, second: str, *, rubric: str, salt: str) -> Question:
+def ask(prompt: Prompt, first: str, second: str, *, rubric: str, salt: str) -> JudgeQuestion:
     """The question which of two answers is better.
 
     Args:
@@ -85,7 +85,7 @@ def ask(prompt: Prompt, first: str, second: str, *, rubric: str, salt: str) -> Q
     parts = [("request", request), (f"answer {labels[0]}", first), (f"answer {labels[1]}", second)]
     material = "\n".join(f"{nonce} {title}\n{text}" for title, text in parts) + f"\n{nonce} end"
     messages = (Message(role="system", content=system), Message(role="user", content=material))
-    return Question(key, messages, *labels)
+    return JudgeQuestion(key, messages, *labels)
 
 
 def _draw(made_of: list[object]) -> tuple[str, str, tuple[str, str, str]]:
@@ -95,7 +95,7 @@ def _draw(made_of: list[object]) -> tuple[str, str, tuple[str, str, str]]:
     return name[:24], name[40:56], (letters[0:6], letters[6:12], letters[12:18])
 
 
-def read_verdict(question: Question, reply: str) -> int | None:
+def read_verdict(question: JudgeQuestion, reply: str) -> int | None:
     """1 where the first answer is better, -1 where the second is, 0 for a tie; None for anything but a verdict.
 
     A verdict is the field `verdict` of one JSON object, which is the whole reply (a code fence around it is allowed).

@@ -21,11 +21,11 @@ from plad.report.parts.blocks import (
     Cell,
     Plot,
     Report,
+    ReportSection,
     Score,
-    Section,
     Table,
     Text,
-    Verdict,
+    VerdictBox,
     blocks,
     group,
     plots,
@@ -94,10 +94,10 @@ def write_comparison(runs: Mapping[str, Path], out: Path) -> None:
     write_text(out, render(report))
 
 
-def _calibration(metrics: Mapping[str, Metrics]) -> Section | None:
+def _calibration(metrics: Mapping[str, Metrics]) -> ReportSection | None:
     table = changes_table(metrics)
     title = "Calibration: are better texts likelier?"
-    return None if table is None else Section("calibration", title, "Calibration", (Text(_CALIBRATION), table))
+    return None if table is None else ReportSection("calibration", title, "Calibration", (Text(_CALIBRATION), table))
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Compared:
         """What decides."""
         return "rougeL" if self.judge is None else f"win_rate/{self.judge}"
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> VerdictBox:
         """How each run stands against the first one, by the judge that all runs have, else by ROUGE-L.
 
         Of runs that differ in their seed only: what distillation gained over all of them.
@@ -173,7 +173,7 @@ class _Compared:
         )
         title = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
         tone, headline = _headline(self.first, {name: tone_of(e) for name, e in gaps.items()})
-        return Verdict(tone, headline, sentence, notes, title, scores)
+        return VerdictBox(tone, headline, sentence, notes, title, scores)
 
     def warnings(self) -> list[str]:
         """Test rows that are not in every run, and judges that are not the same."""
@@ -189,7 +189,7 @@ class _Compared:
                 warnings.append(f"judge {judge} is not the same in all runs: its win rates can't be compared")
         return warnings
 
-    def results(self) -> Section:
+    def results(self) -> ReportSection:
         """The students, the other systems, and the differences from the first run."""
         worth = (
             f"Each distilled student less that of {self.first}, prompt by prompt over the {len(self.shared):,} test "
@@ -204,7 +204,7 @@ class _Compared:
             plots([*self._win_plots(), self._gap_plot()]),
             group("What the differences are worth", Text(worth), self._differences_table()),
         )
-        return Section("results", "Results on the test set", "Results", shown, tuple(self.warnings()))
+        return ReportSection("results", "Results on the test set", "Results", shown, tuple(self.warnings()))
 
     def _results_table(self) -> Table:
         """The students, and their means over seeds."""
@@ -272,7 +272,7 @@ class _Compared:
         rows = [(name, by.get(self.measure)) for name, by in self.gaps.items()]
         return gap_plot("gap", f"Difference from the first run, {what}", rows)
 
-    def examples(self) -> Section | None:
+    def examples(self) -> ReportSection | None:
         """The students' answers."""
         students = [
             replace(system, key=name, name=name)
@@ -282,7 +282,7 @@ class _Compared:
         ]
         return examples_section(self.shared, students)
 
-    def settings(self) -> Section:
+    def settings(self) -> ReportSection:
         """The settings that are not the same in all runs."""
         flat = [dict(flatten(f.config)) for f in self.facts.values()]
         keys = dict.fromkeys(k for settings in flat for k in settings if k not in _PLACES)
@@ -293,7 +293,7 @@ class _Compared:
         )
         table = Table("Settings that differ", ("Key", *self.facts), rows, words=True)
         same = Text("Their settings are the same.", tone="")
-        return Section("settings", "What is different about the runs", "Settings", (table if rows else same,))
+        return ReportSection("settings", "What is different about the runs", "Settings", (table if rows else same,))
 
 
 def _gaps(values: Mapping[str, Values], shared: Mapping[str, Example]) -> dict[str, dict[str, Difference]]:

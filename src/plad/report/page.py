@@ -10,7 +10,7 @@ from plad.config.root import Config
 from plad.report.card import card_text
 from plad.report.html import render
 from plad.report.markdown import markdown
-from plad.report.parts.blocks import Report, Section
+from plad.report.parts.blocks import Report, ReportSection
 from plad.report.parts.formatting import harmless
 from plad.report.parts.run_facts import CONFIG, RunFacts, read_facts
 from plad.report.parts.verdict import verdict
@@ -27,14 +27,14 @@ _SOURCE = (
 
 def build_report(facts: RunFacts) -> Report:
     """What the report of a run says; a section that fails is left out with a warning."""
-    shown: list[Section] = []
+    shown: list[ReportSection] = []
     for section in SECTIONS:
         try:
             shown += filter(None, [section(facts)])
         except Exception as e:
             failed = f"the section {section.__name__!r} could not be made ({type(e).__name__}: {e})"
             log.warning("%s; everything else is whole", failed)
-            shown.append(Section(section.__name__, section.__name__.capitalize(), "", (), (failed,)))
+            shown.append(ReportSection(section.__name__, section.__name__.capitalize(), "", (), (failed,)))
     return Report(
         kind="report",
         name=harmless(facts.name),

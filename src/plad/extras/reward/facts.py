@@ -12,7 +12,7 @@ from plad.rundir.atomic import write_json, write_text
 FILE = "reward.json"
 
 
-class Preferences(Figures):
+class PreferenceFacts(Figures):
     """Rows that were read, and those left out.
 
     Attributes:
@@ -73,7 +73,7 @@ class RewardFacts(Figures):
     key: str
     model: str
     settings: dict[str, JsonValue]
-    data: Preferences
+    data: PreferenceFacts
     training: Training
     held_out: HeldOut
     judge: Input

@@ -16,7 +16,7 @@ from plad.errors import DataError, RunDirError
 from plad.evaluate.likelihood_calibration import RankedTexts, reliability
 from plad.evaluate.metrics import JudgeFacts
 from plad.evaluate.stats import Bootstrap, estimate
-from plad.extras.reward.facts import FILE, HeldOut, Input, Preferences, RewardFacts
+from plad.extras.reward.facts import FILE, HeldOut, Input, PreferenceFacts, RewardFacts
 from plad.extras.reward.train import Backbone, train_reward
 from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.reward import RewardJudge
@@ -100,7 +100,7 @@ def _finished(out: Path, key: str) -> RewardFacts | None:
 
 def _preferences(
     section: RewardTraining, base: Path, skip_invalid: bool
-) -> tuple[list[Preference], list[Preference], Preferences]:
+) -> tuple[list[Preference], list[Preference], PreferenceFacts]:
     """Preferences to train on and to measure with, no prompt in both; ties teach nothing here."""
     data = section.data
     read = read_preferences(data.train, data.columns, limit=data.limit, skip_invalid=skip_invalid, base=base)
@@ -120,7 +120,7 @@ def _preferences(
             where="data",
             fix="give more rows with different prompts, or another data.held_out",
         )
-    counts = Preferences(
+    counts = PreferenceFacts(
         rows=len(read.rows),
         identical=read.identical,
         skipped=read.skipped,

@@ -15,7 +15,7 @@ from plad.extras.sweep.study import Study, TrialResult
 from plad.report.console import table
 from plad.report.html import render
 from plad.report.markdown import escape, table_text
-from plad.report.parts.blocks import Cell, Code, Plot, Report, Section, Table, Text, Verdict, plots
+from plad.report.parts.blocks import Cell, Code, Plot, Report, ReportSection, Table, Text, VerdictBox, plots
 from plad.report.parts.drawing import Axes
 from plad.report.parts.formatting import DASH, duration, number, span
 from plad.rundir.atomic import write_text
@@ -107,11 +107,13 @@ def write_report(folder: Path, study: Study, space: Space, place: Callable[[int]
     drawn = plots(_plots(study, space))
     next_step = "Evaluates the best trial on the test rows; nothing that is done is done again."
     sections = [
-        Section("plots", "Trials", "", (drawn,)) if drawn else None,
-        Section("trials", "All trials", "", (replace(summary.trials, mine=summary.best or ""),)),
-        Section("next", "Next", "", (Text(next_step, tone=""), Code(summary.command))) if summary.command else None,
+        ReportSection("plots", "Trials", "", (drawn,)) if drawn else None,
+        ReportSection("trials", "All trials", "", (replace(summary.trials, mine=summary.best or ""),)),
+        ReportSection("next", "Next", "", (Text(next_step, tone=""), Code(summary.command)))
+        if summary.command
+        else None,
     ]
-    verdict = Verdict("", summary.headline.removesuffix("."), notes=summary.notes)
+    verdict = VerdictBox("", summary.headline.removesuffix("."), notes=summary.notes)
     page = render(Report("sweep", folder.name, verdict, tuple(filter(None, sections))))
     text = [
         f"# {escape(folder.name)}",

@@ -127,7 +127,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class BlockGroup:
     """Blocks under a title of their own, which a page may show folded."""
 
     title: str
@@ -135,11 +135,11 @@ class Group:
     folded: bool = False
 
 
-Block = Text | Table | Plots | Code | Examples | Group
+Block = Text | Table | Plots | Code | Examples | BlockGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """A part of a report.
 
     Attributes:
@@ -170,7 +170,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictBox:
     """What a run came to.
 
     Attributes:
@@ -203,8 +203,8 @@ class Report:
 
     kind: str
     name: str
-    verdict: Verdict
-    sections: tuple[Section, ...]
+    verdict: VerdictBox
+    sections: tuple[ReportSection, ...]
     finished: str = ""
     source: str = ""
 
@@ -255,10 +255,10 @@ def explained(table: Table | None, *texts: Text) -> tuple[Block, ...]:
     return () if table is None else (*texts, table)
 
 
-def group(title: str, *given: Block | Sequence[Block] | None, folded: bool = False) -> Group | None:
+def group(title: str, *given: Block | Sequence[Block] | None, folded: bool = False) -> BlockGroup | None:
     """A group of what there is of these blocks; None where there is nothing."""
     shown = blocks(*given)
-    return Group(title, shown, folded) if shown else None
+    return BlockGroup(title, shown, folded) if shown else None
 
 
 def plots(drawn: Sequence[Plot | None]) -> Plots | None:
@@ -269,7 +269,7 @@ def plots(drawn: Sequence[Plot | None]) -> Plots | None:
 
 def _flat(given: Sequence[Block]) -> Iterator[Block]:
     for block in given:
-        if isinstance(block, Group):
+        if isinstance(block, BlockGroup):
             yield from _flat(block.blocks)
         else:
             yield block

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _ROW = TypeAdapter(dict[str, JsonValue])
 
 
-class Answer(BaseModel):
+class EvaluatedAnswer(BaseModel):
     """An answer of a system to a test row: how it ended, and its tokens."""
 
     text: str
@@ -99,7 +99,9 @@ class RunFacts:
     log: tuple[LogRow, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     test: Mapping[str, Example] = field(default_factory=dict[str, Example])
-    answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict[str, Mapping[str, Answer]])
+    answers: Mapping[str, Mapping[str, EvaluatedAnswer]] = field(
+        default_factory=dict[str, Mapping[str, EvaluatedAnswer]]
+    )
     paid: tuple[Payment, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -160,9 +162,9 @@ def read_facts(path: Path) -> RunFacts:
     return replace(facts, missing=tuple(missing))
 
 
-def _answers(file: Path) -> dict[str, dict[str, Answer]]:
+def _answers(file: Path) -> dict[str, dict[str, EvaluatedAnswer]]:
     return {
-        row["id"]: {system: Answer.model_validate(answer) for system, answer in row["answers"].items()}
+        row["id"]: {system: EvaluatedAnswer.model_validate(answer) for system, answer in row["answers"].items()}
         for row in read_answers(file)
     }
 

@@ -82,7 +82,7 @@ class Candidate(BaseModel):
     validation: Validated | None = None
 
 
-class Round(BaseModel):
+class RoundCounts(BaseModel):
     """A round's student, and how it stands against the teacher on the prompts `met_on`."""
 
     validation: Validated
@@ -103,7 +103,7 @@ class DistillCounts(BaseModel):
     alarms: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     chosen: str | None = None
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[RoundCounts, ...] = ()
     kept_round: int = 0
     stopped: str | None = None
     stage: str = "distill"

@@ -3,7 +3,7 @@
 from plad.evaluate.metrics import Difference, Estimate, Metrics, SystemDifference, SystemFigures, WinRate
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT, TEACHER
-from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Score, Verdict
+from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Score, VerdictBox
 from plad.report.parts.estimates import evidence, points_apart, tone_of
 from plad.report.parts.formatting import interval, number, system_name
 
@@ -15,31 +15,31 @@ HEADLINES = {
 }
 
 
-def verdict(metrics: Metrics | None) -> Verdict:
+def verdict(metrics: Metrics | None) -> VerdictBox:
     """The verdict of an evaluation.
 
     The first judge that could judge the student decides; without one, ROUGE-L does.
     """
     if metrics is None:
-        return Verdict(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
+        return VerdictBox(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
     rates = metrics.systems[STUDENT].win_rate if STUDENT in metrics.systems else dict[str, WinRate]()
     m = _Measure(metrics, next((judge for judge, rate in rates.items() if rate.n), None))
     student, change = m.score(STUDENT), m.change(STUDENT_SFT)
     if student is None or student.value is None:
         sentence = "No judge and no metric could measure the distilled student on the test set."
-        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence)
+        return VerdictBox(UNKNOWN, HEADLINES[UNKNOWN], sentence)
     reaches = m.reaches(student.value)
     if change is None or change.value is None:
         basis = f"95 % interval {interval(student, scale=100)}; {m.basis(student)}"
         sentence = f"The distilled student {reaches} ({basis}). There is no SFT student to compare it with."
-        return Verdict(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(student.n), m.name, m.scores())
+        return VerdictBox(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(student.n), m.name, m.scores())
     tone = tone_of(change)
     sentence = (
         f"The distilled student {reaches}, {points_apart(change.value)} than before distillation "
         f"({evidence(change)}; {m.basis(change)})."
     )
     notes = (*_doubts(tone, change), *m.notes(student.n))
-    return Verdict(tone, HEADLINES[tone], sentence, notes, m.name, m.scores())
+    return VerdictBox(tone, HEADLINES[tone], sentence, notes, m.name, m.scores())
 
 
 def _doubts(tone: str, change: Difference) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from plad.report.parts.blocks import Section
+from plad.report.parts.blocks import ReportSection
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.calibration import calibration
 from plad.report.sections.costs import costs
@@ -13,7 +13,7 @@ from plad.report.sections.judges import judges
 from plad.report.sections.results import results
 from plad.report.sections.training import training
 
-SECTIONS: tuple[Callable[[RunFacts], Section | None], ...] = (
+SECTIONS: tuple[Callable[[RunFacts], ReportSection | None], ...] = (
     results,
     calibration,
     training,

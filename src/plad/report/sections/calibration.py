@@ -11,7 +11,7 @@ from plad.report.parts.blocks import (
     WORSE,
     Cell,
     Plot,
-    Section,
+    ReportSection,
     Table,
     Text,
     blocks,
@@ -67,7 +67,7 @@ _HEADLINES = {
 }
 
 
-def calibration(facts: RunFacts) -> Section | None:
+def calibration(facts: RunFacts) -> ReportSection | None:
     """How well likelihoods order texts before and after distillation; None where no order was to be found."""
     m = facts.metrics
     table = None if m is None else calibration_table(m)
@@ -87,7 +87,7 @@ def calibration(facts: RunFacts) -> Section | None:
             folded=True,
         ),
     )
-    return Section("calibration", "Calibration: are better texts likelier?", "Calibration", shown)
+    return ReportSection("calibration", "Calibration: are better texts likelier?", "Calibration", shown)
 
 
 def judges_with_order(metrics: Metrics) -> dict[str, CalibrationChange]:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
+from plad.report.parts.blocks import Cell, Plot, ReportSection, Table, Text, blocks, explained, group, plots
 from plad.report.parts.drawing import A, Axes
 from plad.report.parts.estimates import count_cell, name_rows
 from plad.report.parts.formatting import DASH, duration, flatten, system_name
@@ -13,7 +13,7 @@ _UNFINISHED = "not finished"
 _ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}  # counts that have a table of their own
 
 
-def costs(facts: RunFacts) -> Section:
+def costs(facts: RunFacts) -> ReportSection:
     """Time of every stage, and what providers were paid."""
     none_yet = Text("No stage has finished yet.", "", tone="")
     shown = blocks(
@@ -22,7 +22,7 @@ def costs(facts: RunFacts) -> Section:
         group("What each stage counted", counts_table(facts), folded=True),
         group("What providers were paid for", explained(paid_table(facts), Text(about_paid(facts)))),
     )
-    return Section("cost", "Time and cost by stage", "Time and cost", shown)
+    return ReportSection("cost", "Time and cost by stage", "Time and cost", shown)
 
 
 def dollars(usd: float | None) -> str:

@@ -1,6 +1,6 @@
 """From the rows of the training file to the pairs that the student learnt from."""
 
-from plad.report.parts.blocks import BETTER, WORSE, Cell, Section, Table, Text, blocks, explained
+from plad.report.parts.blocks import BETTER, WORSE, Cell, ReportSection, Table, Text, blocks, explained
 from plad.report.parts.estimates import count_cell, estimate_cell
 from plad.report.parts.formatting import number
 from plad.report.parts.run_facts import RunFacts
@@ -32,10 +32,10 @@ _WRONG = Text(
 )
 
 
-def data(facts: RunFacts) -> Section | None:
+def data(facts: RunFacts) -> ReportSection | None:
     """Rows and pairs by what became of them; None before the data is read."""
     shown = blocks(funnel_table(facts), scored_table(facts), explained(wrong_table(facts), _WRONG))
-    return Section("data", "From rows to pairs", "Data", shown) if shown else None
+    return ReportSection("data", "From rows to pairs", "Data", shown) if shown else None
 
 
 def funnel_table(facts: RunFacts) -> Table | None:

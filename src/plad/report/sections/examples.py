@@ -8,9 +8,9 @@ from functools import cached_property
 
 from plad.evaluate.texts import count_words
 from plad.records import STUDENT, STUDENT_SFT, TARGET, Example, Judgement, Outcome, Prompt
-from plad.report.parts.blocks import Examples, Section
+from plad.report.parts.blocks import Examples, ReportSection
 from plad.report.parts.formatting import harmless, order_systems, system_name
-from plad.report.parts.run_facts import Answer, RunFacts
+from plad.report.parts.run_facts import EvaluatedAnswer, RunFacts
 from plad.report.sections.keypoints import Marked, counts, mark_answer, mark_shared, share_in
 from plad.text import redact
 
@@ -38,7 +38,7 @@ class ShownSystem:
 
     key: str
     name: str
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, EvaluatedAnswer]
     judgements: Sequence[Judgement] = ()
 
     @property
@@ -47,17 +47,17 @@ class ShownSystem:
         return {(j.example_id, j.judge): (j.score, j.opponent_score) for j in self.judgements}
 
 
-def examples(facts: RunFacts) -> Section | None:
+def examples(facts: RunFacts) -> ReportSection | None:
     """The examples of one run: the distilled student is compared with the student before distillation first."""
     order = (STUDENT, STUDENT_SFT)
     systems = sorted(shown_systems(facts), key=lambda s: order.index(s.key) if s.key in order else len(order))
     return examples_section(facts.test, systems)
 
 
-def examples_section(test: Mapping[str, Example], systems: Sequence[ShownSystem]) -> Section | None:
+def examples_section(test: Mapping[str, Example], systems: Sequence[ShownSystem]) -> ReportSection | None:
     """The examples that these systems answered; None without any."""
     packed = pack(test, systems)
-    return None if packed is None else Section("examples", "Examples", "Examples", (packed,))
+    return None if packed is None else ReportSection("examples", "Examples", "Examples", (packed,))
 
 
 def shown_systems(facts: RunFacts) -> list[ShownSystem]:

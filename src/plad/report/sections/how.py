@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from plad.report.parts.blocks import Cell, Section, Table, Text, blocks, group
+from plad.report.parts.blocks import Cell, ReportSection, Table, Text, blocks, group
 from plad.report.parts.formatting import flatten
 from plad.report.parts.run_facts import RunFacts
 
 
-def how(facts: RunFacts) -> Section:
+def how(facts: RunFacts) -> ReportSection:
     """Rules, settings, versions, and what is missing."""
     m = facts.metrics
     missing = list(facts.missing)
@@ -23,7 +23,7 @@ def how(facts: RunFacts) -> Section:
         group("Versions", settings_table("Versions", dict(facts.versions)), folded=True),
         Text(f"Left out, because the run has no {', '.join(missing)}.") if missing else None,
     )
-    return Section("how", title, "How", shown)
+    return ReportSection("how", title, "How", shown)
 
 
 def settings_table(title: str, settings: Mapping[str, JsonValue]) -> Table | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from plad.evaluate.metrics import Estimate, JudgeFacts, Metrics
-from plad.report.parts.blocks import Cell, Section, Table, Text, blocks, explained, group
+from plad.report.parts.blocks import Cell, ReportSection, Table, Text, blocks, explained, group
 from plad.report.parts.estimates import by_judge, count_cell, estimate_cell, share_cell
 from plad.report.parts.formatting import DASH, number, order_systems, p_value, system_name
 from plad.report.parts.measures import judges_of
@@ -20,7 +20,7 @@ _KINDS = {
 }
 
 
-def judges(facts: RunFacts) -> Section | None:
+def judges(facts: RunFacts) -> ReportSection | None:
     """Every judge, their agreement, and what the win rates were counted from; None without judges."""
     m = facts.metrics
     table = judges_table(m) if m else None
@@ -32,7 +32,7 @@ def judges(facts: RunFacts) -> Section | None:
         group("How far the judges agree", explained(agreement_table(m), Text(_AGREEMENT))),
         group("Wins, ties, losses, and win rates at equal length", counted, folded=True),
     )
-    return Section("judges", "The judges", "Judges", shown)
+    return ReportSection("judges", "The judges", "Judges", shown)
 
 
 def judges_table(metrics: Metrics) -> Table | None:

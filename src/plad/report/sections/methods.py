@@ -2,7 +2,7 @@
 
 from plad.evaluate.metrics import Cost, MethodComparison, Metrics
 from plad.records import STUDENT, STUDENT_SFT, TEACHER
-from plad.report.parts.blocks import Cell, Group, Plot, Table, Text, group, plots
+from plad.report.parts.blocks import BlockGroup, Cell, Plot, Table, Text, group, plots
 from plad.report.parts.estimates import count_cell, difference_cell, gap_plot
 from plad.report.parts.formatting import DASH, METRICS, duration, number, system_name
 from plad.report.parts.measures import difference_of, judges_of, measures_of, system_cells
@@ -17,7 +17,7 @@ NOTE = (
 )
 
 
-def methods(metrics: Metrics) -> Group | None:
+def methods(metrics: Metrics) -> BlockGroup | None:
     """The compared methods; None where no method was compared."""
     table = methods_table(metrics)
     if table is None:

@@ -3,7 +3,7 @@
 from plad.evaluate.metrics import Difference, Length, Metrics, SystemDifference
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT
-from plad.report.parts.blocks import Cell, Plot, Section, Table, Text, blocks, explained, group, plots
+from plad.report.parts.blocks import Cell, Plot, ReportSection, Table, Text, blocks, explained, group, plots
 from plad.report.parts.drawing import SOFT, A, Axes
 from plad.report.parts.estimates import (
     ROW,
@@ -43,7 +43,7 @@ _WORTH = Text(
 _BY_LENGTH = Text("", "Points of win rate, by the words of the distilled student's answer.")
 
 
-def results(facts: RunFacts) -> Section | None:
+def results(facts: RunFacts) -> ReportSection | None:
     """Every system's figures, the differences between systems, and what the answers are made of."""
     m = facts.metrics
     if m is None:
@@ -65,7 +65,7 @@ def results(facts: RunFacts) -> Section | None:
         group("What the differences are worth", explained(differences_table(m), _WORTH)),
         [g for title, table, text in folded if (g := group(title, explained(table, text), folded=True))],
     )
-    return Section("results", "Results on the test set", "Results", shown, m.warnings)
+    return ReportSection("results", "Results on the test set", "Results", shown, m.warnings)
 
 
 def results_table(metrics: Metrics) -> Table:

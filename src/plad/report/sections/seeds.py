@@ -6,7 +6,7 @@ from pathlib import Path
 from plad.evaluate.metrics import Metrics
 from plad.evaluate.seeds import mean_metrics, seed_groups
 from plad.records import STUDENT, STUDENT_SFT
-from plad.report.parts.blocks import Cell, Section, Table, Text
+from plad.report.parts.blocks import Cell, ReportSection, Table, Text
 from plad.report.parts.estimates import difference_cell, estimate_cell
 from plad.report.parts.formatting import harmless, number, system_name
 from plad.report.parts.measures import WORDS, difference_of, estimate_of, measures_of, scale_of
@@ -26,14 +26,14 @@ def seed_means(runs: Mapping[str, Path]) -> Means:
     return [(names, mean_metrics({n: runs[n] for n in names})) for names in groups]
 
 
-def over_seeds(means: Means) -> Section | None:
+def over_seeds(means: Means) -> ReportSection | None:
     """What distillation gained over the seeds of each group; None where no runs differ in their seed only."""
     rows = tuple(row for group, mean in means for row in _rows(group if len(means) > 1 else (), mean))
     columns = ("Measure", system_name(STUDENT_SFT), system_name(STUDENT), "Gain", "Spread of the gain")
     if not rows:
         return None
     warnings = tuple(w for _, mean in means for w in mean.warnings)
-    return Section("seeds", "Over seeds", "Seeds", (Text(_NOTE), Table("Over seeds", columns, rows)), warnings)
+    return ReportSection("seeds", "Over seeds", "Seeds", (Text(_NOTE), Table("Over seeds", columns, rows)), warnings)
 
 
 def _rows(group: Sequence[str], mean: Metrics) -> Iterator[tuple[Cell, ...]]:

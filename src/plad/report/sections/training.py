@@ -5,12 +5,24 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from plad.evaluate.metrics import Estimate, Metrics
-from plad.report.parts.blocks import BETTER, Cell, Plot, Points, Section, Table, Text, blocks, explained, group, plots
+from plad.report.parts.blocks import (
+    BETTER,
+    Cell,
+    Plot,
+    Points,
+    ReportSection,
+    Table,
+    Text,
+    blocks,
+    explained,
+    group,
+    plots,
+)
 from plad.report.parts.drawing import SOFT, A, Axes, B
 from plad.report.parts.estimates import count_cell, estimate_cell, share_cell
 from plad.report.parts.formatting import DASH, harmless, interval, number
 from plad.report.parts.run_facts import LogRow, RunFacts
-from plad.report.parts.stage_counts import Round, Validated
+from plad.report.parts.stage_counts import RoundCounts, Validated
 
 _TEACHER = Text(
     "Distillation calls the teacher's answer the better one. On the distillation prompts it was, as often as this:",
@@ -25,7 +37,7 @@ _CANDIDATES = Text(
 _VALIDATION = ("Validation win rate", "ROUGE-L", "Words", "Ended")
 
 
-def training(facts: RunFacts) -> Section | None:
+def training(facts: RunFacts) -> ReportSection | None:
     """The teacher against the student, candidates, rounds, curves; None before any of them."""
     ended = rounds_ended(facts)
     about = Text(
@@ -38,7 +50,7 @@ def training(facts: RunFacts) -> Section | None:
         plots(training_plots(kept_log(facts))),
     )
     alarms = tuple(f"While distilling, {sentence}" for sentence in facts.distill.alarms)
-    return Section("training", "Training", "Training", shown, alarms) if shown or alarms else None
+    return ReportSection("training", "Training", "Training", shown, alarms) if shown or alarms else None
 
 
 def teacher_student_table(metrics: Metrics | None) -> Table | None:
@@ -103,7 +115,7 @@ def _validation_cells(figures: Validated, tone: str = "") -> tuple[Cell, ...]:
     return (rate, share_cell(figures.rougeL), Cell(number(figures.words)), share_cell(figures.ended))
 
 
-def rounds_plot(rounds: Sequence[Round]) -> Plot | None:
+def rounds_plot(rounds: Sequence[RoundCounts]) -> Plot | None:
     """Win rates by round, with their intervals: the student's on validation, the teacher's against it."""
     lines: dict[str, list[tuple[int, Estimate]]] = {
         "student against the target": [(n, r.validation.rate) for n, r in enumerate(rounds)],
