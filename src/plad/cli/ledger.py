@@ -17,7 +17,6 @@ from plad.cli.show import prompts_of
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
-from plad.rundir.manifest import read_manifest
 from plad.text import fold
 
 if TYPE_CHECKING:
@@ -141,6 +140,8 @@ def ledger_summary(run: Path) -> LedgerSummary:
 
 def _place(run: Path) -> tuple[Path, str | None]:
     """The ledger of a run, and the name of its rows where it shares one."""
+
+    from plad.rundir.manifest import read_manifest
 
     manifest = read_manifest(run)
     return manifest.ledger_file(run), manifest.owner

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plad.data.formats import read_examples_jsonl
 from plad.evaluate.files import read_answers, read_judgements
 from plad.evaluate.metrics import Difference, Metrics, SystemDifference, SystemFigures
 from plad.evaluate.stats import LEVEL
@@ -157,8 +158,6 @@ def _stack(tables: Sequence[_Table], system: str, paired: str | None = None) -> 
 
 def prompt_values(run: Path) -> _Table:
     """Every value of a run's evaluation, by system, measure and prompt; measures as in `_measures`."""
-    from plad.data.formats import read_examples_jsonl
-
     table: _Table = {}
     for j in read_judgements(run / "eval/judgements.parquet"):
         if j.opponent == TARGET:

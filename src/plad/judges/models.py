@@ -10,7 +10,10 @@ from plad.config.base import PACES, PositiveInt
 from plad.data.sources import locate
 from plad.errors import Findings, PladError, PolicyError
 from plad.judges.base import JudgeKind
+from plad.policy.resolve import local_folder
 from plad.records import Example
+
+"""The settings, and the weights whatever their place."""
 
 
 class ModelJudge(JudgeKind):
@@ -33,15 +36,12 @@ class ModelJudge(JudgeKind):
         return self.model_copy(update={"model": locate(self.model, base)})
 
     def inputs(self) -> dict[str, JsonValue]:
-        """The settings, and the weights whatever their place."""
         from plad.policy.fingerprint import model_fingerprint
 
         return {**self.shaping(apart=("model",)), "weights": model_fingerprint(self.model, self.revision)}
 
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """Whether the model is here."""
-        from plad.policy.resolve import local_folder
-
         super().check(findings, place, rows, against_target=against_target)
         try:
             folder = local_folder(self.model, self.revision)

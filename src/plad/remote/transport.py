@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -63,8 +64,6 @@ def connect(endpoint: Endpoint) -> "aiohttp.ClientSession":
     Raises:
         ConfigError: the key's environment variable is not set.
     """
-    import ssl
-
     import aiohttp
     import truststore
 

@@ -19,6 +19,7 @@ from plad.answers.reply import Reply
 from plad.config.base import PACES, PositiveInt
 from plad.config.models import ModelSection
 from plad.errors import Findings, MissingExtraError, PolicyError
+from plad.policy.context import context_of
 from plad.policy.resolve import is_adapter, resolve_model
 from plad.records import Example, Outcome
 
@@ -85,7 +86,6 @@ class VllmEngine(EngineKind):
             MissingExtraError: vLLM isn't installed.
             PolicyError: the model can't be used, or is an encoder-decoder.
         """
-        from plad.policy.context import context_of
         from plad.policy.folder import read_format
         from plad.policy.lora import read_adapter
 

@@ -17,6 +17,7 @@ from plad.evaluate.metrics import Agreement, Estimate, JudgeFacts
 from plad.evaluate.stats import Bootstrap, estimate
 from plad.extras.reward.facts import percent
 from plad.judges.base import Judge, compare
+from plad.judges.reward import RewardJudge
 from plad.records import Example, Prompt, Verdict
 
 PANDALM = "pandalm"  # names the data that ships with the package
@@ -34,8 +35,6 @@ def read_judge(text: str) -> JudgeSection:
     """
     path = Path(text)
     if path.is_dir():
-        from plad.judges.reward import RewardJudge
-
         return RewardJudge(model=text)
     name, content = (str(path), path.read_text(encoding="utf-8")) if path.is_file() else ("JUDGE", text)
     if name == "JUDGE" and "type:" not in text and JudgeSection.named(text) is not None:

@@ -12,8 +12,11 @@ from plad.errors import DataError
 from plad.pairs.groups import by_example, pair_groups
 from plad.pipeline.engines import recorded_on_distill
 from plad.pipeline.resources import Resources
+from plad.progress import track
 from plad.records import Pair
 from plad.rundir.fingerprint import fingerprint
+
+"""The pairs that fit into the context, with all that the objective needs of them."""
 
 if TYPE_CHECKING:
     from plad.policy.load import Policy
@@ -102,7 +105,6 @@ def _references(ctx: Resources, targets_first: bool, pairs: Sequence[Pair]) -> t
 def _measured(
     settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], references: Mapping[str, str], file: Path
 ) -> list[Pair]:
-    """The pairs that fit into the context, with all that the objective needs of them."""
     from plad.data.formats import measured_with, read_pairs_parquet, write_pairs_parquet
     from plad.train.groups import keep_fitting
     from plad.train.loss import REFERENCE, SIMILARITY
@@ -149,7 +151,6 @@ def _measure(
     needs: Needs,
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """What each pair measures, by its id."""
-    from plad.progress import track
     from plad.scoring.score import checked_route
     from plad.train.groups import longest
     from plad.train.measure import measure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
+from plad.data.sources import locate
 from plad.distillers.base import LogitObjective, trainable_objective
 from plad.errors import DataError
 from plad.pipeline.resources import Resources, fine_tuned, weights
@@ -196,7 +197,6 @@ def _live(ctx: Resources, needs: LogitNeeds, policy: "Policy", probe: "Group") -
 
 def _documents(ctx: Resources, name: str, needs: DocumentNeeds | None, policy: "Policy") -> "list[Document]":
     """Stretches of plain text of at most so many tokens each."""
-    from plad.data.sources import locate
     from plad.distillers.documents import documents
 
     if needs is None:
