@@ -10,12 +10,12 @@ from plad.config.file import load_config
 from plad.config.models import DistillSection, PromptSection
 from plad.config.objectives import named_objective
 from plad.distillers.distillm import DistillmObjective
-from plad.distillers.documents import documents
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.gkd import GkdObjective
 from plad.distillers.kd import KdObjective
 from plad.distillers.logits.losses import Document
 from plad.distillers.minillm import MiniLlmObjective
+from plad.distillers.samples.documents import documents
 from plad.errors import ConfigError, DataError, PolicyError
 from plad.objectives.sft import SftObjective
 from plad.pairs.texts import texts_of_pairs, with_targets

@@ -197,7 +197,7 @@ def _live(ctx: Resources, needs: LogitNeeds, policy: "Policy", probe: "Group") -
 
 def _documents(ctx: Resources, name: str, needs: DocumentNeeds | None, policy: "Policy") -> "list[Document]":
     """Stretches of plain text of at most so many tokens each."""
-    from plad.distillers.documents import documents
+    from plad.distillers.samples.documents import documents
 
     if needs is None:
         return []
