@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from plad.config.judges import JudgeSection
 from plad.evaluate.metrics import Estimate, JudgeFacts, Metrics
 from plad.report.parts.blocks import Cell, ReportSection, Table, Text, blocks, explained, group
 from plad.report.parts.estimates import by_judge, count_cell, estimate_cell, share_cell
@@ -11,13 +12,6 @@ from plad.report.parts.run_facts import RunFacts
 
 _EQUAL = "At equal length: the win rate in % that is left when answers are as long as their target."
 _AGREEMENT = "Verdicts on the same comparisons with the target. Kappa: 1 is full agreement, 0 what chance would give."
-_KINDS = {
-    "reward": "Reward model",
-    "reference": "Likeness to the references",
-    "embedding": "Nearness to the references",
-    "verifiable": "Check of the final answer",
-    "llm": "Language model",
-}
 
 
 def judges(facts: RunFacts) -> ReportSection | None:
@@ -46,7 +40,8 @@ def judges_table(metrics: Metrics) -> Table | None:
 
 
 def _rule(facts: JudgeFacts) -> Iterator[str]:
-    kind = _KINDS.get(facts.type, facts.type)
+    section = JudgeSection.named(facts.type)  # None where its package is no longer installed
+    kind = (section and section.title) or facts.type
     yield kind if facts.model is None else f"{kind} {facts.model}"
     if facts.rubric is not None:
         yield f"Rubric ({facts.task}): {facts.rubric.rstrip('.')}"
