@@ -1,5 +1,7 @@
 """Sections of several kinds: found by their `type`, in plad and in other packages."""
 
+import sys
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import pytest
@@ -7,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from plad.config.base import PACES, Section
 from plad.config.kinds import Kind
+from plad.errors import ConfigError
 
 
 class Shape(Kind):
@@ -81,3 +84,45 @@ def test_what_paces_is_no_part_of_what_shapes() -> None:
     assert Factory(boss=Worker(seed=3)).shaping() != Factory().shaping()
     with pytest.raises(ValidationError, match="threads"):
         Worker(threads=0)
+
+
+def test_a_subclass_without_a_type_of_its_own_is_no_kind() -> None:
+    class Helper(Circle):
+        pass
+
+    assert Shape.named("circle") is Circle
+    assert Helper not in Shape.kinds().values()
+
+
+def _install(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, entries: str) -> None:
+    """A package as another author would ship it."""
+    (folder / "foreign_shapes.py").write_text(source)
+    (folder / "foreign_shapes-1.dist-info").mkdir()
+    (folder / "foreign_shapes-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: foreign_shapes\nVersion: 1"
+    )
+    (folder / "foreign_shapes-1.dist-info/entry_points.txt").write_text(f"[plad.tests.shapes]\n{entries}\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "foreign_shapes", raising=False)
+
+
+def test_a_broken_package_is_named_where_it_is_asked_for_and_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _install(tmp_path, monkeypatch, "import not_installed_thing", "star = foreign_shapes:Star")
+    with pytest.raises(ConfigError, match=r"ModuleNotFoundError.*not_installed_thing") as error:
+        Shape.named("star")
+    assert "star = foreign_shapes:Star" in str(error.value)
+    with pytest.raises(ValidationError, match="'circle', 'ring'"):
+        Drawing.model_validate_json('{"shape": {"type": "square"}}')
+    assert "foreign_shapes:Star" in caplog.text
+
+
+def test_a_class_without_all_its_methods_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from abc import abstractmethod\nfrom typing import Literal\nfrom plad.config.kinds import Kind\n"
+        "class Half(Kind):\n    type: Literal['half'] = 'half'\n    @abstractmethod\n    def area(self): ...\n"
+    )
+    _install(tmp_path, monkeypatch, source, "half = foreign_shapes:Half")
+    with pytest.raises(ConfigError, match="lacks area"):
+        Shape.named("half")

@@ -39,7 +39,7 @@ def _named_objective(entry: JsonValue | Baseline) -> object:
     if not isinstance(entry, dict) or "objective" in entry:
         return entry
     settings = dict(entry)
-    if len(settings) == 1 and "type" not in settings:
+    if len(settings) == 1 and not settings.keys() & {"type", "name"}:
         ((kind, inner),) = settings.items()
         settings = {**(inner if isinstance(inner, dict) else {}), "type": "sft" if kind == SEQKD else kind}
     name = settings.pop("name", None) or _default_name(settings)

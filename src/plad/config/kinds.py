@@ -8,10 +8,12 @@ A kind is one class in one file of its room, or in an installed package that nam
 A config names it by its `type`; nothing else in plad lists it.
 """
 
+import inspect
 import json
+import logging
 import pkgutil
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
@@ -19,6 +21,9 @@ from pydantic import GetCoreSchemaHandler, JsonValue, ValidationInfo
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from plad.config.base import Section
+from plad.errors import ConfigError
+
+log = logging.getLogger("plad")
 
 
 class Kind(Section):
@@ -45,7 +50,10 @@ class Kind(Section):
         """Every kind by its `type`; imports all of them."""
         cls._import_homes()
         for entry in entry_points(group=cls.group):
-            entry.load()
+            try:
+                cls._load(entry)
+            except ConfigError as e:  # somebody else's package must not hide what is being looked for
+                log.warning("%s", e)
         return dict(sorted(cls._known().items()))
 
     @classmethod
@@ -58,8 +66,22 @@ class Kind(Section):
             cls._import_homes()
         if tag not in cls._known():
             for entry in entry_points(group=cls.group, name=tag):
-                entry.load()
+                cls._load(entry)
         return cls._known().get(tag) or cls.kinds().get(tag)
+
+    @classmethod
+    def _load(cls, entry: EntryPoint) -> None:
+        try:
+            kind = entry.load()
+        except Exception as e:
+            raise ConfigError(
+                f"can't be loaded ({type(e).__name__}: {e})",
+                where=f"{cls.group}: {entry.name} = {entry.value}",
+                fix="repair or uninstall that package",
+            ) from e
+        if inspect.isabstract(kind):
+            missing = ", ".join(sorted(kind.__abstractmethods__))
+            raise ConfigError(f"lacks {missing}", where=f"{cls.group}: {entry.name} = {entry.value}", fix="define it")
 
     @classmethod
     def _import_homes(cls) -> None:
@@ -72,7 +94,9 @@ class Kind(Section):
         below = list(cls.__subclasses__())
         for kind in below:
             below += kind.__subclasses__()
-        return {kind.tag(): kind for kind in below if "type" in kind.model_fields}
+        named = [kind for kind in below if "type" in kind.__annotations__ and kind.model_fields["type"].default]
+        named.sort(key=lambda kind: kind.__module__.startswith("plad."))  # of two with one name, plad's own
+        return {kind.tag(): kind for kind in named if isinstance(kind.model_fields["type"].default, str)}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -101,8 +101,8 @@ class Config(Section):
             answers = objective.needs.teacher_answers
             if self.generate.samples < answers:
                 raise ValueError(
-                    f"objective {objective.tag()} needs {answers} answers of the teacher to a prompt, as it is set: "
-                    f"generate.samples {answers} or more"
+                    f"objective {objective.tag()}, as it is set (reference: teacher), needs {answers} answers of the "
+                    f"teacher to a prompt: generate.samples {answers} or more"
                 )
         return self
 
@@ -156,8 +156,9 @@ class Config(Section):
         for i, judge in enumerate(self.evaluate.judges):
             if judge.endpoint is not None:
                 yield f"evaluate.judges.{i}", judge.endpoint
-        if isinstance(self.pairs.scorer, Endpoint) and self.pairs.scores:
-            yield "pairs.scorer", self.pairs.scorer
+        scorer = self.pairs.scorer
+        if scorer is not None and scorer.endpoint is not None and self.pairs.scores:
+            yield "pairs.scorer", scorer.endpoint
 
     @property
     def student_samples(self) -> int:

@@ -230,6 +230,16 @@ class JudgeFacts(Figures):
     scored: int | None = None
     truncated: int = 0
 
+    @classmethod
+    def of(cls, described: JsonValue) -> Self:
+        """From what any judge says; what is not of its type is as good as not said."""
+        try:
+            return cls.model_validate(described)
+        except ValidationError as e:
+            unfit = {error["loc"][0] for error in e.errors() if error["loc"]}
+            known = described if isinstance(described, dict) else {}
+            return cls.model_validate({name: value for name, value in known.items() if name not in unfit})
+
 
 class Cost(Figures):
     """What a student cost; None where an earlier version counted otherwise.
@@ -370,7 +380,7 @@ class Metrics(Figures):
         """What the judges say of themselves, by name."""
         described = self.method.get("judges")
         facts = described.items() if isinstance(described, dict) else ()
-        return {name: JudgeFacts.model_validate(value) for name, value in facts}
+        return {name: JudgeFacts.of(value) for name, value in facts}
 
     def difference(self, ours: str, theirs: str) -> SystemDifference | None:
         """One system less another; None where the two were not compared."""

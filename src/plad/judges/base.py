@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from plad.answers.ledger import Ledger
 from plad.config.engines import BudgetSection
 from plad.config.judges import JudgeSection
-from plad.errors import Findings
+from plad.errors import ConfigError, Findings
 from plad.records import Example, Message, Verdict
 
 
@@ -202,7 +202,11 @@ class JudgeKind(JudgeSection):
 def kind_of(section: JudgeSection) -> JudgeKind:
     """The section as what a run works with."""
     if not isinstance(section, JudgeKind):
-        raise TypeError(f"judge {section.tag()}: {type(section).__name__} must derive from {JudgeKind.__qualname__}")
+        raise ConfigError(
+            f"judge {section.tag()}: {type(section).__name__} is no {JudgeKind.__name__}",
+            where=type(section).__module__,
+            fix=f"derive it from {JudgeKind.__module__}.{JudgeKind.__name__}",
+        )
     return section
 
 

@@ -10,10 +10,9 @@ from plad.config.base import PACES, PositiveInt
 from plad.data.sources import locate
 from plad.errors import Findings, PladError, PolicyError
 from plad.judges.base import JudgeKind
+from plad.policy.fingerprint import model_fingerprint
 from plad.policy.resolve import local_folder
 from plad.records import Example
-
-"""The settings, and the weights whatever their place."""
 
 
 class ModelJudge(JudgeKind):
@@ -36,8 +35,7 @@ class ModelJudge(JudgeKind):
         return self.model_copy(update={"model": locate(self.model, base)})
 
     def inputs(self) -> dict[str, JsonValue]:
-        from plad.policy.fingerprint import model_fingerprint
-
+        """The settings, and the weights whatever their place."""
         return {**self.shaping(apart=("model",)), "weights": model_fingerprint(self.model, self.revision)}
 
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:

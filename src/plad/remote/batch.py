@@ -45,13 +45,11 @@ class _Active:
     Attributes:
         questions: by custom_id, in the order of the file.
         record: receives each settled question.
-        earlier: a job of an earlier session: what it doesn't bring is asked for anew by its successor.
     """
 
     job: Job
     questions: Mapping[str, Question[Prompt | None]]
     record: Record
-    earlier: bool = False
     settled: set[str] = field(default_factory=set[str])
     reasons: dict[str, str] = field(default_factory=dict[str, str])  # why there is no answer yet
     odd: Counter[str] = field(default_factory=Counter[str])
@@ -185,7 +183,7 @@ class _BatchSession:
             batch = await self.provider.find(job.file, job.name)
             job = self.jobs.submitted(job, batch or await self.provider.submit(job.file, job.name))
         log.info("batch %s: goes on since an earlier session", job.batch)
-        return _Active(job, {q.key: q for q in self.jobs.questions(job)}, self.jobs.record, earlier=True)
+        return _Active(job, {q.key: q for q in self.jobs.questions(job)}, self.jobs.record)
 
     # -- out of it ------------------------------------------------------------------------------------
 

@@ -75,14 +75,14 @@ class Provider:
         after = ""
         while True:
             page = await self.get(f"/batches?limit={_PAGE}{after}")
-            listed = objects(page.get("data"))
+            listed = [batch for batch in objects(page.get("data")) if isinstance(batch.get("id"), str)]
             for batch in listed:
                 known = as_object(batch.get("metadata")).get("plad_job") == name or batch.get("input_file_id") == file
-                if known and isinstance(batch_id := batch.get("id"), str):
-                    return batch_id
+                if known:
+                    return str(batch["id"])
             if not page.get("has_more") or not listed:
                 return None
-            after = f"&after={listed[-1].get('id')}"
+            after = f"&after={listed[-1]['id']}"
 
     async def get(self, path: str) -> JsonObject:
         """What stands at a path."""

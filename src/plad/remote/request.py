@@ -49,7 +49,7 @@ def completion_request(
         messages: list[JsonValue] = [{"role": m["role"], "content": m["content"]} for m in prompt]
         path, asked["messages"] = "/chat/completions", messages
         size = sum(_bytes(message["content"]) + 16 for message in prompt)
-    asked |= {endpoint.max_tokens_field: sampling.max_new_tokens, "temperature": sampling.temperature}
+    asked |= {endpoint.max_tokens_field: sampling.max_new_tokens, "temperature": float(sampling.temperature)}
     if seed is not None and endpoint.seed_field is not None:
         asked[endpoint.seed_field] = seed % 2**31  # some servers take no larger ones
     body = {name: value for name, value in {**asked, **endpoint.body}.items() if value is not None}

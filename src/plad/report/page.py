@@ -46,7 +46,7 @@ def build_report(facts: RunFacts) -> Report:
 
 
 def render_report(run: Path) -> None:
-    """Write report/index.html and report/report.md of a run from its files alone, and the card of its student.
+    """Write report/index.html and report/report.md of a run from its files alone; and a student's card that is gone.
 
     Args:
         run: the run directory; what it lacks is left out with a sentence.
@@ -56,7 +56,8 @@ def render_report(run: Path) -> None:
     """
     facts = read_facts(run)
     write_page(run, facts)
-    if (run / "student/config.json").is_file():
+    student = run / "student"
+    if all(file.is_file() for file in (student / "config.json", run / CONFIG)) and not (student / "README.md").exists():
         with not_fatal("the student's card", run):
             write_card(run, facts)
 
@@ -69,7 +70,7 @@ def write_page(run: Path, facts: RunFacts) -> None:
 
 
 def write_card(run: Path, facts: RunFacts, config: Config | None = None) -> None:
-    """Write the model card beside the student of a run.
+    """Write the model card beside the student of a run; one that stands there goes first, and is never out of date.
 
     Args:
         config: the run's. Default: as it stands in config.resolved.json.
@@ -77,6 +78,7 @@ def write_card(run: Path, facts: RunFacts, config: Config | None = None) -> None
     student = run / "student"
     config = config or Config.model_validate_json((run / CONFIG).read_bytes())
     seq2seq = json.loads((student / "config.json").read_bytes()).get("is_encoder_decoder", False)
+    (student / "README.md").unlink(missing_ok=True)
     write_text(student / "README.md", card_text(config, facts, seq2seq=seq2seq))
 
 
@@ -88,3 +90,4 @@ def not_fatal(what: str, run: Path) -> Generator[None]:
     except Exception as e:
         failed = f"{what} could not be written ({type(e).__name__}: {e})"
         log.warning("%s; the run itself is whole\n  -> plad report %s writes it again", failed, run)
+        log.debug("%s", failed, exc_info=True)

@@ -125,6 +125,6 @@ class Transformers:
     def _reply(self, request: "Request", tokens: TokenIds, seconds: float) -> Reply:
         """Empty without text, truncated without an end of sequence."""
         text = self.policy.prompt.decode(tokens)
-        ended = Outcome.OK if tokens[-1] in self.policy.eos_ids else Outcome.TRUNCATED
+        ended = Outcome.OK if tokens and tokens[-1] in self.policy.eos_ids else Outcome.TRUNCATED
         outcome = ended if text.strip() else Outcome.EMPTY
         return Reply(outcome, text, tokens, len(request.prompt), len(tokens), seconds=seconds, attempts=0)

@@ -50,9 +50,9 @@ def _check_engine(findings: Findings, config: Config, base: Path, prepared: Prep
     try:
         engine.check(findings, task)
     except PladError as e:
-        inside = e.where in type(engine).model_fields
-        where = f"teacher.engine.{e.where}" if inside else e.where or "teacher.engine"
-        findings.fail("teacher", [type(e)(e.what, where=where, fix=e.fix)])
+        if e.where in type(engine).model_fields:
+            e.where = f"teacher.engine.{e.where}"
+        findings.fail("teacher", [e])
 
 
 def check_vocabularies(findings: Findings, config: Config, base: Path) -> None:

@@ -37,7 +37,7 @@ class Training(Figures):
     too_long: int
     steps: int
     seconds: float
-    curve: list[dict[str, float]]
+    curve: list[dict[str, int | float]]
 
 
 class HeldOut(Figures):

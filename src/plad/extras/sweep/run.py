@@ -41,7 +41,7 @@ class _Best(BaseModel):
     """The weights that a trial kept."""
 
     step: int
-    validation: dict[str, float | None]
+    validation: dict[str, int | float | None]
 
 
 @dataclass

@@ -15,8 +15,7 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     """Write the page, its Markdown twin, and the student's card with results."""
     run_dir = resources.run.path
     facts = read_facts(run_dir)
-    with not_fatal("the report", run_dir):
-        write_page(run_dir, facts)
+    write_page(run_dir, facts)
     with not_fatal("the student's card", run_dir):
         write_card(run_dir, facts, resources.config)
     return {}

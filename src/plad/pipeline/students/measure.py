@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from plad.config.models import DistillSection
 from plad.config.objectives import Needs, ObjectiveSection
+from plad.data.formats import measured_with, read_pairs_parquet, write_pairs_parquet
 from plad.errors import DataError
 from plad.pairs.groups import by_example, pair_groups
 from plad.pipeline.engines import recorded_on_distill
@@ -15,8 +16,6 @@ from plad.pipeline.resources import Resources
 from plad.progress import track
 from plad.records import Pair
 from plad.rundir.fingerprint import fingerprint
-
-"""The pairs that fit into the context, with all that the objective needs of them."""
 
 if TYPE_CHECKING:
     from plad.policy.load import Policy
@@ -105,7 +104,7 @@ def _references(ctx: Resources, targets_first: bool, pairs: Sequence[Pair]) -> t
 def _measured(
     settings: DistillSection, policy: "Policy", pairs: Sequence[Pair], references: Mapping[str, str], file: Path
 ) -> list[Pair]:
-    from plad.data.formats import measured_with, read_pairs_parquet, write_pairs_parquet
+    """The pairs that fit into the context, with all that the objective needs of them."""
     from plad.train.groups import keep_fitting
     from plad.train.loss import REFERENCE, SIMILARITY
     from plad.train.measure import weights_digest
