@@ -13,10 +13,11 @@ from plad.config.judges import JudgeSection
 from plad.data.preferences import Preference
 from plad.errors import ConfigError
 from plad.evaluate.agreement import agreement
-from plad.evaluate.metrics import Agreement, Estimate, JudgeFacts
+from plad.evaluate.metrics import Agreement, Estimate
 from plad.evaluate.stats import Bootstrap, estimate
 from plad.extras.reward.facts import percent
 from plad.judges.base import Judge, compare
+from plad.judges.facts import JudgeFacts
 from plad.judges.reward import RewardJudge
 from plad.records import Example, Prompt, Verdict
 

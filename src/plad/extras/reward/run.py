@@ -14,11 +14,11 @@ from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share, prompt_key
 from plad.errors import DataError, RunDirError
 from plad.evaluate.likelihood_calibration import RankedTexts, reliability
-from plad.evaluate.metrics import JudgeFacts
 from plad.evaluate.stats import Bootstrap, estimate
 from plad.extras.reward.facts import FILE, HeldOut, Input, PreferenceFacts, RewardFacts
 from plad.extras.reward.train import Backbone, train_reward
 from plad.judges.base import JudgeResources, ScoringJudge
+from plad.judges.facts import JudgeFacts
 from plad.judges.reward import RewardJudge
 from plad.policy.fingerprint import model_fingerprint
 from plad.records import Example

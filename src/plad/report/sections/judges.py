@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from plad.config.judges import JudgeSection
-from plad.evaluate.metrics import Estimate, JudgeFacts, Metrics
+from plad.evaluate.metrics import Estimate, Metrics
+from plad.judges.facts import JudgeFacts
 from plad.report.parts.blocks import Cell, ReportSection, Table, Text, blocks, explained, group
 from plad.report.parts.estimates import by_judge, count_cell, estimate_cell, share_cell
 from plad.report.parts.formatting import DASH, number, order_systems, p_value, system_name
