@@ -94,7 +94,7 @@ class Kind(Section):
         below = list(cls.__subclasses__())
         for kind in below:
             below += kind.__subclasses__()
-        named = [kind for kind in below if "type" in kind.__annotations__ and kind.model_fields["type"].default]
+        named = [kind for kind in below if "type" in kind.__annotations__ and "type" in kind.model_fields]
         named.sort(key=lambda kind: kind.__module__.startswith("plad."))  # of two with one name, plad's own
         return {kind.tag(): kind for kind in named if isinstance(kind.model_fields["type"].default, str)}
 
