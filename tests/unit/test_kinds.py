@@ -126,3 +126,16 @@ def test_a_class_without_all_its_methods_is_refused(tmp_path: Path, monkeypatch:
     _install(tmp_path, monkeypatch, source, "half = foreign_shapes:Half")
     with pytest.raises(ConfigError, match="lacks area"):
         Shape.named("half")
+
+
+def test_a_kind_of_another_package_must_derive_from_what_a_run_works_with() -> None:
+    class Working(Shape):
+        pass
+
+    class Square(Working):
+        type: Literal["square"] = "square"
+
+    assert Square().derived(Working) == Square()
+    with pytest.raises(ConfigError, match="type circle: Circle is no Working") as error:
+        Circle().derived(Working)
+    assert "derive it from" in str(error.value)

@@ -277,7 +277,8 @@ def test_a_tokenizer_larger_than_the_model_is_refused_naming_both_sizes(tmp_path
 
 
 def test_a_model_with_spare_embedding_rows_is_fine(tmp_path: Path) -> None:
-    load(tiny_folder(tmp_path / "m", vocab_size=320))
+    policy = load(tiny_folder(tmp_path / "m", vocab_size=320))
+    assert len(policy.tokenizer) < policy.model.get_input_embeddings().num_embeddings == 320
 
 
 # --- adapters

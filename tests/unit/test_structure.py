@@ -34,7 +34,7 @@ OPTIONAL = {  # what an extra installs: `pip install plad[...]`
     "optuna": "tune",
 }
 
-LINES = 30_725  # only ever lowered; the goal is 24,500
+LINES = 30_710  # only ever lowered; the goal is 24,500
 
 
 @pytest.fixture(scope="module")

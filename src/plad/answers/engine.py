@@ -17,7 +17,7 @@ from plad.answers.question import Question, Sampling, Spec
 from plad.answers.reply import Reply, Tokenizer
 from plad.config.engines import BudgetSection, EngineSection
 from plad.config.models import TeacherSection
-from plad.errors import ConfigError, Findings
+from plad.errors import Findings
 from plad.records import Example, Outcome, Prompt
 
 Encoded = TypeVar("Encoded")
@@ -151,13 +151,7 @@ class EngineKind(EngineSection):
 
 def engine_kind(section: EngineSection) -> EngineKind:
     """The section as what a run does with it."""
-    if not isinstance(section, EngineKind):
-        raise ConfigError(
-            f"engine {section.tag()}: {type(section).__name__} is no {EngineKind.__name__}",
-            where=type(section).__module__,
-            fix=f"derive it from {EngineKind.__module__}.{EngineKind.__name__}",
-        )
-    return section
+    return section.derived(EngineKind)
 
 
 def fitting(

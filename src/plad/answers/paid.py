@@ -1,7 +1,5 @@
 """What the ledger holds that somebody charges for."""
 
-from typing import cast
-
 from plad.answers.ledger import Ledger, of_run
 from plad.answers.schema import Purchase, select
 from plad.config.engines import EngineSection
@@ -35,4 +33,4 @@ def purchases(ledger: Ledger, run: str | None = None) -> list[Purchase]:
         f"SELECT {select(Purchase)} FROM generations {where} AND engine IN ({','.join('?' * len(engines))}) "
         "GROUP BY system, model, created ORDER BY created, system, model"
     )
-    return cast("list[Purchase]", list(ledger.rows_of(query, (*values, *engines))))
+    return [Purchase(**row) for row in ledger.rows_of(query, (*values, *engines))]

@@ -1,5 +1,6 @@
 """The tables and rows of the ledger, and how a file of an earlier version becomes one of this."""
 
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 FIRST = (
@@ -87,8 +88,16 @@ class AnswerSums(TypedDict):
     seconds: float
 
 
-class Purchase(TypedDict):
-    """What came from a provider for one system in one second; `unpriced` of the answers have no known price."""
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What came from a provider for one system and served model in one second.
+
+    Attributes:
+        usd: None where no price is known.
+        estimated: answers whose tokens the provider did not count.
+        lost: requests that brought no answer.
+        unpriced: answers without a price.
+    """
 
     system: str
     model: str | None

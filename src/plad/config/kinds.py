@@ -15,7 +15,7 @@ import pkgutil
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import GetCoreSchemaHandler, JsonValue, ValidationInfo
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
@@ -24,6 +24,7 @@ from plad.config.base import Section
 from plad.errors import ConfigError
 
 log = logging.getLogger("plad")
+K = TypeVar("K")
 
 
 class Kind(Section):
@@ -68,6 +69,20 @@ class Kind(Section):
             for entry in entry_points(group=cls.group, name=tag):
                 cls._load(entry)
         return cls._known().get(tag) or cls.kinds().get(tag)
+
+    def derived(self, base: type[K]) -> K:
+        """Itself, as the class that a run works with.
+
+        Raises:
+            ConfigError: another package derived it from something else.
+        """
+        if not isinstance(self, base):
+            raise ConfigError(
+                f"type {self.tag()}: {type(self).__name__} is no {base.__name__}",
+                where=type(self).__module__,
+                fix=f"derive it from {base.__module__}.{base.__name__}",
+            )
+        return self
 
     @classmethod
     def _load(cls, entry: EntryPoint) -> None:

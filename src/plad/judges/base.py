@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from plad.answers.ledger import Ledger
 from plad.config.engines import BudgetSection
 from plad.config.judges import JudgeSection
-from plad.errors import ConfigError, Findings
+from plad.errors import Findings
 from plad.records import Example, Message, Verdict
 
 
@@ -201,13 +201,7 @@ class JudgeKind(JudgeSection):
 
 def kind_of(section: JudgeSection) -> JudgeKind:
     """The section as what a run works with."""
-    if not isinstance(section, JudgeKind):
-        raise ConfigError(
-            f"judge {section.tag()}: {type(section).__name__} is no {JudgeKind.__name__}",
-            where=type(section).__module__,
-            fix=f"derive it from {JudgeKind.__module__}.{JudgeKind.__name__}",
-        )
-    return section
+    return section.derived(JudgeKind)
 
 
 def open_judges(sections: Sequence[JudgeKind], resources: JudgeResources) -> list[Judge]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from plad.config.objectives import Needs
 from plad.objectives.base import Texts
-from plad.objectives.pairs import NORMALIZATION, Normalization, PairObjective, Pairs
+from plad.objectives.pairs import PairObjective, Pairs, TiedObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,19 +127,12 @@ class RrhfObjective(PairObjective):
         return rrhf(pairs.chosen, pairs.rejected), {}
 
 
-class LipoObjective(PairObjective):
+class LipoObjective(TiedObjective):
     """Listwise preference optimisation (LiPO-lambda) over all candidates of a prompt."""
 
     summed: ClassVar[bool] = True
 
     type: Literal["lipo"] = "lipo"
-    length_normalization: Normalization = Field(default="sum", description=NORMALIZATION)
-    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
-
-    @property
-    def needs(self) -> Needs:
-        """The starting student's log-probabilities."""
-        return replace(super().needs, reference_logps=True)
 
     def formula(self) -> str:
         """The tie."""

@@ -150,6 +150,18 @@ class PairObjective(Objective):
         return ObjectiveOut(out, active, {name: texts.average(v.detach(), owner) for name, v in metrics.items()})
 
 
+class TiedObjective(PairObjective):
+    """An objective that compares every text with what the starting student, whose log P is kept, thought of it."""
+
+    length_normalization: Normalization = Field(default="sum", description=NORMALIZATION)
+    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
+
+    @property
+    def needs(self) -> Needs:
+        """The starting student's log-probabilities."""
+        return replace(super().needs, reference_logps=True)
+
+
 def anchor(logps: Tensor, reference: Tensor) -> Tensor:
     """How far the student has moved from where it started, on texts that it sampled there.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from plad.config.objectives import Needs
-from plad.objectives.pairs import NORMALIZATION, AnchoredObjective, Normalization, PairObjective, Pairs
+from plad.objectives.pairs import NORMALIZATION, AnchoredObjective, Normalization, Pairs, TiedObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,17 +72,10 @@ def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Ten
     return -F.logsigmoid(beta * (chosen - rejected) - gamma)
 
 
-class DpoObjective(PairObjective):
+class DpoObjective(TiedObjective):
     """Direct preference optimisation; the starting student's log-probabilities are measured once and kept."""
 
     type: Literal["dpo"] = "dpo"
-    length_normalization: Normalization = Field(default="sum", description=NORMALIZATION)
-    beta: float = Field(default=0.1, gt=0, description="Strength of the tie to the starting student.")
-
-    @property
-    def needs(self) -> Needs:
-        """The starting student's log-probabilities."""
-        return replace(super().needs, reference_logps=True)
 
     def formula(self) -> str:
         """The tie."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from plad.answers.ledger import Ledger
 from plad.answers.paid import is_paid, purchases
+from plad.answers.schema import Purchase
 from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
@@ -33,28 +34,6 @@ class EvaluatedAnswer(BaseModel):
     text: str
     outcome: str
     tokens: int
-
-
-class Payment(BaseModel):
-    """What providers answered, by system, served model and second.
-
-    Attributes:
-        usd: None where no price is known.
-        estimated: answers whose tokens the provider did not count.
-        lost: requests that brought no answer.
-        unpriced: answers without a price.
-    """
-
-    system: str
-    model: str | None
-    created: str
-    answers: int
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: int
-    usd: float | None
-    lost: int
-    unpriced: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +81,7 @@ class RunFacts:
     answers: Mapping[str, Mapping[str, EvaluatedAnswer]] = field(
         default_factory=dict[str, Mapping[str, EvaluatedAnswer]]
     )
-    paid: tuple[Payment, ...] = ()
+    paid: tuple[Purchase, ...] = ()
     missing: tuple[str, ...] = ()
 
     def counts(self, stage: str) -> Mapping[str, JsonValue]:
@@ -155,7 +134,7 @@ def read_facts(path: Path) -> RunFacts:
     try:
         with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
             rows = purchases(ledger, manifest.owner)
-            facts = replace(facts, paid=tuple(map(Payment.model_validate, rows)))
+            facts = replace(facts, paid=tuple(rows))
     except RunDirError:
         if _asks_providers(settings):
             missing.append("readable ledger of answers")

@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from plad.answers.schema import Purchase
 from plad.report.parts.blocks import Cell, Plot, ReportSection, Table, Text, blocks, explained, group, plots
 from plad.report.parts.drawing import A, Axes
 from plad.report.parts.estimates import count_cell, name_rows
 from plad.report.parts.formatting import DASH, duration, flatten, system_name
-from plad.report.parts.run_facts import Payment, RunFacts, StageRecord
+from plad.report.parts.run_facts import RunFacts, StageRecord
 
 _UNFINISHED = "not finished"
 _ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}  # counts that have a table of their own
@@ -87,7 +88,7 @@ def paid_table(facts: RunFacts) -> Table | None:
     """Who answered for money: answers, tokens and cost; None where no provider was asked."""
     if not facts.paid:
         return None
-    groups: dict[str, list[Payment]] = defaultdict(list)
+    groups: dict[str, list[Purchase]] = defaultdict(list)
     for row in facts.paid:
         groups[f"{system_name(row.system)} ({row.model or DASH})"].append(row)
     rows = [_paid_row(name, found) for name, found in groups.items()]
@@ -119,21 +120,21 @@ def cost_of(facts: RunFacts) -> str:
     return dollars(_dollars(facts.paid))
 
 
-def _paid_row(name: str, rows: Sequence[Payment]) -> tuple[Cell, ...]:
+def _paid_row(name: str, rows: Sequence[Purchase]) -> tuple[Cell, ...]:
     sums = zip(*((r.answers, r.prompt_tokens, r.completion_tokens) for r in rows), strict=True)
     return (Cell(name), *(count_cell(sum(n)) for n in sums), Cell(dollars(_dollars(rows))))
 
 
-def _dollars(rows: Sequence[Payment]) -> float | None:
+def _dollars(rows: Sequence[Purchase]) -> float | None:
     """The sum; None where no row has a price."""
     prices = [row.usd for row in rows if row.usd is not None]
     return sum(prices) if prices else None
 
 
-def _by_stage(facts: RunFacts) -> dict[str, list[Payment]]:
-    """Payments by the first stage that ended after them."""
+def _by_stage(facts: RunFacts) -> dict[str, list[Purchase]]:
+    """Purchases by the first stage that ended after them."""
     ends = sorted((stage.finished, name) for name, stage in facts.stages.items() if stage.finished)
-    found: dict[str, list[Payment]] = defaultdict(list)
+    found: dict[str, list[Purchase]] = defaultdict(list)
     for row in facts.paid:
         found[next((name for end, name in ends if end >= row.created), _UNFINISHED)].append(row)
     return dict(found)
