@@ -28,6 +28,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+_FOLDER = Path(__file__).parent
 SLOW = (  # folders, files and tests that take longer than the others together; all else is fast
     "e2e",
     "faults",
@@ -44,8 +45,10 @@ SLOW = (  # folders, files and tests that take longer than the others together; 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test fast or slow."""
+    """Mark every test fast or slow, and let the longest files start first, so that no worker is left with one."""
+    longest = [_FOLDER / "e2e", _FOLDER / "faults"]
+    items.sort(key=lambda item: next((i for i, f in enumerate(longest) if item.path.is_relative_to(f)), len(longest)))
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
+        file = item.path.relative_to(_FOLDER)
         slow = any(file.is_relative_to(place) for place in SLOW)
         item.add_marker("slow" if slow else "fast")
