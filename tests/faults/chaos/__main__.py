@@ -38,6 +38,7 @@ def main() -> int:
     found = figures(outcomes)
     print("\n" + told(found))
     if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(found | {"seed": given.seed}, indent=2) + "\n", encoding="utf-8")
     return int(found["broken"] > 0)
 

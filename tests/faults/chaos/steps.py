@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 from plad.pipeline.stage import NAMES
 from tests.faults.chaos.task import WEATHER
 from tests.faults.chaos.world import World
+from tests.faults.chaos.zygote import Order, kill_process
 
 HOWS = ("cut", "flip", "delete", "rubbish", "empty", "folder")
 LOOKS = (
@@ -53,13 +53,7 @@ def kill_after(world: World, ms: int, zygote: int = 0) -> None:
     """SIGKILL at a moment of the clock, which may be inside a library."""
 
     def kill(pid: int) -> None:
-        def now() -> None:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-        threading.Timer(ms / 1000, now).start()
+        threading.Timer(ms / 1000, kill_process, (os.pidfd_open(pid),)).start()
 
     world.command(*world.argv(), zygote=zygote, meanwhile=kill)
 
@@ -145,22 +139,14 @@ def readonly(world: World, zygote: int = 0) -> None:
 
 def second(world: World, ms: int, which: int) -> None:
     """While one command works, another one starts in the same directory."""
-    other: list[Any] = []
+    argv = [world.name if word == "RUN" else word for word in ((*world.argv(),), *LOOKS)[which % (len(LOOKS) + 1)]]
 
     def start(_: int) -> None:
         time.sleep(ms / 1000)
-        argv = world.argv() if which == 0 else tuple(world.name if w == "RUN" else w for w in LOOKS[which % len(LOOKS)])
-        other.append(argv)
+        done = world.lab.command(1, Order(tuple(argv), str(world.home), str(world.lab.folder / "said_second")))
+        world.check_end(done)
 
-    def both(pid: int) -> None:
-        start(pid)
-        from tests.faults.chaos.zygote import Order
-
-        done = world.lab.command(1, Order(other[0], str(world.home), str(world.lab.folder / "said_second")))
-        world.tally.exits[done.code] += 1
-        world._check_end(done, {}, killed=False)
-
-    world.command(*world.argv(), zygote=0, meanwhile=both)
+    world.command(*world.argv(), meanwhile=start)
 
 
 def _bytes_of(run: Path) -> dict[str, bytes]:

@@ -16,8 +16,9 @@ from typing import Any
 from plad.pipeline.stage import NAMES
 from tests.faults.chaos.compare import Answers, answers, contents, differing, marks
 from tests.faults.chaos.task import CONCURRENCY, Teacher, write_base, write_config
-from tests.faults.chaos.zygote import Done, Order, Zygote
+from tests.faults.chaos.zygote import Done, Order, Zygote, kill_process
 
+PATIENCE_S = 180.0
 KNOWN = {0, 2, 3, 4, 130}
 STARTS = ("nothing", *NAMES)
 ENVIRONMENTS = (
@@ -69,7 +70,7 @@ class Lab:
         """Run a command to its end; `meanwhile` is given its process id."""
         process = self.zygotes[zygote % len(self.zygotes)]
         pid = process.start(order)
-        late = threading.Timer(120, _kill, (pid,))
+        late = threading.Timer(PATIENCE_S, kill_process, (os.pidfd_open(pid),))
         late.start()
         if meanwhile:
             meanwhile(pid)
@@ -87,11 +88,6 @@ class Lab:
             zygote.close()
         self.teacher.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 @dataclass
@@ -172,8 +168,7 @@ class World:
             zygote, Order(argv, str(self.home), str(self.lab.folder / f"said{zygote}"), **order), meanwhile
         )
         struck = bool(order.get("strike") or order.get("file_size") or meanwhile)
-        self.tally.exits[done.code] += 1
-        self._check_end(done, order, killed=bool(meanwhile))
+        self.check_end(done, killed=bool(meanwhile))
         self._check_answers(done, self.teacher.paid - paid, struck)
         self.see()
         return done
@@ -184,10 +179,12 @@ class World:
             self.known, self.ledger_hit = now or {}, False
         self.teacher.kept, self.teacher.again = marks(self.known), []
 
-    def _check_end(self, done: Done, order: dict[str, Any], *, killed: bool) -> None:
-        printed = done.printed
-        strike, full = order.get("strike", ""), order.get("strike") == "full" or order.get("file_size", 0)
-        if done.code == -signal.SIGKILL and (strike == "SIGKILL" or killed):
+    def check_end(self, done: Done, *, killed: bool = False) -> None:
+        """The exit code and the message are of a known kind."""
+        printed, order = done.printed, done.order
+        self.tally.exits[done.code] += 1
+        full = order.strike == "full" or order.file_size
+        if done.code == -signal.SIGKILL and (order.strike == "SIGKILL" or killed):
             self.tally.kills += 1
             return
         wrong = None
@@ -195,10 +192,8 @@ class World:
             wrong = "unexpected"
         elif done.code not in KNOWN and not (done.code == 1 and full and "make room" in printed):
             wrong = "exit code"
-        elif done.code and done.order.argv[0] == "run" and done.code != 130 and "\n  -> " not in printed:
+        elif done.code and order.argv[0] == "run" and "\n  -> " not in printed:
             wrong = "no way out"
-        elif done.code in (0, 130):
-            wrong = None
         if wrong:
             raise BrokenError(f"{wrong}: {done.code} of plad {' '.join(done.order.argv)}\n{_last(done, self.run)}")
 

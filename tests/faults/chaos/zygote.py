@@ -6,6 +6,7 @@ A hash seed and a locale belong to a process for good, so there is one zygote fo
 """
 
 import atexit
+import contextlib
 import ctypes
 import errno
 import gc
@@ -239,7 +240,7 @@ class Zygote:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        offline = {name: "1" for name in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        offline = dict.fromkeys(("HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         offline |= {"COLUMNS": "100", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # no thread
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
@@ -268,6 +269,8 @@ class Zygote:
         assert self._process.stdin is not None
         self._started = time.monotonic()
         self._order = order
+        for name in ("out", "err"):
+            Path(f"{order.out}.{name}").write_bytes(b"")
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
         return self._hear()["pid"]
@@ -289,6 +292,13 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
+
+
+def kill_process(handle: int) -> None:
+    """SIGKILL the process that a handle of `os.pidfd_open` is of, unless it has ended; never another one."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    os.close(handle)
 
 
 if __name__ == "__main__":
