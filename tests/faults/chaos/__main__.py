@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.chaos.machine import Outcome, in_lab, replay, search
+from tests.faults.chaos.zygote import end_with_parent
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     else:
         print(f"seed {given.seed}, {given.sequences} sequences of at most {given.steps} steps, {given.jobs} at once")
         shares = [given.sequences // given.jobs + (i < given.sequences % given.jobs) for i in range(given.jobs)]
-        with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             seeds = [given.seed + i for i in range(given.jobs)]
             searches = [
                 pool.submit(in_lab, search, n, seed, given.steps) for n, seed in zip(shares, seeds, strict=True)
@@ -60,6 +61,7 @@ def figures(outcomes: list[Outcome]) -> dict[str, Any]:
         "exit_codes": {str(code): n for code, n in sorted(together["exits"].items())},
         "ways_out_followed": dict(together["ways_out"].most_common()),
         "damage_that_nothing_read": dict(sum((t.unnoticed for t in tallies), Counter()).most_common()),
+        "computing_seconds": round(sum(o.cpu_s for o in outcomes), 1),
         "seconds": round(time.monotonic() - _STARTED, 1),
     }
 

@@ -42,7 +42,7 @@ class Outcome:
     sequences: int = 0
     commands: int = 0
     seconds: float = 0.0
-    seconds_starting: float = 0.0
+    cpu_s: float = 0.0
 
     def attempt(self, world: World, act: Callable[[World], None]) -> None:
         """Keep what breaks, and let the rest of that sequence be."""
@@ -79,7 +79,7 @@ def search(lab: Lab, sequences: int, seed: int | None = None, steps: int = 4) ->
     if seed is not None:
         chaos = hypothesis.seed(seed)(chaos)
     run_state_machine_as_test(chaos, settings=options)
-    outcome.seconds, outcome.commands = time.monotonic() - started, lab.commands
+    outcome.seconds, outcome.commands, outcome.cpu_s = time.monotonic() - started, lab.commands, lab.cpu_s
     return outcome
 
 
@@ -126,7 +126,7 @@ def machine(lab: Lab, outcome: Outcome) -> type[RuleBasedStateMachine]:
         def kill_after(self, ms: int, zygote: int) -> None:
             self._do("kill_after", ms=ms, zygote=zygote)
 
-        @rule(kib=st.integers(1, 160), zygote=ZYGOTE)
+        @rule(kib=st.integers(16, 160), zygote=ZYGOTE)
         def small_files(self, kib: int, zygote: int) -> None:
             self._do("small_files", kib=kib, zygote=zygote)
 

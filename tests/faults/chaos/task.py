@@ -16,15 +16,16 @@ from tests.support.tiny_models import tiny_folder, train_tokenizer
 
 CONCURRENCY = 3
 SPLITS = {"train": 12, "validation": 3, "test": 4}
-TARGETS = {row["prompt"]: row["references"][0] for split, n in SPLITS.items() for row in rows(split, n)}
+ROWS = {split: [{**row, "prompt": f"{row['prompt']} naïve"} for row in rows(split, n)] for split, n in SPLITS.items()}
+TARGETS = {row["prompt"]: row["references"][0] for same in ROWS.values() for row in same}
 WEATHER = ("fair", "refuse", "reset", "500", "429", "rubbish", "cut", "empty")
 
 
 def write_base(folder: Path) -> None:
     """Data and model, which all sequences share."""
     folder.mkdir(parents=True)
-    for split, n in SPLITS.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows(split, n))
+    for split, same in ROWS.items():
+        text = "".join(json.dumps(row) + "\n" for row in same)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     tiny_folder(folder / "model", "llama", tokenizer=train_tokenizer(), layers=2)
 

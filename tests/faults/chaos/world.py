@@ -18,7 +18,7 @@ from tests.faults.chaos.compare import Answers, answers, contents, differing, ma
 from tests.faults.chaos.task import CONCURRENCY, Teacher, write_base, write_config
 from tests.faults.chaos.zygote import Done, Order, Zygote, kill_process
 
-PATIENCE_S = 180.0
+PATIENCE_S = 400.0  # a hang, even on a machine with much else to do
 KNOWN = {0, 2, 3, 4, 130}
 STARTS = ("nothing", *NAMES)
 ENVIRONMENTS = (
@@ -47,7 +47,7 @@ class Lab:
         self.teacher = Teacher()
         self.base = self.folder / "base"
         write_base(self.base)
-        self.cpu_seconds = 0.0
+        self.cpu_s = 0.0
         self.commands = 0
         self.points: dict[str, int] = {}
         home = self.new_folder("reference")
@@ -72,14 +72,16 @@ class Lab:
         pid = process.start(order)
         late = threading.Timer(PATIENCE_S, kill_process, (os.pidfd_open(pid),))
         late.start()
-        if meanwhile:
-            meanwhile(pid)
-        done = process.wait()
+        try:
+            if meanwhile:
+                meanwhile(pid)
+        finally:
+            done = process.wait()
         if not late.is_alive():
             raise BrokenError(f"hangs: plad {' '.join(order.argv)}\n{done.printed}")
         late.cancel()
         self.commands += 1
-        self.cpu_seconds += done.seconds
+        self.cpu_s += done.cpu_s
         return done
 
     def close(self) -> None:
@@ -362,6 +364,11 @@ def _delete_folder(world: World, found: "re.Match[str]", where: str) -> None:
     world.remove(path if path.is_dir() else path.parent)
 
 
+def _repair(world: World, found: "re.Match[str]", where: str) -> None:
+    world.ledger_hit = True  # what is damaged is taken out, and paid for once more
+    world.command("ledger", world.name, "--repair")
+
+
 def _restore(world: World, found: "re.Match[str]", where: str) -> None:
     world.restore(where)
 
@@ -375,12 +382,14 @@ def _stage(world: World, found: "re.Match[str]", where: str) -> None:
 
 
 _WAYS: tuple[tuple[str, Way], ...] = (
+    (r"plad ledger \S+ --repair", _repair),
     (r"--clean (\w+)", _clean),
     (r"(?:remove|delete) (?P<path>\S*/\S+)", _delete),
     (r"(?:remove|delete) the folder", _delete_folder),
     (r"(?:remove|delete) (?:it|the file)", _delete),
     (r"restore|put back|put it back", _restore),
     (r"plad (sft|generate|pair|distill|evaluate|report) CONFIG", _stage),
-    (r"make room|make space|same command|continue with|put the setting back|plad run CONFIG|wait for it", _again),
+    (r"make room|make space|same command|continue with|put the setting back|plad run CONFIG", _again),
+    (r"wait for it|writable for this user", _again),
     (r"new run\.dir|another run\.dir|run\.dir=NEW|new folder", _new),
 )
