@@ -124,7 +124,7 @@ def move(world: World, copy: bool) -> None:
 
 
 def look(world: World, which: int, reader: bool = False, zygote: int = 0) -> None:
-    """A command that only reads, perhaps of somebody who may not write."""
+    """A command that only reads, perhaps where nothing can be written."""
     argv = [world.name if word == "RUN" else word for word in LOOKS[which % len(LOOKS)]]
     before = _bytes_of(world.run) if reader else None
     world.command(*argv, zygote=zygote, reader=reader)
@@ -133,7 +133,7 @@ def look(world: World, which: int, reader: bool = False, zygote: int = 0) -> Non
 
 
 def readonly(world: World, zygote: int = 0) -> None:
-    """A run by somebody who may not write there."""
+    """A run on a file system that can't be written."""
     world.command(*world.argv(), zygote=zygote, reader=True)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from plad.pipeline.stage import NAMES
 from tests.faults.chaos.compare import Answers, answers, contents, differing, marks
 from tests.faults.chaos.task import CONCURRENCY, Teacher, write_base, write_config
-from tests.faults.chaos.zygote import Done, Order, Zygote, kill_process
+from tests.faults.chaos.zygote import CANT, Done, Order, Zygote, kill_process
 
 PATIENCE_S = 400.0  # a hang, even on a machine with much else to do
 KNOWN = {0, 2, 3, 4, 130}
@@ -184,6 +184,8 @@ class World:
     def check_end(self, done: Done, *, killed: bool = False) -> None:
         """The exit code and the message are of a known kind."""
         printed, order = done.printed, done.order
+        if order.reader and done.code == CANT:
+            return
         self.tally.exits[done.code] += 1
         full = order.strike == "full" or order.file_size
         if done.code == -signal.SIGKILL and (order.strike == "SIGKILL" or killed):
