@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 LEDGER = "generations.sqlite"
-LEFT_OUT = re.compile(r"run\.(log|lock)|generations\.sqlite-(wal|shm)")
+LEFT_OUT = re.compile(r"run\.(log|lock)|generations\.sqlite.*")
 VARYING = {"seconds", "train_seconds", "peak_memory", "finished", "tokens_per_s", "id", "created", "dir", "taken_from"}
 _TIMES = re.compile(
     r"(?:\d+(?:[.,]\d+)* ?(?:s|min|h|MB|GB|tokens/s)\b)|peak\\?_memory \d+|seconds [\d.]+|\| [\d.]+ \|"
@@ -30,12 +30,10 @@ _NAME = re.compile(r"\brun(?:\\?_[a-z\d]+)+\b")  # of a run that was moved
 def contents(run: Path) -> dict[str, str]:
     """Every compared file with a hash of what must be the same in it."""
     found = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
-    return {name: _digest(name, path) for name, path in found.items() if not LEFT_OUT.fullmatch(name)}
+    return {name: _digest(path) for name, path in found.items() if not LEFT_OUT.fullmatch(name)}
 
 
-def _digest(name: str, path: Path) -> str:
-    if name == LEDGER:
-        return ""  # see `answers`
+def _digest(path: Path) -> str:
     try:
         return sha256(_reduced(path)(path.read_bytes())).hexdigest()[:16]
     except (ValueError, UnicodeDecodeError):
@@ -80,17 +78,17 @@ def _without(value: Any) -> Any:
 Answers = dict[str, tuple[str, str, str, str]]
 
 
-def answers(run: Path) -> Answers | None:
+def answers(ledger: Path) -> Answers | None:
     """Recorded answers by key: system, text, token ids, outcome. None where the ledger can't be read.
 
     Of a copy: a look must not change what the next command finds.
     """
-    if not (run / LEDGER).exists():
+    if not ledger.exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
         for name in (LEDGER, f"{LEDGER}-wal"):
             with contextlib.suppress(OSError):
-                shutil.copy(run / name, Path(folder) / name)
+                shutil.copy(ledger.parent / name, Path(folder) / name)
         try:
             with contextlib.closing(sqlite3.connect(Path(folder) / LEDGER)) as db:
                 rows = db.execute("SELECT key, system, text, token_ids, outcome FROM generations").fetchall()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plad.pipeline.stage import NAMES
-from tests.faults.chaos.compare import Answers, answers, contents, differing, marks
+from tests.faults.chaos.compare import LEDGER, Answers, answers, contents, differing, marks
 from tests.faults.chaos.task import CONCURRENCY, Teacher, write_base, write_config
 from tests.faults.chaos.zygote import CANT, Done, Order, Zygote, kill_process
 
@@ -57,7 +57,7 @@ class Lab:
             self.points[stage] = done.points or 0
             shutil.copytree(home / "run", self.folder / "after" / stage)
         self.reference = contents(home / "run")
-        self.answers = answers(home / "run") or {}
+        self.answers = answers(home / "run" / LEDGER) or {}
 
     def new_folder(self, name: str) -> Path:
         """A folder with the config."""
@@ -117,13 +117,14 @@ class World:
         self.home.chmod(0o755)
         write_config(self.home, lab.base, self.teacher.url)
         self.name = "run"
+        self.changes: list[str] = []  # settings that a way out asked for
         if start != "nothing":
             shutil.copytree(lab.folder / "after" / start, self.run)
         self.steps: list[Step] = [("start", {"at": start})]
         self.teacher.forget()
-        self.known: Answers = answers(self.run) or {}
+        self.known: Answers = answers(self.ledger) or {}
         self.touched = False  # whether other answers than the undisturbed run's are in order
-        self.ledger_hit = False
+        self.ledger_hit = False  # a damaged ledger may lose answers, and they are asked for again
         self.damaged: dict[str, bytes] = {}  # by path: what stands there now
         self.copies: dict[str, bytes] = {}  # by path: what stood there
         self.broken = False
@@ -134,9 +135,14 @@ class World:
         """The run directory."""
         return self.home / self.name
 
+    @property
+    def ledger(self) -> Path:
+        """Its answers, which a way out may have left in another place."""
+        return self.home / self.changes[0].partition("=")[2] if self.changes else self.run / LEDGER
+
     def argv(self, *more: str, changes: Sequence[str] = ()) -> tuple[str, ...]:
         """`plad run` in this run's place."""
-        return ("run", "config.yaml", f"run.dir={self.name}", *changes, *more)
+        return ("run", "config.yaml", f"run.dir={self.name}", *self.changes, *changes, *more)
 
     def stages_done(self) -> list[str]:
         """By what stands in the manifest."""
@@ -176,10 +182,7 @@ class World:
         return done
 
     def _before(self) -> None:
-        now = answers(self.run)
-        if self.ledger_hit or now is None:
-            self.known, self.ledger_hit = now or {}, False
-        self.teacher.kept, self.teacher.again = marks(self.known), []
+        self.teacher.kept, self.teacher.again = set() if self.ledger_hit else marks(self.known), []
 
     def check_end(self, done: Done, *, killed: bool = False) -> None:
         """The exit code and the message are of a known kind."""
@@ -204,12 +207,12 @@ class World:
     def _check_answers(self, done: Done, paid: Counter[str], struck: bool) -> None:
         if self.teacher.again:
             raise BrokenError(f"asked again: {self.teacher.again}\n{done.printed}")
-        now = answers(self.run)
+        now = answers(self.ledger)
         if now is None:
-            if not any("generations.sqlite" in path for path in self.damaged):
+            if not self.ledger_hit:
                 raise BrokenError(f"the ledger can't be read\n{done.printed}")
             return
-        lost = [row for key, row in self.known.items() if key not in now or now[key] != row]
+        lost = [row for key, row in self.known.items() if now.get(key) != row and row[-1] != "failed"]
         if lost and not self.ledger_hit:
             raise BrokenError(f"lost from the ledger: {lost}\n{done.printed}")
         missing = set(paid) - marks(now)
@@ -287,7 +290,6 @@ class World:
                 shutil.rmtree(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(raw)
-            self.ledger_hit = self.ledger_hit or "generations.sqlite" in n
 
     def remove(self, path: Path) -> None:
         """Delete a file or folder of the run."""
@@ -302,7 +304,7 @@ class World:
     def new_run(self) -> None:
         """Go on in another run directory."""
         self.name = f"{self.name}_new"
-        self.known, self.damaged, self.copies = {}, {}, {}
+        self.damaged, self.copies = {}, {}
 
     def _compare(self) -> None:
         now, then = contents(self.run), self.lab.reference
@@ -315,7 +317,7 @@ class World:
         if spread := [name for name in wrong if name not in still]:
             shown = differing(self.lab.folder / "reference/run" / spread[0], self.run / spread[0])
             raise BrokenError(f"other than undisturbed: {spread}; damaged and not noticed: {sorted(still)}\n{shown}")
-        recorded = answers(self.run) or {}
+        recorded = answers(self.ledger) or {}
         if gone := {key: row for key, row in self.lab.answers.items() if recorded.get(key) != row}:
             raise BrokenError(f"answers other than undisturbed: {list(gone.values())[:3]}")
         if not self.touched and len(recorded) > len(self.lab.answers):
@@ -367,7 +369,6 @@ def _delete_folder(world: World, found: "re.Match[str]", where: str) -> None:
 
 
 def _repair(world: World, found: "re.Match[str]", where: str) -> None:
-    world.ledger_hit = True  # what is damaged is taken out, and paid for once more
     world.command("ledger", world.name, "--repair")
 
 
@@ -376,6 +377,8 @@ def _restore(world: World, found: "re.Match[str]", where: str) -> None:
 
 
 def _new(world: World, found: "re.Match[str]", where: str) -> None:
+    if "ledger" in found.groupdict() and found["ledger"]:
+        world.changes = [f"generate.ledger={found['ledger']}"]
     world.new_run()
 
 
@@ -393,5 +396,6 @@ _WAYS: tuple[tuple[str, Way], ...] = (
     (r"plad (sft|generate|pair|distill|evaluate|report) CONFIG", _stage),
     (r"make room|make space|same command|continue with|put the setting back|plad run CONFIG", _again),
     (r"wait for it|writable for this user", _again),
+    (r"run\.dir=NEW generate\.ledger=(?P<ledger>\S+)", _new),
     (r"new run\.dir|another run\.dir|run\.dir=NEW|new folder", _new),
 )
