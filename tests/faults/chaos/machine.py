@@ -51,6 +51,7 @@ class Outcome:
         except Exception as e:
             world.broken = True
             what = str(e) if isinstance(e, AssertionError) else traceback.format_exc()
+            what += f"\ndamaged: {', '.join(world.damaged)}" if world.damaged else ""
             self.failures.append(Failure(what, world.steps))
             print(f"\nBROKEN {self.failures[-1].told()}", flush=True)
 
