@@ -10,9 +10,13 @@ from transformers import AutoTokenizer, GenerationConfig, pipeline
 
 from plad.config.models import LoraSection, ModelSection, PromptSection
 from plad.extras.export.gguf import write_gguf
+from plad.policy.fingerprint import folder_fingerprint
 from plad.policy.folder import has_format, load_tokenizer, write_format
 from plad.policy.load import Policy, attach, load_policy, make_policy, save_policy
 from plad.policy.prompt import make_prompt_format
+from plad.rundir.atomic import atomic_dir
+from plad.rundir.directory import open_run
+from tests.support.command import call
 from tests.support.tiny_models import (
     BOS_CHATML,
     CHATML,
@@ -209,3 +213,23 @@ def test_a_blank_that_the_tokenizer_puts_before_a_text_is_written_where_none_is_
     template = gguf.GGUFReader(tmp_path / "x.gguf").fields["tokenizer.chat_template"].contents()
     assert '{{- "<s> " }}' in saved.chat_template
     assert '{{- "<s>" }}' in template
+
+
+@pytest.mark.parametrize("to", ["merged", "gguf"])
+def test_an_older_versions_student_gets_its_template_when_it_is_handed_over(tmp_path: Path, to: str) -> None:
+    """The run's own folder stays as it is, and with it its fingerprint."""
+    tokenizer = train_tokenizer(chat_template=CHATML, adds_bos=True, eos_token="<|im_end|>")
+    with open_run(tmp_path / "run") as run, atomic_dir(run / "student") as folder:
+        tiny_folder(folder, tokenizer=tokenizer, eos=2)
+        section = {"format": "plain", "separator": " "}
+        (run / "config.resolved.json").write_text(json.dumps({"student": {"prompt": section}}))
+    before = folder_fingerprint(tmp_path / "run/student")
+    assert call("export", tmp_path / "run", "--to", to)[0] == 0
+    trained = make_prompt_format(tokenizer, PromptSection(**FORMATS["separator"]), GenerationConfig(eos_token_id=2))[0]
+    out = tmp_path / "run/export"
+    found = AutoTokenizer.from_pretrained(out, gguf_file="student.gguf") if to == "gguf" else None
+    found = found or AutoTokenizer.from_pretrained(out / "merged")
+    assert rendered(found, USER, add_generation_prompt=True) == trained.encode_prompt(TEXT)
+    if to == "merged":
+        assert GenerationConfig.from_pretrained(out / "merged").eos_token_id == [4, 2]
+    assert folder_fingerprint(tmp_path / "run/student") == before
