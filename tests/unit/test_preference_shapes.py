@@ -8,7 +8,7 @@ import pytest
 
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 from plad.extras.export.pairs import axolotl_entry, llamafactory_entry, pair_to_axolotl, pair_to_llamafactory
 from plad.records import Pair
 
