@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PACES, PositiveInt, Section, Seed, Share, WritablePath
+from plad.config.base import PACES, PositiveInt, Role, Section, Seed, Share, WritablePath
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.extras import SweepSection
@@ -175,6 +175,16 @@ class Config(Section):
         """The baselines that are systems of their own: not what the student itself is trained with, in one round."""
         students = self.distill.objective if self.distill.rounds == 1 else None
         return tuple(m for m in self.evaluate.baselines if m.objective != students)
+
+    def adapters(self, role: Role) -> dict[str, LoraSection]:
+        """The adapters that are trained on a policy, by their place."""
+        policy: ModelSection = getattr(self, role)
+        stages: dict[str, TrainSettings] = {"distill": self.distill} if role == "student" else {}
+        if role == "student" or self.teacher.sft:
+            stages["sft"] = self.sft.settings(role)
+        places = {name: f"{role if s.lora == 'inherit' else name}.lora" for name, s in stages.items()}
+        loras = {places[name]: self.lora_for(settings, policy) for name, settings in stages.items()}
+        return {place: lora for place, lora in loras.items() if lora is not None}
 
     def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
         """The adapter that `settings` trains on `policy`."""
