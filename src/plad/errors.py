@@ -3,7 +3,7 @@
     PladError                 exit code 2 unless a subclass says otherwise
     ├── ConfigError           a setting is wrong: unknown key, bad value, conflict
     ├── DataError             a data file or row is wrong
-    │   ├── BadRowsError      rows that can't be used, each with its place (plad.data.sources)
+    │   ├── BadRowsError      rows that can't be used, each with its place (plad.data.rows)
     │   └── NoPairsError      every pair was dropped
     ├── RunDirError           a run directory is locked, stale, foreign or damaged
     ├── PolicyError           a model, tokenizer or adapter can't be used as asked

@@ -1,12 +1,13 @@
 """Text made harmless: no control characters, no secrets."""
 
 import re
+import unicodedata
 
 FOLDED = 1200  # characters of one text that are shown
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 _DIRECTIONS = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _CONTROLS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_DIRECTIONS}]")
-
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that draw nothing
 
 _HIDDEN: set[str] = set()
 _SECRET = re.compile(  # a key begins a word: task-summaries holds none, nor does HF_HUB_OFFLINE
@@ -17,6 +18,14 @@ _SECRET = re.compile(  # a key begins a word: task-summaries holds none, nor doe
 def clean(text: str) -> str:
     """`text` without escape sequences, control characters and direction marks; lines and tabs stay."""
     return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, controls, zero-width characters, fillers, selectors."""
+    return all(
+        c.isspace() or c in _INVISIBLE or unicodedata.category(c) in ("Cf", "Cc") or "\ufe00" <= c <= "\ufe0f"
+        for c in text
+    )
 
 
 def fold(text: str, limit: int = FOLDED) -> str:

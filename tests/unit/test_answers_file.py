@@ -10,7 +10,7 @@ from plad.answers.file import AnswerColumns, AnswersFile, FileEngine
 from plad.answers.fill import answer
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 from plad.errors import DataError
 from plad.records import Example, Outcome
 

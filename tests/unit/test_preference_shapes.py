@@ -8,7 +8,7 @@ import pytest
 
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 
 USER = [{"role": "user", "content": "q"}]
 SYSTEM = [{"role": "system", "content": "s"}, *USER]

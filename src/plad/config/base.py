@@ -1,10 +1,34 @@
 """What every section of a config shares."""
 
+import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+_NAME_BYTES, _PATH_BYTES = 255, 3800  # most that file systems take: of one name, and of a path with room below it
+
+
+def _writable(path: Path) -> Path:
+    """A path that a file system can have."""
+    if "\0" in str(path):
+        raise ValueError("holds a NUL character, which no file name can")
+    try:
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which no file name can") from None
+    if max(sizes, default=0) > _NAME_BYTES:
+        raise ValueError(f"holds a name of {max(sizes):,} bytes; file systems take {_NAME_BYTES} at most")
+    if sum(sizes) + len(sizes) > _PATH_BYTES:
+        raise ValueError(f"is a path of {sum(sizes) + len(sizes):,} bytes; at most {_PATH_BYTES:,} leave room below it")
+    return path
+
+
+WritablePath = Annotated[Path, AfterValidator(_writable)]
+"""A file or folder that will be made."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""numpy takes no larger ones."""
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Role = Literal["teacher", "student"]

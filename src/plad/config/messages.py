@@ -144,7 +144,8 @@ def _message(
         return f"type must be {names}; got {_show(written.get('type'))}", None
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"must be {words} {ctx[key]:g}; got {_show(value)}", None
+        limit = f"{ctx[key]:,}" if isinstance(ctx[key], int) else f"{ctx[key]:g}"
+        return f"must be {words} {limit}; got {_show(value)}", None
     if kind == "finite_number":
         return f"must be a finite number; got {_show(value)}", None
     if kind == "literal_error":

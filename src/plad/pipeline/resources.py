@@ -16,6 +16,7 @@ from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share
 from plad.judges.base import JudgeKind, kind_of
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
+from plad.policy.resolve import locate_model
 from plad.records import Example
 from plad.rundir.atomic import verify_dir
 from plad.rundir.directory import RunDir
@@ -57,7 +58,9 @@ class Resources:
         return self.teacher if role == "teacher" else self.student
 
     def _located(self, section: M) -> M:
-        return section.model_copy(update={"model": locate(section.model, self.base)})
+        local = not isinstance(section, TeacherSection) or section.local
+        place = locate_model(section.model, self.base, section.revision) if local else locate(section.model, self.base)
+        return section.model_copy(update={"model": place})
 
     def judge_sections(self) -> list[JudgeKind]:
         """The config's judges, relative model paths resolved against the config's folder."""

@@ -20,10 +20,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from plad.config.models import ModelSection, PretrainedInit, PromptSection, PruneInit
+from plad.config.models import LoraSection, ModelSection, PretrainedInit, PromptSection, PruneInit
 from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.backend import from_pretrained
+from plad.policy.checks.targets import check_targets
 from plad.policy.context import text_config
 from plad.policy.prompt import PromptFormat, around_text, make_prompt_format
 from plad.policy.resolve import is_adapter, resolve_model
@@ -33,8 +34,17 @@ _GENERATION = "generation_config.json"
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
-def check_policy(section: ModelSection, role: str) -> PromptFormat:
-    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked."""
+def is_encoder_decoder(section: ModelSection) -> bool:
+    """Whether a policy is one, by its config."""
+    return bool(load_config(_weights_folder(resolve_model(section.model, section.revision))).is_encoder_decoder)
+
+
+def check_policy(section: ModelSection, role: str, adapters: Mapping[str, LoraSection] | None = None) -> PromptFormat:
+    """The prompt format of a policy, made without its weights: shows whether it is there and can be used as asked.
+
+    Args:
+        adapters: that will be trained on it, by their place in the config.
+    """
     folder = resolve_model(section.model, section.revision)
     try:
         prompt, _, config = read_format(folder, _weights_folder(folder), section.prompt)
@@ -42,6 +52,7 @@ def check_policy(section: ModelSection, role: str) -> PromptFormat:
         where = f"{role}.{e.where}" if (e.where or "").startswith("prompt.") else e.where
         raise PolicyError(e.what, where=where, fix=e.fix) from None
     check_init(getattr(section, "init", None), config, role)
+    check_targets(config, adapters or {})
     return prompt
 
 

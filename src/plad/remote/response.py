@@ -27,6 +27,8 @@ _NO_CREDIT = {
 }
 _FILTER = {"content_filter", "content_policy_violation", "moderation", "responsibleaipolicyviolation"}
 _TOO_LONG = re.compile(r"context_length_exceeded|maximum context length|context size|exceed_context_size", re.I)
+_NO_SETTING = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
+_NO_PARAMETER = re.compile(r"Unsupported (?:parameter|value): ")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _THINKING = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 OUT_OF_ROOM = "the reasoning used up all tokens: raise max_new_tokens, or switch the thinking off"
@@ -143,6 +145,8 @@ def _names(error: JsonObject) -> set[str]:
 def _failure(status: int, error: JsonObject, message: str, wait: float | None) -> Attempt:
     names = _names(error)
     if names & _NO_CREDIT or status == 402:
+        return Attempt(Meaning.STOP, message=message)
+    if names & _NO_SETTING or _NO_PARAMETER.search(message):
         return Attempt(Meaning.STOP, message=message)
     if names & _FILTER:
         return Attempt(Meaning.FINAL, Reply(Outcome.FILTERED, message=message))

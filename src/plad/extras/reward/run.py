@@ -10,7 +10,7 @@ import numpy as np
 
 from plad.config.extras import RewardTraining
 from plad.data.preferences import Preference, read_preferences
-from plad.data.sources import locate, source_fingerprint
+from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key
 from plad.errors import DataError, RunDirError
 from plad.evaluate.likelihood_calibration import RankedTexts, reliability
@@ -21,6 +21,7 @@ from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.facts import JudgeFacts
 from plad.judges.reward import RewardJudge
 from plad.policy.fingerprint import model_fingerprint
+from plad.policy.resolve import locate_model
 from plad.records import Example
 from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
 from plad.rundir.fingerprint import fingerprint
@@ -43,7 +44,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
         DataError: no preference can be used, or none is left to measure with.
         TrainingError: the loss is not finite, or a checkpoint is damaged or of other settings.
     """
-    model = locate(section.model, base)
+    model = locate_model(section.model, base, section.revision)
     sources = [s for s in (section.data.train, section.data.validation) if s is not None]
     made_from = {
         **section.shaping(),

@@ -105,7 +105,7 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     check_teacher(resources)
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
         if role == "student" or resources.config.teacher.local:
-            check_policy(resources.policy_section(role), role)
+            check_policy(resources.policy_section(role), role, resources.config.adapters(role))
     check_logits(resources.config.objectives, resources.student, resources.teacher)
     counts: dict[str, object] = {}
     for role in _trained(resources.config):
