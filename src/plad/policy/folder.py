@@ -94,7 +94,8 @@ def write_format(folder: Path, prompt: PromptFormat) -> None:
 
 def has_format(folder: Path, prompt: PromptFormat) -> bool:
     """Whether `write_format` would change nothing of note: the chat template and the end tokens."""
-    return prompt.chat_template() in (None, prompt.tokenizer.chat_template) and _ends_as(folder, prompt)
+    tokenizer: Any = prompt.tokenizer
+    return prompt.chat_template() in (None, tokenizer.chat_template) and _ends_as(folder, prompt)
 
 
 def _ends_as(folder: Path, prompt: PromptFormat) -> bool:

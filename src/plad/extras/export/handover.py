@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plad.errors import RunDirError
 
@@ -60,7 +60,7 @@ class Handover:
         from plad.config.models import PromptSection
 
         file = self.run / "config.resolved.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return PromptSection.model_validate(known.get("student", {}).get("prompt", {}))
 
     def prompt_format(self) -> "PromptFormat":

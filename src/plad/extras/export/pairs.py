@@ -105,15 +105,13 @@ def same_tokens(pair: Pair, prompt: "PromptFormat") -> bool:
 
     In chat format a template may write more after the end of an answer.
     """
-    row, tokenizer = trl_row(pair, prompt), prompt.tokenizer
+    row = trl_row(pair, prompt)
+    tokenizer: Any = prompt.tokenizer
     for side in SIDES:
         ours = prompt.encode_prompt(pair.prompt) + prompt.encode_completion(getattr(pair, side))
-        theirs: Any
         if prompt.kind == "chat":
             messages: Any = [*row["prompt"], *row[side]]
-            theirs = tokenizer.apply_chat_template(  # pyright: ignore[reportUnknownMemberType]  # typed in part
-                messages, chat_template=prompt.template, return_dict=False
-            )
+            theirs = tokenizer.apply_chat_template(messages, chat_template=prompt.template, return_dict=False)
         else:
             theirs = tokenizer(f"{row['prompt']}{row[side]}{prompt.text_of([prompt.end_id])}").input_ids
         if theirs[: len(ours)] != ours:
