@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Annotated, Literal
 
 import typer
@@ -62,8 +63,7 @@ def _prompts(given: str | None) -> Callable[[], Iterator[str]]:
 
 
 def _typed() -> Iterator[str]:
-    import readline  # noqa: F401  # the line can be edited, and former ones come back
-
+    import_module("readline")  # the line can be edited, and former ones come back
     typer.echo("a prompt a line; Ctrl-D ends", err=True)
     while True:
         try:

@@ -66,7 +66,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenSystems:
     """Systems that are loaded.
 
     Attributes:
@@ -106,7 +106,7 @@ def answering(run: Path) -> list[str]:
 @contextmanager
 def open_systems(
     run: Path, systems: Sequence[str], temperature: float = 0.0, max_new_tokens: int | None = None
-) -> Generator[Asked]:
+) -> Generator[OpenSystems]:
     """Load systems of a run.
 
     Args:
@@ -123,7 +123,7 @@ def open_systems(
     sampling = Sampling(temperature, max_new_tokens or config.evaluation_max_new_tokens)
     with TemporaryDirectory() as aside, Ledger(Path(aside) / "asked.sqlite") as ledger:
         resources = Resources(_quick(config), RunDir(run, manifest), Path())
-        yield Asked({s: engine_for(resources, s, ledger) for s in systems}, sampling, config.run.seed)
+        yield OpenSystems({s: engine_for(resources, s, ledger) for s in systems}, sampling, config.run.seed)
 
 
 def _quick(config: Config) -> Config:
