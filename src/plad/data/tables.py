@@ -26,7 +26,7 @@ def read_table(f: BinaryIO, name: str, delimiter: str) -> Iterator[DataRow | Bad
     first = next(iter(lines), "")
     if delimiter == "," and ";" in first and "," not in first:
         delimiter = ";"
-    header = next(csv.reader([first], delimiter=delimiter), [])
+    header = next(csv.reader([first], delimiter=delimiter), list[str]())
     _check_header(header, lines, name)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:

@@ -1,6 +1,7 @@
 """Adapters tried on a model without weights: its modules exist, and take no memory."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
@@ -19,12 +20,12 @@ def check_targets(config: PreTrainedConfig, adapters: Mapping[str, LoraSection])
     Raises:
         PolicyError: a module doesn't exist or can't be adapted; the names of those that can are in it.
     """
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     for place, section in adapters.items():
         if section.target_modules is None:
             continue  # every linear layer: there is always one
         with torch.device("meta"):
-            model = kind.from_config(config)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            model = kind.from_config(config)
             try:
                 lora.attach(model, section)
             except PolicyError as e:
