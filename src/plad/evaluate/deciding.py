@@ -1,11 +1,15 @@
-"""What decides on the test set whether the student is better, and its figures."""
+"""What decides on the test set whether the student is better, its figures, and what a reader must know of judges."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plad.config.judges import JudgeSection
 from plad.evaluate.metrics import Difference, Estimate, HeadToHead, Metrics, SystemFigures, WinRate
+from plad.evaluate.stats import SMALL
 from plad.judges.measure import NOTHING, Measure, against_each_other, against_target, by_rouge, most
-from plad.records import STUDENT, STUDENT_SFT, TARGET
+from plad.records import STUDENT, STUDENT_SFT, TARGET, Example
+
+POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +89,32 @@ def _above_even(duel: HeadToHead) -> Difference:
         power=duel.power,
         length_controlled=controlled,
     )
+
+
+def warnings_of(metrics: Metrics, examples: Sequence[Example]) -> Iterator[str]:
+    """What a reader must know first: a small test set, and judges that could not judge, or were swayed or cut off."""
+    if metrics.n < SMALL:
+        yield f"only {metrics.n} test prompts: intervals are rough below {SMALL}"
+    for judge, facts in metrics.judges.items():
+        rate = next((s.win_rate[judge] for s in metrics.systems.values() if judge in s.win_rate), None)
+        if rate is not None and rate.n == 0:
+            kind = JudgeSection.named(facts.type)
+            instead = any(judge in d.against for d in metrics.differences.values())
+            yield f"judge {judge} has no win rate against the human target: {_why_blind(examples, kind)}" + (
+                "; it compares the systems with each other instead" if instead else ""
+            )
+        elif rate is not None and rate.unjudged:
+            yield f"judge {judge} could not judge {rate.unjudged} of {metrics.n} rows"
+        bias = facts.position_bias.share if facts.position_bias is not None else None
+        if bias is not None and bias > POSITION_BIAS:
+            yield f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties"
+        if facts.truncated:
+            yield f"judge {judge} saw {facts.truncated} of {facts.scored} inputs cut off"
+
+
+def _why_blind(examples: Sequence[Example], kind: type[JudgeSection] | None) -> str:
+    if not any(e.references for e in examples):
+        return "no row has a reference; an llm judge or a reward model needs none to compare two systems"
+    if kind is not None and kind.needs_references:
+        return "no row has a second reference, and the target's own words can't be what it is measured by"
+    return "no row has what it needs"

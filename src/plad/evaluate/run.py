@@ -1,17 +1,16 @@
 """Evaluation of systems on a test set: win rates against the human target, ROUGE, text statistics, differences."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from plad.config.judges import JudgeSection
 from plad.errors import DataError
 from plad.evaluate import agreement, lengths, texts
-from plad.evaluate.deciding import decision
+from plad.evaluate.deciding import decision, warnings_of
 from plad.evaluate.metrics import (
     SCHEMA,
     Cost,
@@ -26,7 +25,7 @@ from plad.evaluate.metrics import (
     TextMetric,
     WinRate,
 )
-from plad.evaluate.stats import DEFAULT, METHOD, SMALL, Bootstrap, estimate, holm, paired_difference, power, sign_test_p
+from plad.evaluate.stats import DEFAULT, METHOD, Bootstrap, estimate, holm, paired_difference, power, sign_test_p
 from plad.evaluate.texts import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, judge_scores, points_by_prompt, win_rate
 from plad.judges.base import Judge, ScoringJudge
@@ -35,7 +34,6 @@ from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import STUDENT, TARGET, TEACHER, Example, Generation, Judgement
 from plad.records import STUDENT_SFT as SFT
 
-POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
 RULES = {
     "win_rate": "share of prompts on which the judge prefers the answer to the human target; ties count half; rows "
     "without a target, or that the judge can't judge, are counted as unjudged and left out",
@@ -120,7 +118,7 @@ def evaluate_systems(
         },
     )
     method = {**metrics.method, "decides": decision(metrics).measure.words}
-    warnings = tuple(_warnings(metrics, examples))
+    warnings = tuple(warnings_of(metrics, examples))
     return metrics.model_copy(update={"method": method, "warnings": warnings}), [*judgements, *more]
 
 
@@ -330,34 +328,6 @@ def _differences(
     }
     by_metric = {m: paired(v, values[b][m], None if m == "words" else (-1.0, 1.0)) for m, v in values[a].items()}
     return SystemDifference.model_validate({"win_rate": rates, **by_metric})
-
-
-def _warnings(metrics: Metrics, examples: Sequence[Example]) -> Iterator[str]:
-    if metrics.n < SMALL:
-        yield f"only {metrics.n} test prompts: intervals are rough below {SMALL}"
-    for judge, facts in metrics.judges.items():
-        rate = next((s.win_rate[judge] for s in metrics.systems.values() if judge in s.win_rate), None)
-        if rate is not None and rate.n == 0:
-            kind = JudgeSection.named(facts.type)
-            instead = any(judge in d.against for d in metrics.differences.values())
-            yield f"judge {judge} has no win rate against the human target: {_why_blind(examples, kind)}" + (
-                "; it compares the systems with each other instead" if instead else ""
-            )
-        elif rate is not None and rate.unjudged:
-            yield f"judge {judge} could not judge {rate.unjudged} of {metrics.n} rows"
-        bias = facts.position_bias.share if facts.position_bias is not None else None
-        if bias is not None and bias > POSITION_BIAS:
-            yield f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties"
-        if facts.truncated:
-            yield f"judge {judge} saw {facts.truncated} of {facts.scored} inputs cut off"
-
-
-def _why_blind(examples: Sequence[Example], kind: type[JudgeSection] | None) -> str:
-    if not any(e.references for e in examples):
-        return "no row has a reference; an llm judge or a reward model needs none to compare two systems"
-    if kind is not None and kind.needs_references:
-        return "no row has a second reference, and the target's own words can't be what it is measured by"
-    return "no row has what it needs"
 
 
 def frame(costs: Mapping[str, Cost]) -> str:

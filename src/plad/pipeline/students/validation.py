@@ -47,7 +47,8 @@ class Chooser:
         by = f"by {self.measure.words}" if self.best else "the last"
         if kept is not None:
             log.info("%s: kept step %d, %s; %s", self.callback.stage, kept["step"], by, told(kept["validation"]))
-        return {"best": kept} | ({"chosen_by": self.measure.words} if self.best else {})
+        counts: dict[str, object] = {"best": kept}
+        return counts | ({"chosen_by": self.measure.words} if self.best else {})
 
 
 def measure_of(resources: Resources, validation: ValidationSection) -> Measure:
