@@ -82,7 +82,7 @@ def limited(overrides: list[str] | None, limit: int | None) -> list[str]:
 
 
 def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stages: Unpack[Stages]) -> None:
-    """Run stages of a config; the page's place is printed at the end."""
+    """Run stages of a config; at the end of all of them the verdict is printed, and what to do next."""
     with guard(resume=resume_command()) as guarded:
         from plad.config.file import load_config
         from plad.pipeline import run as pipeline
@@ -95,9 +95,19 @@ def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stage
             read_manifest(donor)  # a wrong path is reported at once
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
+            if (stages.get("only") or stages.get("to") or NAMES[-1]) in ("evaluate", "report"):
+                _print_ending(opened.path, [str(path), *overrides])
             page = opened / "report/index.html"
             if "report" in opened.manifest.stages and page.is_file():
                 typer.echo(f"report: {page}")
+
+
+def _print_ending(run: Path, config: Sequence[str]) -> None:
+    from plad.report.page import not_fatal
+    from plad.report.terminal import ending_view
+
+    with not_fatal("the verdict", run):
+        print_result(run, False, lambda run: ending_view(run, config))
 
 
 def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterable[RenderableType | str]"]) -> None:

@@ -53,7 +53,7 @@ def sweep(
             guarded.log_to(opened.folder / "sweep.log"),
         ):
             study = run_sweep(opened)
-            print_result(summarize(study, space, opened.place), False, sweep_view)
+            print_result(summarize(study, opened.space, opened.place, opened.measure), False, sweep_view)
             typer.echo(f"report: {opened.folder / 'report/index.html'}")
 
 

@@ -39,7 +39,8 @@ class SweepSection(Section):
     )
     metric: Literal["win_rate", "rougeL"] = Field(
         default="win_rate",
-        description="Of the best weights on validation rows: win rate by the first judge, or ROUGE-L.",
+        description="Of the best weights on validation rows: win rate by the first judge, or ROUGE-L. Default: what "
+        "chooses weights, that is ROUGE-L where the first judge can't compare most rows with the target.",
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
         default="tpe",

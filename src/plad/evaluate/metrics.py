@@ -127,6 +127,16 @@ class WinRate(Estimate):
     by_length: tuple[LengthBin, ...] = ()
 
 
+class HeadToHead(WinRate, _Tested):
+    """How often one system's answer beats another's; `p` is that of the sign test.
+
+    Attributes:
+        p_holm: `p` corrected for the number of methods compared.
+    """
+
+    p_holm: float | None = None
+
+
 class Histogram(Figures):
     """Counts of words; a bin holds what is above its lower edge, up to and with its upper one. The ends are open."""
 
@@ -175,9 +185,14 @@ class SystemFigures(Figures):
 
 
 class SystemDifference(Figures):
-    """One system less another, paired over prompts: win rates by judge, ROUGE, words."""
+    """One system less another, paired over prompts: win rates by judge, ROUGE, words.
+
+    Attributes:
+        against: how often the one beats the other, by judge; of judges that can't compare most rows with the target.
+    """
 
     win_rate: dict[str, Difference] = {}
+    against: dict[str, HeadToHead] = {}
     rouge1: Difference | None = None
     rouge2: Difference | None = None
     rougeL: Difference | None = None  # noqa: N815

@@ -1,7 +1,7 @@
 """Win rates: the share of prompts on which a judge prefers one answer to another, ties counting half."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,6 +87,29 @@ class Judged:
             scores = self.judge.score(self._examples, answers, self._others)
             return compare_scores(answers, self._targets, scores, self._target_scores)
         return compare(self.judge, self._examples, answers, self._targets, self._others)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Systems' answers as one judge scores them, by every reference."""
+
+    judge: str
+    examples: Sequence[Example]
+    texts: Mapping[str, Sequence[str]]
+    scores: Mapping[str, Sequence[float | None]]
+
+    def between(self, a: str, b: str) -> list[Judgement | None]:
+        """One system against another, one judgement an example; None where the judge can't judge."""
+        compared = compare_scores(self.texts[a], self.texts[b], self.scores[a], self.scores[b])
+        return judgements_of(self.judge, a, b, self.examples, compared)
+
+
+def judge_scores(judge: ScoringJudge, examples: Sequence[Example], written: Mapping[str, Mapping[str, str]]) -> Scored:
+    """Let a judge score all systems, each once."""
+    texts = {system: list(by_id.values()) for system, by_id in written.items()}
+    references = [e.references for e in examples]
+    scores = {system: judge.score(examples, given, references) for system, given in texts.items()}
+    return Scored(judge.name, examples, texts, scores)
 
 
 def reference_win_rate(

@@ -84,9 +84,14 @@ def _check_sweep(findings: Findings, path: Path, overrides: Sequence[str]) -> No
 
 
 def validation_view(findings: Findings) -> Iterator[str]:
-    """One line a finding, then what was not checked."""
+    """One line a finding, warnings in capitals with their ways out below; what was not checked; how many warn."""
     for finding in findings.lines:
-        yield clean(f"{finding.state:<6}{finding.what}: {finding.detail}")
+        state = "WARN" if finding.state == "warn" else finding.state
+        first, *ways = finding.detail.splitlines()
+        yield clean(f"{state:<6}{finding.what}: {first}")
+        yield from (clean(f"      -> {way}") for way in ways)
     yield "not checked:"
     for line in findings.not_checked:
         yield clean(f"  - {line}")
+    if findings.warnings:
+        yield f"{findings.warnings} warning{'s' * (findings.warnings != 1)}, marked WARN above"

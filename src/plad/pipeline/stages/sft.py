@@ -73,11 +73,11 @@ def _fine_tune(resources: Resources, inputs: Inputs, role: Role) -> Counts:
         log=resources.run.log,
         seed=config.run.seed,
         depends={"data": inputs["data"], role: inputs[role]},
-        callbacks=[keep] if keep else [],
+        callbacks=[keep.callback] if keep else [],
     )
     counts: dict[str, object] = {**train_policy(policy, job), **encoded.counts()}
     if keep is not None:
-        counts["best"] = keep.finish(validation.keep)
+        counts |= keep.finish()
     save_finished(folder, lambda staging: save_policy(policy, staging), made_from, counts)
     return counts
 

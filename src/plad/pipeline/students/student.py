@@ -38,6 +38,7 @@ class StudentCounts(TypedDict, total=False):
         sft: of the warm-up before it.
         tokens_cached: of texts that were there before training and are learnt from.
         best: validation of the weights that were kept.
+        chosen_by: what they, or the candidate or round, were chosen by, in words.
         pairs: in a round.
     """
 
@@ -51,6 +52,7 @@ class StudentCounts(TypedDict, total=False):
     teacher_seconds: float
     prompts: int
     best: Validation | None
+    chosen_by: str
     alarms: list[str]
     stage: str
     chosen: str
@@ -130,14 +132,14 @@ def train_student(job: StudentJob, policy: Policy) -> tuple[Policy, StudentCount
         steps=None if planned_steps(settings, len(encoded.groups)) == steps else steps,
         teacher=teacher,
         texts=texts,
-        callbacks=[keep] if keep else [],
+        callbacks=[keep.callback] if keep else [],
     )
     trained = train_policy(policy, training)
     a_step = settings.batch_size * settings.gradient_accumulation_steps
     prompts = min(len(encoded.groups), trained["steps"] * a_step)
     counts |= {**trained, "prompts": prompts, **encoded.counts(), **measured}
     if keep is not None:
-        counts |= {"best": keep.finish(settings.validation.keep), "alarms": list(keep.alarms.values())}
+        counts |= keep.finish() | {"alarms": list(keep.callback.alarms.values())}
     return merge_lora(policy), cast(StudentCounts, counts)
 
 

@@ -95,12 +95,14 @@ class DistillCounts(BaseModel):
     """What distillation chose, and what it saw on the way.
 
     Attributes:
+        chosen_by: what the weights, the candidate and the round were chosen by; empty where an earlier version did.
         chosen: name of the candidate that was kept.
         stopped: why no further round was made; None where as many were made as were asked for.
         stage: the training run whose student was kept.
     """
 
     alarms: tuple[str, ...] = ()
+    chosen_by: str = ""
     candidates: tuple[Candidate, ...] = ()
     chosen: str | None = None
     rounds: tuple[RoundCounts, ...] = ()

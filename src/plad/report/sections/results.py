@@ -16,7 +16,7 @@ from plad.report.parts.estimates import (
     rates_plot,
     share_cell,
 )
-from plad.report.parts.formatting import DASH, METRICS, bin_name, number, order_systems, span, system_name
+from plad.report.parts.formatting import DASH, METRICS, bin_name, number, order_systems, p_value, span, system_name
 from plad.report.parts.measures import TEXT_METRICS, WORDS, judges_of, measures_of, scale_of, system_cells
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.methods import methods
@@ -40,6 +40,10 @@ _WORTH = Text(
     "Percentage points (words: words), prompt by prompt. Coloured where the interval leaves out 0 and p is below 0.05.",
     "Percentage points (words: words), 95 % interval and p-value.",
 )
+_AGAINST = Text(
+    "How often one system's answer is better than another's, in %, ties half; where a judge can't compare most rows "
+    "with the human target. 50 is a draw; p is of the sign test, of compared methods corrected for their number (Holm)."
+)
 _BY_LENGTH = Text("", "Points of win rate, by the words of the distilled student's answer.")
 
 
@@ -62,6 +66,7 @@ def results(facts: RunFacts) -> ReportSection | None:
         explained(results_table(m), about),
         plots([*wins, *gain_plots(m), length]) if wins or length else None,
         methods(m),
+        group("Systems against each other", explained(against_table(m), _AGAINST)),
         group("What the differences are worth", explained(differences_table(m), _WORTH)),
         [g for title, table, text in folded if (g := group(title, explained(table, text), folded=True))],
     )
@@ -108,6 +113,24 @@ def differences_table(metrics: Metrics) -> Table | None:
         if any(cell.text != DASH for cell in cells.values())
     )
     return Table("Paired differences", ("Metric", *map(_pair_name, pairs)), body) if metrics.differences else None
+
+
+def against_table(metrics: Metrics) -> Table | None:
+    """How often one system beats another, where systems were compared with each other."""
+    judges = dict.fromkeys(judge for d in metrics.differences.values() for judge in d.against)
+    rows = tuple(
+        (
+            Cell(by_judge(" against ".join(map(system_name, pair.split(" - "))), judge, judges)),
+            estimate_cell(e, scale=100),
+            *map(count_cell, (e.n, e.wins, e.ties, e.losses)),
+            estimate_cell(e.length_controlled, scale=100),
+            Cell(p_value(e.p if e.p_holm is None else e.p_holm).removeprefix("p = ").removeprefix("p ") or DASH),
+        )
+        for pair, difference in metrics.differences.items()
+        for judge, e in difference.against.items()
+    )
+    columns = ("Systems", "Won (%)", "Prompts", "Wins", "Ties", "Losses", "At equal length", "p")
+    return Table("Systems against each other", columns, rows) if rows else None
 
 
 def _pair_name(pair: str) -> str:

@@ -29,11 +29,6 @@ _TEACHER = Text(
     "95 % interval.",
     tone="",
 )
-_CANDIDATES = Text(
-    "Each candidate was trained from the same student; the one with the best validation win rate was kept:",
-    "The one with the best validation win rate is kept.",
-    tone="",
-)
 _VALIDATION = ("Validation win rate", "ROUGE-L", "Words", "Ended")
 
 
@@ -43,14 +38,31 @@ def training(facts: RunFacts) -> ReportSection | None:
     about = Text(
         f"Each round the student was sampled again and met the same answers of the teacher. {ended}", ended, tone=""
     )
+    by = facts.distill.chosen_by or "win rate"
+    candidates = Text(
+        f"Each candidate was trained from the same student; the one of best {by} on validation was kept:",
+        f"The one of best {by} on validation is kept.",
+        tone="",
+    )
+    chosen = chosen_by(facts)
     shown = blocks(
         explained(teacher_student_table(facts.metrics), _TEACHER),
-        explained(candidates_table(facts), _CANDIDATES),
+        Text(chosen, tone="") if chosen else None,
+        explained(candidates_table(facts), candidates),
         group("Rounds", explained(rounds_table(facts), about), plots([rounds_plot(facts.distill.rounds)])),
         plots(training_plots(kept_log(facts))),
     )
     alarms = tuple(f"While distilling, {sentence}" for sentence in facts.distill.alarms)
     return ReportSection("training", "Training", "Training", shown, alarms) if shown or alarms else None
+
+
+def chosen_by(facts: RunFacts) -> str:
+    """By what the teacher's weights and the student's were chosen on validation; empty where nothing was."""
+    sft = facts.counts("sft").get("teacher")
+    teacher = sft.get("chosen_by") if isinstance(sft, Mapping) else None
+    named = [("the teacher's weights", teacher), ("the student's", facts.distill.chosen_by)]
+    known = [f"{whose} by {by}" for whose, by in named if by]
+    return f"Chosen on validation: {', '.join(known)}." if known else ""
 
 
 def teacher_student_table(metrics: Metrics | None) -> Table | None:
@@ -111,8 +123,10 @@ def rounds_ended(facts: RunFacts) -> str:
 
 
 def _validation_cells(figures: Validated, tone: str = "") -> tuple[Cell, ...]:
-    rate = replace(share_cell(figures.win_rate), detail=interval(figures.rate, scale=100), tone=tone)
-    return (rate, share_cell(figures.rougeL), Cell(number(figures.words)), share_cell(figures.ended))
+    judged = figures.win_rate is not None
+    rate = replace(share_cell(figures.win_rate), detail=interval(figures.rate, scale=100), tone=tone if judged else "")
+    rouge = replace(share_cell(figures.rougeL), tone="" if judged else tone)
+    return (rate, rouge, Cell(number(figures.words)), share_cell(figures.ended))
 
 
 def rounds_plot(rounds: Sequence[RoundCounts]) -> Plot | None:
