@@ -10,6 +10,7 @@ from plad.errors import RunDirError
 
 SCHEMA = 1
 FILE = "manifest.json"
+FINGERPRINTS = 2  # by what a model's files say; 1, in runs of plad 0.1.0: by their bytes
 
 
 class StageRecord(BaseModel):
@@ -40,6 +41,7 @@ class Manifest(BaseModel):
         versions: what it is made with.
         ledger: the file of its answers, where that is outside the run directory.
         cleaning: stages whose files are being deleted.
+        fingerprints: how it names models.
     """
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True, validate_by_name=True)
@@ -50,6 +52,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     ledger: str | None = None
     cleaning: list[str] = []
+    fingerprints: int = 1
 
     def ledger_file(self, run: Path) -> Path:
         """The file of the answers of the run in `run`."""
