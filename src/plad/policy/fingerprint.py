@@ -87,7 +87,9 @@ def folder_fingerprint(folder: Path) -> ModelFingerprint:
 
 def canonical_adapter(config: Mapping[str, Any]) -> dict[str, Any]:
     """An adapter's config with its sets in one order; as peft writes them it changes from process to process."""
-    return {k: sorted(v) if k in ADAPTER_SETS and isinstance(v, list) else v for k, v in config.items()}
+    return {
+        k: sorted(cast("list[Any]", v)) if k in ADAPTER_SETS and isinstance(v, list) else v for k, v in config.items()
+    }
 
 
 def _unchanged(value: object) -> ModelFingerprint:
