@@ -46,7 +46,7 @@ lock: $(READY)
 		--no-emit-package torch --no-annotate --no-header --output-file requirements.lock
 
 licences: $(READY)
-	@$(PY) -m tests.support.licences
+	@$(PY) -m tests.licences
 
 model: $(READY)
 	@$(PY) -m plad.extras.demo.model $(MODEL)

@@ -49,6 +49,10 @@ class Entry:
     message: str | None
 
 
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")  # of damaged text the checksum tells
+
+
 def _marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
 
@@ -99,7 +103,7 @@ class Ledger:
             "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
         ).fetchone()
         older = 0 < version < SCHEMA
-        self._db.text_factory = lambda value: value.decode(errors="replace")  # damaged text: the checksum tells
+        self._db.text_factory = _decoded
         self.checksum = "checksum" if version == SCHEMA or not readonly else "NULL"
         if readonly and READABLE <= version <= SCHEMA:
             return
