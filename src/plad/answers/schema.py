@@ -41,7 +41,8 @@ THIRD = (
     "system TEXT NOT NULL, example_id TEXT NOT NULL, sample INTEGER NOT NULL, spec TEXT NOT NULL, "
     "PRIMARY KEY (job, line)) WITHOUT ROWID",
 )
-STEPS = (FIRST, SECOND, THIRD)  # from each schema to the next
+FOURTH = ("ALTER TABLE generations ADD COLUMN checksum TEXT",)  # null in rows that were recorded without one
+STEPS = (FIRST, SECOND, THIRD, FOURTH)  # from each schema to the next
 SCHEMA = len(STEPS)
 READABLE = 2  # the first whose answers can be read as they are
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plad.answers.checksum import Checked
 from plad.answers.ledger import Ledger
 from plad.answers.schema import AnswerSums
 from plad.cli.app import AsJson, RunPath, print_result
@@ -49,10 +50,17 @@ def ledger(
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to a parquet file.")
     ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare every recorded answer with its checksum.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Do so, and take damaged answers out, to be asked for again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the answers that a run got: outcomes, tokens, cost, requests."""
     with guard():
+        if check or repair:
+            typer.echo(repaired_ledger(run) if repair else checked_ledger(run))
+            return
         if export is not None:
             typer.echo(f"wrote {export_ledger(run, export):,} answers to {export}")
             return
@@ -170,6 +178,44 @@ def _rows(opened: Ledger, run: Path, owner: str | None) -> Iterator[dict[str, ob
         prompt = None if place is None else place.prompt
         text = prompt if prompt is None or isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         yield {**row, "prompt": text, "token_ids": json.loads(row["token_ids"]), "estimated": bool(row["estimated"])}
+
+
+def checked_ledger(run: Path) -> str:
+    """What comparing every answer of a run's ledger with its checksum found.
+
+    Raises:
+        RunDirError: some are damaged.
+    """
+    path, _ = _place(run)
+    with Ledger(path, readonly=True) as opened:
+        found = opened.check()
+    if found.damaged:
+        raise RunDirError(
+            f"{_tally(found)}: {found.names()}",
+            where=str(path),
+            fix=f"plad ledger {run} --repair takes them out\nplad run CONFIG then asks for them again",
+        )
+    return _tally(found)
+
+
+def repaired_ledger(run: Path) -> str:
+    """Take damaged answers out of a run's ledger; the next run fills the gaps."""
+    from plad.rundir.directory import open_run
+
+    path, _ = _place(run)
+    with open_run(run) as opened, Ledger(path) as ledger:
+        found = ledger.check()
+        if found.damaged:
+            ledger.take_out(found.damaged)
+        if {"teacher", "student_sft"} & {bad.system for bad in found.damaged}:
+            opened.forget(["generate"])  # looks for what is missing; what depends on it stays done
+    taken = f"\ntaken out: {found.names()}\nplad run CONFIG asks for them again" if found.damaged else ""
+    return _tally(found) + taken
+
+
+def _tally(found: Checked) -> str:
+    old = f", {found.unchecked:,} recorded by a version without checksums" if found.unchecked else ""
+    return f"{found.verified:,} answers are as they were recorded{old}, {len(found.damaged):,} damaged"
 
 
 def ledger_view(summary: LedgerSummary) -> Iterator["RenderableType | str"]:

@@ -11,7 +11,7 @@ from plad.answers.question import AnswerSet, Sampling
 from plad.answers.reply import is_other_model
 from plad.errors import PartialResultError
 from plad.judges.base import JudgeResources
-from plad.pipeline.resources import Resources, fine_tuned, weights
+from plad.pipeline.resources import Resources, fine_tuned, weights, weights_names
 from plad.progress import track
 from plad.records import Example, Generation, Outcome
 from plad.rundir.atomic import verify_dir
@@ -93,7 +93,7 @@ def missing_answers(engine: Engine[Any], rows: list[Example]) -> str | None:
 
 def answer_set(ctx: Resources, system: str, sampling: Sampling) -> AnswerSet:
     """The answers of one of the run's systems."""
-    return AnswerSet(system, weights(ctx, system), sampling, ctx.config.run.seed)
+    return AnswerSet.of(system, weights_names(ctx, system), sampling, ctx.config.run.seed)
 
 
 def fill(

@@ -19,6 +19,7 @@ from plad.config.models import LoraSection
 from plad.errors import PolicyError
 from plad.policy.backend import modules_of
 from plad.policy.context import text_config
+from plad.policy.fingerprint import canonical_adapter
 from plad.policy.resolve import ADAPTER, check_folder
 
 _PREFIX = "base_model.model."
@@ -127,6 +128,9 @@ def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
     config = model.peft_config[model.active_adapter]
     config.base_model_name_or_path, config.revision = base, revision
     model.save_pretrained(folder, save_embedding_layers=False)
+    file = folder / ADAPTER
+    content = canonical_adapter(json.loads(file.read_text(encoding="utf-8")))
+    file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")  # else as peft writes it
     (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled form
 
 

@@ -15,7 +15,7 @@ from plad.errors import RunDirError
 from plad.rundir.atomic import write_json
 from plad.rundir.fingerprint import as_json, differences, fingerprint
 from plad.rundir.lock import acquire
-from plad.rundir.manifest import FILE, Manifest, StageRecord, Stopped, read_manifest
+from plad.rundir.manifest import FILE, FINGERPRINTS, Manifest, StageRecord, Stopped, read_manifest
 from plad.rundir.training_log import TrainingLog
 
 
@@ -204,7 +204,7 @@ def open_run(path: Path) -> RunDir:
     path.mkdir(parents=True, exist_ok=True)
     lock = acquire(path)
     try:
-        manifest = read_manifest(path) if (path / FILE).is_file() else Manifest()
+        manifest = read_manifest(path) if (path / FILE).is_file() else Manifest(fingerprints=FINGERPRINTS)
     except BaseException:
         lock.close()
         raise

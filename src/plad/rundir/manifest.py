@@ -10,6 +10,7 @@ from plad.errors import RunDirError
 
 SCHEMA = 1
 FILE = "manifest.json"
+FINGERPRINTS = 2  # by what a model's files say; 1, in runs of plad 0.1.0: by their bytes
 
 
 class StageRecord(BaseModel):
@@ -59,6 +60,7 @@ class Manifest(BaseModel):
         versions: what it is made with.
         ledger: the file of its answers, where that is outside the run directory.
         cleaning: stages whose files are being deleted.
+        fingerprints: how it names models.
         stopped: where the last command ended, if it did not reach its end; a process that was killed says nothing.
     """
 
@@ -70,6 +72,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     ledger: str | None = None
     cleaning: list[str] = []
+    fingerprints: int = 1
     stopped: Stopped | None = None
 
     def ledger_file(self, run: Path) -> Path:

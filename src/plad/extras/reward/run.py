@@ -20,7 +20,7 @@ from plad.extras.reward.train import Backbone, train_reward
 from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.facts import JudgeFacts
 from plad.judges.reward import RewardJudge
-from plad.policy.fingerprint import model_fingerprint
+from plad.policy.fingerprint import as_known_before, model_fingerprint
 from plad.policy.resolve import locate_model
 from plad.records import Example
 from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
@@ -53,7 +53,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
         "weights": model_fingerprint(model, section.revision),
     }
     key = fingerprint(made_from)
-    done = _finished(section.out, key)
+    done = _finished(section.out, key, fingerprint(as_known_before(made_from)))
     if done is not None:
         log.info("done before")
         return done
@@ -83,14 +83,14 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
     return facts
 
 
-def _finished(out: Path, key: str) -> RewardFacts | None:
+def _finished(out: Path, *keys: str) -> RewardFacts | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not is_complete(out) or not (out / FILE).is_file():
         raise RunDirError("exists and holds no reward model of plad", where=f"out={out}", fix="name a new folder")
     verify_dir(out)
     facts = RewardFacts.read(out)
-    if facts.key != key:
+    if facts.key not in keys:
         raise RunDirError(
             "holds a reward model of other settings or data",
             where=f"out={out}",

@@ -24,12 +24,13 @@ from plad.judges.measure import NOTHING, Measure, by_rouge, of_weights
 from plad.pipeline import run as pipeline
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import clean, up_to
+from plad.policy.fingerprint import as_known_before
 from plad.rundir.atomic import atomic_file, write_json
 from plad.rundir.config_files import write_config
 from plad.rundir.directory import RunDir, check_place, open_run
 from plad.rundir.fingerprint import differences
 from plad.rundir.lock import acquire
-from plad.rundir.manifest import Manifest, read_manifest
+from plad.rundir.manifest import FINGERPRINTS, Manifest, read_manifest
 
 log = logging.getLogger("plad")
 
@@ -134,7 +135,7 @@ def _check_folder(folder: Path) -> None:
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
     """All that the figures of a trial depend on beside its own settings."""
-    run = RunDir(sweep.folder, Manifest())
+    run = RunDir(sweep.folder, Manifest(fingerprints=FINGERPRINTS))
     resources = Resources(sweep.config, run, sweep.base, sweep.skip_invalid, sweep.verify)
     return {
         **{stage.name: stage.work.inputs(resources) for stage in up_to(LAST)},
@@ -150,6 +151,8 @@ def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     changed = "; ".join(differences(before["inputs"], now))
+    if changed and before["inputs"] == json.loads(json.dumps(as_known_before(inputs), default=str)):
+        changed = ""  # of an older version
     if before["schema"] != SCHEMA or changed:
         raise RunDirError(
             f"the sweep was started with other settings: {changed or 'another version of plad'}",
