@@ -6,6 +6,7 @@ from typing import Protocol
 
 from plad.records import Outcome, Prompt
 
+MOST_TOKENS = 10**9  # of one request; more is no count
 TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
 
 

@@ -28,7 +28,7 @@ from plad.remote.client import HOPELESS, HeldBack, run_async, signals, way_out
 from plad.remote.limits import Clock
 from plad.remote.provider import Provider
 from plad.remote.request import HttpRequest
-from plad.remote.response import Attempt, JsonObject, Meaning, as_object, objects, read_response
+from plad.remote.response import Attempt, JsonObject, Meaning, as_object, failed, objects, read_response
 from plad.remote.transport import BrokenError, api_key, connect, require_client
 
 log = logging.getLogger("plad")
@@ -344,7 +344,11 @@ def read_row(row: JsonObject) -> Attempt:
         status = response.get("status_code")
         body = response.get("body")
         status = status if isinstance(status, int) else 0
-        return read_response(status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+        try:
+            text = body if isinstance(body, str) else json.dumps(body)
+        except RecursionError:
+            return failed("the answer is nested too deeply")
+        return read_response(status, {}, text.encode("utf-8", "replace"))
     if isinstance(error, dict):
         return Attempt(Meaning.PASSING, message=_reason(error))
     return Attempt(Meaning.PASSING, message="a row without response or error")

@@ -305,6 +305,7 @@ class _Session:
             self.models.add(reply.model)
             if is_other_model(asked, reply.model):
                 log.warning("asked for model %s, served by %s", redact(asked), redact(reply.model))
+        lost += reply.lost
         return replace(reply, prompt_tokens=prompt, cost=cost, seconds=seconds, attempts=attempts, lost=lost)
 
     async def _unless_stopped(self, waiting: Any) -> None:

@@ -1,7 +1,6 @@
 """Engine `openai`: answers of a server that speaks OpenAI's protocol."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from plad.remote.budget import Budget
 from plad.remote.client import complete
 from plad.remote.limits import Clock, RealClock
 from plad.remote.request import HttpRequest, completion_request
+from plad.remote.response import parse_json
 from plad.remote.transport import HttpResponse, api_key, connect, require_client, send
 
 log = logging.getLogger("plad")
@@ -271,10 +271,7 @@ async def _context_of(endpoint: Endpoint, model: str) -> int | None:
         response = await send(http, endpoint, "GET", "/models")
     if not isinstance(response, HttpResponse) or response.status != 200:
         return None
-    try:
-        listing: JsonValue = json.loads(response.body)
-    except ValueError:
-        return None
+    listing = parse_json(response.body)
     models = listing.get("data") if isinstance(listing, dict) else None
     for entry in models if isinstance(models, list) else ():
         if isinstance(entry, dict) and entry.get("id") == model:
@@ -286,6 +283,6 @@ def _context_in(entry: Mapping[str, JsonValue]) -> int | None:
     meta = entry.get("meta")
     for place in (entry, meta if isinstance(meta, dict) else {}):
         for name in _CONTEXT:
-            if isinstance(tokens := place.get(name), int):
+            if type(tokens := place.get(name)) is int and tokens > 0:
                 return tokens
     return None
