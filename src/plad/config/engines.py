@@ -83,6 +83,11 @@ class Endpoint(Section):
         gt=0,
         description="Longest pause a rate limit may ask for, and the longest time it may let nothing through.",
     )
+    longest_answer: Annotated[PositiveInt, PACES] = Field(
+        default=131_072,
+        description="Most tokens that an answer of this model can be billed, whatever was asked for: its context, or "
+        "the provider's maximum. `budget` sets them aside until the provider has shown that it keeps to max_tokens.",
+    )
     price: Annotated[PriceSection | None, PACES] = Field(
         default=None, description="For the cost of answers, and for `budget.usd`."
     )

@@ -190,11 +190,13 @@ class _Session:
                 await self._afford(request)
                 try:
                     reply = await self._ask(request)
-                    self.budget.count(reply)
+                    over = self.budget.count(request.key, reply)
                 finally:
                     self.budget.release(request.key)
                     self.settled.set()
                 self._arrived(request, reply)
+                if over is not None:
+                    self._halt(over)
         except _Stopped:
             return
         except Exception as e:
