@@ -105,7 +105,7 @@ class Budget:
             self._tokens_aside -= aside.most[1]
 
     def count(self, key: str, reply: Reply) -> BudgetError | None:
-        """Count what a request cost, before it is released; the reason to stop where that is more than was set aside."""
+        """Count what a request cost, before it is released; the reason to stop where more than was set aside."""
         bill = reply.cost or 0.0, reply.prompt_tokens + reply.completion_tokens
         self.spent_usd += bill[0]
         self.spent_tokens += bill[1]
