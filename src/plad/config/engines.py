@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from plad.config.base import PACES, PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section, refuse_secrets
 from plad.config.kinds import Kind
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -100,6 +100,12 @@ class Endpoint(Section):
     def batches(self) -> BatchSection | None:
         """How requests are handed over as batches; None where each is sent by itself."""
         return None
+
+    @field_validator("body")
+    @classmethod
+    def _holds_no_key(cls, value: dict[str, Any]) -> dict[str, Any]:
+        refuse_secrets(value)
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from plad.answers.engine import EngineKind, EngineResources, Inspection, Record, Sending, fitting
 from plad.answers.jobs import Jobs
 from plad.answers.question import Question, Sampling, Spec
-from plad.answers.reply import Reply, Tokenizer, count_tokens
+from plad.answers.reply import Reply, Tokenizer, count_tokens, without_secrets
 from plad.config.base import PACES, PositiveInt
 from plad.config.engines import BatchSection, Endpoint
 from plad.config.models import PromptSection, TeacherSection
@@ -255,7 +255,7 @@ def probe(engine: OpenAI, example: Example) -> tuple[Reply, int | None]:
     once = engine.section.model_copy(update={"max_attempts": 1})
     sampling, replies = Sampling(0.0, _PROBED_TOKENS), list[Reply]()
     request = completion_request(once, engine.model, "probe", engine.encode(example), sampling, 0)
-    complete(once, [request], lambda _, reply: replies.append(reply))
+    complete(once, [request], lambda _, reply: replies.append(without_secrets(reply)))
     if replies[0].outcome in (Outcome.FAILED, Outcome.BAD_REQUEST):
         raise ProviderError(
             f"the first request got no answer: {replies[0].message}",
