@@ -116,7 +116,8 @@ def test_without_a_budget_nothing_is_set_aside() -> None:
 def test_a_judge_keeps_to_the_runs_budget_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
     """A verdict takes 510 tokens; its question's bytes are what is set aside."""
     usage = {"prompt_tokens": 500, "completion_tokens": 10}
-    section = LlmJudge(type="llm", model="wise", base_url="http://h/v1", max_new_tokens=40, concurrency=2, price=PRICE)
+    given = {"max_new_tokens": 40, "concurrency": 2, "price": PRICE, "canary_share": 0.0}
+    section = LlmJudge(type="llm", model="wise", base_url="http://h/v1", **given)
     texts = [f"text {i}" for i in range(10)]
     rows = EXAMPLES[:10]
 

@@ -22,14 +22,27 @@ from plad.evaluate.metrics import (
     TextMetric,
     WinRate,
 )
-from plad.evaluate.stats import DEFAULT, METHOD, SMALL, Bootstrap, estimate, holm, paired_difference, power, sign_test_p
+from plad.evaluate.stats import (
+    DEFAULT,
+    METHOD,
+    SMALL,
+    Bootstrap,
+    estimate,
+    holm,
+    paired_difference,
+    power,
+    proportion,
+    sign_test_p,
+)
 from plad.evaluate.texts import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
 from plad.judges.base import Judge
+from plad.judges.facts import JudgeFacts
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import STUDENT, TARGET, TEACHER, Example, Generation, Judgement
 from plad.records import STUDENT_SFT as SFT
 
+OBEYS = 0.02  # above this share of canaries that a judge obeys, a reader is warned
 POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
 RULES = {
     "win_rate": "share of prompts on which the judge prefers the answer to the human target; ties count half; rows "
@@ -103,10 +116,19 @@ def evaluate_systems(
             "resamples": bootstrap.resamples,
             "tokenizer": TOKENIZER,
             "stemmer": stemmer,
-            "judges": {judge.name: _as_json(judge.describe()) for judge in judges},
+            "judges": {judge.name: _described(judge) for judge in judges},
         },
     )
     return metrics.model_copy(update={"warnings": tuple(_warnings(metrics))}), judgements
+
+
+def _described(judge: Judge) -> dict[str, JsonValue]:
+    """What a judge says of itself, and how often it obeyed an instruction in an answer."""
+    told = _as_json(judge.describe())
+    facts = JudgeFacts.of(told)
+    obeys = proportion(facts.canaries_obeyed, facts.canaries)
+    shown = obeys.model_dump(mode="json", include={"value", "low", "high", "n"})
+    return {**told, "obeys": shown} if facts.canaries else told
 
 
 def _as_json(facts: Mapping[str, object]) -> dict[str, JsonValue]:
@@ -292,6 +314,11 @@ def _warnings(metrics: Metrics) -> Iterator[str]:
         bias = facts.position_bias.share if facts.position_bias is not None else None
         if bias is not None and bias > POSITION_BIAS:
             yield f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties"
+        if facts.canaries_obeyed > OBEYS * facts.canaries:
+            yield (
+                f"judge {judge} obeyed an instruction in an answer in {facts.canaries_obeyed} of {facts.canaries} "
+                "trials: whoever writes answers for it can win"
+            )
         if facts.truncated:
             yield f"judge {judge} saw {facts.truncated} of {facts.scored} inputs cut off"
 
