@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 
 from plad.answers.checksum import ANSWER, REPAIR, Checked, Damaged, check, checksum
 from plad.answers.question import Question, canonical_json
-from plad.answers.reply import Reply
+from plad.answers.reply import Reply, without_secrets
 from plad.answers.schema import COLUMNS, READABLE, SCHEMA, STEPS, AnswerSums, Recorded, select
 from plad.errors import RunDirError
 from plad.records import Generation, Outcome
@@ -180,12 +180,12 @@ class Ledger:
     def put(self, question: Question[object], system: str, reply: Reply) -> None:
         """Record how one request ended; it is committed when this returns.
 
-        A key that is there already keeps its row, unless that one failed.
+        A key that is there already keeps its row, unless that one failed. An API key that a reply repeats is redacted.
 
         Raises:
             RunDirError: the disk is full or the file damaged; all earlier rows stay.
         """
-        q, r = question, reply
+        q, r = question, without_secrets(reply)
         row = (
             *(q.key, system, q.example.id, q.sample, r.outcome.value, r.text),
             json.dumps(r.token_ids, separators=(",", ":")),

@@ -1,7 +1,8 @@
 """What every section of a config shares."""
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,13 @@ ROLES: tuple[Role, ...] = ("teacher", "student")
 PACES = "paces"
 """Marks a field that bounds memory or paces work and never changes a result: `Annotated[int, PACES]`."""
 
+KEY_BELONGS = "put the key into an environment variable, and that variable's NAME into api_key_env"
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRET = {"authorization", "secret", "secrets", "password", "passwd", "credential", "credentials", "apikey", "bearer"}
+_KEYS = {"api", "access", "secret", "private", "subscription", "auth"}  # before `key`
+_TOKENS = {"bos", "eos", "pad", "unk", "sep", "cls", "mask", "stop", "start", "end", "think", "image", "audio"}
+_LOOKS_SO = re.compile(r"(?i:bearer\s+\S+)|(?i:sk-[\w-]{8,})|hf_\w{8,}")
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, closed, finite."""
@@ -60,3 +68,52 @@ def _shaping(value: object, dumped: Any) -> JsonValue:
     if isinstance(value, tuple):
         return [_shaping(*both) for both in zip(value, dumped, strict=True)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return dumped
+
+
+class SecretFieldError(ValueError):
+    """A field that holds a key.
+
+    Attributes:
+        path: of the field, below what was checked.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__("holds a key, which would be written into the run")
+
+
+def refuse_secrets(fields: JsonValue) -> None:
+    """Refuse free fields of a config among which one is called, or looks, like a key.
+
+    Raises:
+        SecretFieldError: one does.
+    """
+    for path in _secrets(fields, ""):
+        raise SecretFieldError(path)
+
+
+def _secrets(value: JsonValue, path: str) -> Iterator[str]:
+    if isinstance(value, str) and _LOOKS_SO.fullmatch(value.strip()):
+        yield path
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _secrets(item, f"{path}.{i}")
+    if isinstance(value, dict):
+        schema = path.rpartition(".")[2] == "properties"  # of a JSON schema, where a name may be any word
+        for name, below in value.items():
+            at = f"{path}.{name}"
+            if names_a_key(name) and below is not None and not (schema and isinstance(below, dict)):
+                yield at
+            yield from _secrets(below, at)
+
+
+def names_a_key(name: str) -> bool:
+    """Whether a field of this name holds a key: `api_key`, `X-Api-Key`, `authToken`, but not `max_tokens`."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    before = {*words[-2:-1]}
+    return bool(words) and (
+        bool(_SECRET & {*words})
+        or (words[-1] == "key" and bool(before & _KEYS))
+        or (words[-1] == "token" and not before & _TOKENS)
+        or "".join(words).endswith("apikey")
+    )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from plad.config.base import KEY_BELONGS, SecretFieldError, names_a_key
 from plad.config.kinds import Kind
 from plad.config.root import Config
 from plad.errors import ConfigError
@@ -82,6 +83,8 @@ def explain(
     messages: dict[str, list[tuple[str, str | None]]] = {}  # by path: (what is wrong, way out)
     for item in error.errors(include_url=False):
         path, value, of_a_union = _path(item["loc"], raw)
+        cause = item.get("ctx", {}).get("error")
+        path += cause.path if isinstance(cause, SecretFieldError) else ""
         if item["type"] == "literal_error" and of_a_union and isinstance(value, dict):
             continue  # the mapping is wrong, not the word that may stand in its place
         message = _message(item, path, value, raw, schema)
@@ -133,7 +136,9 @@ def _message(
 ) -> tuple[str, str | None]:
     kind, ctx = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key", _did_you_mean(path, raw, schema)
+        name = path.rpartition(".")[2]
+        secret = names_a_key(name) or name.lower() == "headers"
+        return "unknown key", KEY_BELONGS if secret else _did_you_mean(path, raw, schema)
     if kind == "missing":
         info = _field(path, raw, schema)
         return "is required", info.description if info else None
@@ -151,7 +156,7 @@ def _message(
     if kind == "literal_error":
         return f"expected {ctx['expected']}; got {_show(value)}", None
     if kind == "value_error":
-        return str(ctx["error"]), None
+        return str(ctx["error"]), KEY_BELONGS if isinstance(ctx["error"], SecretFieldError) else None
     if kind in _KINDS:
         return f"expected {_KINDS[kind]}; got {_show(value)}", None
     return str(item["msg"]), None

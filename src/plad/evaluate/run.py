@@ -25,10 +25,21 @@ from plad.evaluate.metrics import (
     TextMetric,
     WinRate,
 )
-from plad.evaluate.stats import DEFAULT, METHOD, Bootstrap, estimate, holm, paired_difference, power, sign_test_p
+from plad.evaluate.stats import (
+    DEFAULT,
+    METHOD,
+    Bootstrap,
+    estimate,
+    holm,
+    paired_difference,
+    power,
+    proportion,
+    sign_test_p,
+)
 from plad.evaluate.texts import WORDS, count_words, outcome_shares
 from plad.evaluate.winrate import Judged, judge_scores, points_by_prompt, win_rate
 from plad.judges.base import Judge, ScoringJudge
+from plad.judges.facts import JudgeFacts
 from plad.judges.measure import most
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import STUDENT, TARGET, TEACHER, Example, Generation, Judgement
@@ -114,12 +125,21 @@ def evaluate_systems(
             "resamples": bootstrap.resamples,
             "tokenizer": TOKENIZER,
             "stemmer": stemmer,
-            "judges": {judge.name: _as_json(judge.describe()) for judge in judges},
+            "judges": {judge.name: _described(judge) for judge in judges},
         },
     )
     method = {**metrics.method, "decides": decision(metrics).measure.words}
     warnings = tuple(warnings_of(metrics, examples))
     return metrics.model_copy(update={"method": method, "warnings": warnings}), [*judgements, *more]
+
+
+def _described(judge: Judge) -> dict[str, JsonValue]:
+    """What a judge says of itself, and how often it obeyed an instruction in an answer."""
+    told = _as_json(judge.describe())
+    facts = JudgeFacts.of(told)
+    obeys = proportion(facts.canaries_obeyed, facts.canaries)
+    shown = obeys.model_dump(mode="json", include={"value", "low", "high", "n"})
+    return {**told, "obeys": shown} if facts.canaries else told
 
 
 def _as_json(facts: Mapping[str, object]) -> dict[str, JsonValue]:

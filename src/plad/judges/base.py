@@ -143,12 +143,14 @@ class Asked:
         questions: so many.
         frame: a question but for the request and the answers.
         max_new_tokens: most tokens of a reply.
+        canaries: further questions among so many comparisons.
     """
 
     system: str
     questions: int
     frame: tuple[Message, ...]
     max_new_tokens: int
+    canaries: Callable[[int], int] = lambda comparisons: 0
 
 
 class JudgeKind(JudgeSection):

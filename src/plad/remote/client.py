@@ -191,11 +191,13 @@ class _Session:
                 await self._afford(request)
                 try:
                     reply = await self._ask(request)
-                    self.budget.count(reply)
+                    over = self.budget.count(request.key, reply)
                 finally:
                     self.budget.release(request.key)
                     self.settled.set()
                 self._arrived(request, reply)
+                if over is not None:
+                    self._halt(over)
         except _Stopped:
             return
         except Exception as e:
@@ -306,6 +308,7 @@ class _Session:
             self.models.add(reply.model)
             if is_other_model(asked, reply.model):
                 log.warning("asked for model %s, served by %s", redact(asked), redact(reply.model))
+        lost += reply.lost
         return replace(reply, prompt_tokens=prompt, cost=cost, seconds=seconds, attempts=attempts, lost=lost)
 
     async def _unless_stopped(self, waiting: Any) -> None:

@@ -1,7 +1,6 @@
 """Engine `openai`: answers of a server that speaks OpenAI's protocol."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from plad.answers.engine import EngineKind, EngineResources, Inspection, Record, Sending, fitting
 from plad.answers.jobs import Jobs
 from plad.answers.question import AnswerSet, Question, Sampling, Spec
-from plad.answers.reply import Reply, Tokenizer, count_tokens
+from plad.answers.reply import Reply, Tokenizer, count_tokens, without_secrets
 from plad.config.base import PACES, PositiveInt
 from plad.config.engines import BatchSection, Endpoint
 from plad.config.models import PromptSection, TeacherSection
@@ -26,6 +25,7 @@ from plad.remote.budget import Budget
 from plad.remote.client import complete
 from plad.remote.limits import Clock, RealClock
 from plad.remote.request import HttpRequest, completion_request
+from plad.remote.response import parse_json
 from plad.remote.transport import HttpResponse, api_key, connect, require_client, send
 
 log = logging.getLogger("plad")
@@ -255,7 +255,7 @@ def probe(engine: OpenAI, question: Question[Prompt], sampling: Sampling) -> tup
     """
     once = engine.section.model_copy(update={"max_attempts": 1})
     replies: list[Reply] = []
-    complete(once, [engine.request(question, sampling)], lambda _, reply: replies.append(reply))
+    complete(once, [engine.request(question, sampling)], lambda _, reply: replies.append(without_secrets(reply)))
     if replies[0].outcome in (Outcome.FAILED, Outcome.BAD_REQUEST):
         raise ProviderError(
             f"the first request got no answer: {replies[0].message}",
@@ -271,10 +271,7 @@ async def _context_of(endpoint: Endpoint, model: str) -> int | None:
         response = await send(http, endpoint, "GET", "/models")
     if not isinstance(response, HttpResponse) or response.status != 200:
         return None
-    try:
-        listing: JsonValue = json.loads(response.body)
-    except ValueError:
-        return None
+    listing = parse_json(response.body)
     models = listing.get("data") if isinstance(listing, dict) else None
     for entry in models if isinstance(models, list) else ():
         if isinstance(entry, dict) and entry.get("id") == model:
@@ -286,6 +283,6 @@ def _context_in(entry: Mapping[str, JsonValue]) -> int | None:
     meta = entry.get("meta")
     for place in (entry, meta if isinstance(meta, dict) else {}):
         for name in _CONTEXT:
-            if isinstance(tokens := place.get(name), int):
+            if type(tokens := place.get(name)) is int and tokens > 0:
                 return tokens
     return None

@@ -254,26 +254,27 @@ def _expected(a: AnswerRequests, progress: _Progress, counter: Counter) -> tuple
 
 
 def _verdicts(v: VerdictRequests, progress: _Progress) -> Line:
-    """So many questions a comparison, each with the judge's frame, the prompt and both answers."""
+    """So many questions a comparison, and canaries, each with the judge's frame, the prompt and both answers."""
     asked, rows = v.asked, len(v.rows)
-    questions = 0 if v.stage in progress.done else asked.questions * v.each
+    every = (asked.questions * rows + asked.canaries(rows)) * v.each
+    total = 0 if v.stage in progress.done else every
+    questions = total / rows if rows else 0.0
     target = mean_target(v.rows, by_bytes(""))
     expected = min(v.answer_tokens if target is None else target, v.answer_tokens)
     texts = rows * prompt_bytes(asked.frame)
     texts += sum(prompt_bytes(e.prompt) for e in v.rows)
     mean = progress.mean_completion(asked.system)
     reply = asked.max_new_tokens if mean is None else min(mean, asked.max_new_tokens)
-    total = questions * rows
     return Line(
         v.stage,
         asked.system,
         v.split,
         v.place,
-        answers=asked.questions * v.each * rows,
-        held=asked.questions * v.each * rows - total,
+        answers=every,
+        held=every - total,
         prompt_tokens=round(questions * texts / 4 + total * 2 * expected),
         completion_tokens=round(total * reply),
-        most_prompt_tokens=questions * texts + total * 2 * v.answer_tokens,
+        most_prompt_tokens=round(questions * texts) + total * 2 * v.answer_tokens,
         most_completion_tokens=total * asked.max_new_tokens,
         basis="max_new_tokens" if mean is None else "the ledger",
     )
