@@ -59,7 +59,7 @@ def _results(metrics: Metrics | None) -> list[str]:
     if differences is not None:
         parts += ["Paired differences:", table_text(differences)]
     if likelihoods is not None:
-        parts += [f"Likelihoods: {escape(' '.join(calibration_sentences(metrics)))}", table_text(likelihoods)]
+        parts += [f"Likelihoods: {escape(' '.join(calibration_sentences(metrics)).strip())}", table_text(likelihoods)]
     return [*parts, "How it was measured:", _evaluated(metrics)]
 
 
