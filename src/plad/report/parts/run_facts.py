@@ -103,6 +103,12 @@ class RunFacts:
         """What the stage `distill` counted."""
         return DistillCounts.model_validate(self.counts("distill"))
 
+    @property
+    def alarms_of_baselines(self) -> Mapping[str, tuple[str, ...]]:
+        """Signs of collapse in what the student is compared with, by method."""
+        trained = self.counts("baselines").items()
+        return {name: DistillCounts.model_validate(of).alarms for name, of in trained if isinstance(of, dict)}
+
 
 def read_facts(path: Path) -> RunFacts:
     """Read a run directory.

@@ -95,12 +95,14 @@ class DistillCounts(BaseModel):
     """What distillation chose, and what it saw on the way.
 
     Attributes:
+        alarms, withdrawn: signs of collapse in the weights that were kept; and those that others showed on the way.
         chosen: name of the candidate that was kept.
         stopped: why no further round was made; None where as many were made as were asked for.
         stage: the training run whose student was kept.
     """
 
     alarms: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     chosen: str | None = None
     rounds: tuple[RoundCounts, ...] = ()
