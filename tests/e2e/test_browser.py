@@ -255,7 +255,7 @@ def test_the_verdict_stands_first_and_the_parts_in_their_order(chromium: Browser
         page = found.page
         assert page.locator("p").first.get_attribute("class") == "headline"
         sections = page.locator("main > section").evaluate_all("all => all.map((s) => s.id)")
-        assert sections == ["results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
+        assert sections == ["models", "results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
         for section in sections:
             page.click(f"nav a[href='#{section}']")
             assert page.locator(f"#{section}").is_visible()

@@ -91,6 +91,12 @@ class RoundCounts(BaseModel):
     pairs: int | None = None
 
 
+class Kept(BaseModel):
+    """The step whose weights were kept."""
+
+    step: int
+
+
 class DistillCounts(BaseModel):
     """What distillation chose, and what it saw on the way.
 
@@ -110,3 +116,9 @@ class DistillCounts(BaseModel):
     stopped: str | None = None
     stage: str = "distill"
     too_long: int = 0
+    best: Kept | None = None
+
+    @property
+    def best_step(self) -> int | None:
+        """After which the weights stood that were kept; None where nothing validated."""
+        return self.best.step if self.best else None
