@@ -53,7 +53,7 @@ def test_both_models_stand_side_by_side_with_what_the_student_saves() -> None:
     assert section is not None
     table = next(iter(build_report(facts(speeds=both)).told()))[0]
     assert table is not None
-    assert [c.text for c in table.rows[0]] == ["Teacher", "big", "8.0 M", "30", "16 MB", "20.0", "2.00", "–"]
+    assert [c.text for c in table.rows[0]] == ["Teacher", "big", "8.0 M", "30", "16 MB", "20.0", "2.00"]
     assert [c.text for c in table.rows[1]][1:6] == ["small", "2.0 M", "12", "8 MB", "60.0"]
     assert comparison(facts(speeds=both)).startswith(
         "small, distilled from big: 4.0 times fewer parameters, 2.0 times smaller on disk, 3.0 times the tokens a"
@@ -74,7 +74,7 @@ def test_a_run_of_an_earlier_version_shows_the_names() -> None:
     old = RunFacts("run", config=CONFIG, metrics=typed(measured()))
     table = next(iter(build_report(old).told()))[0]
     assert table is not None
-    assert [c.text for c in table.rows[1]] == ["Distilled student", "small", *["–"] * 6]
+    assert [c.text for c in table.rows[1]] == ["Distilled student", "small", *["–"] * 5]
 
 
 def test_who_was_not_compared_with_seqkd_is_told_how() -> None:

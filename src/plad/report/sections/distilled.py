@@ -38,12 +38,14 @@ def distilled(facts: RunFacts) -> ReportSection | None:
 
 def models_table(facts: RunFacts) -> Table:
     """Teacher and student: what they are, how fast, and what their answers cost."""
+    paid = any(measured.usd is not None for measured in facts.speeds.values())
     rows = tuple(
-        (Cell(system_name(s)), *_model_cells(_model(facts, s)), *_speed_cells(facts.speeds.get(s)))
+        (Cell(system_name(s)), *_model_cells(_model(facts, s)), *_speed_cells(facts.speeds.get(s))[: 3 if paid else 2])
         for s in (TEACHER, STUDENT)
     )
-    columns = ("Model", "Parameters", "Layers", "Size on disk", "Tokens a second", "Seconds an answer", "Cost of 1,000")
-    return Table("What was distilled", ("", *columns), rows, mine=system_name(STUDENT))
+    columns = ("System", "Model", "Parameters", "Layers", "Size on disk", "Tokens a second", "Seconds an answer")
+    columns = (*columns, *(("Cost of 1,000 answers",) if paid else ()))
+    return Table("What was distilled", columns, rows, mine=system_name(STUDENT))
 
 
 def comparison(facts: RunFacts) -> str:
