@@ -145,6 +145,10 @@ class ObjectiveSection(AnyObjective):
         """Itself."""
         return (self,)
 
+    def as_baseline(self) -> Self:
+        """The objective beside others, that all learn from the same texts where it isn't told otherwise."""
+        return self
+
     def warmed_up(self) -> Self:
         """The objective of a student that has gone through its warm-up."""
         return self

@@ -319,6 +319,22 @@ class CalibrationFigures(Figures):
     method: dict[str, str] = {}
 
 
+class ModelFacts(Figures):
+    """What a model is; None where it is not here to be looked at.
+
+    Attributes:
+        parameters: an adapter's among them.
+        disk: bytes of the stored weights.
+        dtype: that most of them are stored in.
+    """
+
+    name: str
+    parameters: int | None = None
+    layers: int | None = None
+    disk: int | None = None
+    dtype: str | None = None
+
+
 class Metrics(Figures):
     """The contents of eval/metrics.json.
 
@@ -333,6 +349,7 @@ class Metrics(Figures):
         warnings: what a reader has to know first.
         comparison: None without baselines.
         calibration: None where it is switched off.
+        models: teacher and student; empty in runs of earlier versions.
     """
 
     version: int = Field(default=SCHEMA, validation_alias="schema", serialization_alias="schema")
@@ -346,6 +363,7 @@ class Metrics(Figures):
     warnings: tuple[str, ...] = ()
     comparison: MethodComparison | None = None
     calibration: CalibrationFigures | None = None
+    models: dict[str, ModelFacts] = {}
 
     @property
     def judges(self) -> dict[str, JudgeFacts]:

@@ -7,10 +7,10 @@ import numpy as np
 
 from plad.evaluate.metrics import WinRate
 from plad.evaluate.stats import DEFAULT, QUICK, Bootstrap, estimate, power, sign_test_p
-from plad.evaluate.texts import count_words
+from plad.evaluate.texts import count_words, repetition
 from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceScorer
-from plad.judges.rouge import Rouge
+from plad.judges.rouge import Rouge, UnicodeTokenizer
 from plad.records import STUDENT, STUDENT_SFT, TARGET, TEACHER, Example, Generation, Judgement, Outcome, Verdict
 
 POINTS = {Verdict.WIN: 1.0, Verdict.TIE: 0.5, Verdict.LOSS: 0.0}
@@ -167,7 +167,7 @@ def quick_figures(
         best reference), words (mean) and ended (share of answers that ended by themselves).
     """
     judged = Judged(judge, examples) if judge is not None else None
-    rouge = Rouge(("rougeL",), stemmer=stemmer)
+    rouge, tokenize = Rouge(("rougeL",), stemmer=stemmer), UnicodeTokenizer().tokenize
 
     def figures(answers: Sequence[Generation]) -> dict[str, float]:
         texts = [g.text for g in answers]
@@ -183,6 +183,7 @@ def quick_figures(
         return measured | {
             "words": sum(map(count_words, texts)) / len(texts),
             "ended": sum(g.outcome is not Outcome.TRUNCATED for g in answers) / len(answers),
+            "repeated": sum(repetition(tokenize(text)) for text in texts) / len(texts),
         }
 
     return figures

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +30,7 @@ from plad.policy.backend import from_pretrained
 from plad.policy.checks.targets import check_targets
 from plad.policy.context import text_config
 from plad.policy.prompt import PromptFormat, around_text, make_prompt_format
-from plad.policy.resolve import is_adapter, resolve_model
+from plad.policy.resolve import is_adapter, read_tensors, resolve_model
 from plad.rundir.atomic import write_json
 
 _GENERATION = "generation_config.json"
@@ -205,6 +208,39 @@ def load_config(folder: Path) -> PreTrainedConfig:
             fix="use one such as Llama, Qwen, Mistral, Gemma, Phi, GPT-2, GPT-Neo, GPT-NeoX, OPT, T5 or BART",
         )
     return config
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is; a tied head counts once.
+
+    Attributes:
+        parameters: an adapter's among them.
+        disk: bytes of the weights, as they are stored.
+        dtype: that most weights are stored in.
+    """
+
+    parameters: int
+    layers: int
+    disk: int
+    dtype: str
+
+
+def model_size(folder: Path) -> Size:
+    """The size of a model or of an adapter with its base, from config.json and headers: nothing is loaded.
+
+    Raises:
+        PolicyError: a file can't be read.
+    """
+    base = _weights_folder(folder)
+    folders = list(dict.fromkeys((base, folder)))
+    by_type: Counter[str] = Counter()
+    for shape, dtype in (tensor for f in folders for tensor in read_tensors(f).values()):
+        by_type[dtype] += math.prod(shape)
+    disk = sum(file.stat().st_size for f in folders for file in f.glob("*.safetensors"))
+    most = by_type.most_common(1)
+    layers: int = text_config(load_config(base)).num_hidden_layers
+    return Size(by_type.total(), layers, disk, most[0][0] if most else "")
 
 
 def first_line(error: Exception) -> str:

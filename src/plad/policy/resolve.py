@@ -1,6 +1,7 @@
 """From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
 
 import difflib
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,9 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _TOKENIZER_FILES = ("tokenizer*", "*.json", "*.jinja", "*.model", "*.txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+Tensors = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and type of tensors by name."""
 
 
 def resolve_model(model: str, revision: str | None = None, cache_dir: Path | None = None) -> Path:
@@ -122,6 +126,16 @@ def check_folder(folder: Path) -> None:
         where=str(folder),
         fix="copy the weights into it, or use a model with safetensors weights (pickle files are not read)",
     )
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """Every tensor of a folder, from the headers of its safetensors files."""
+    tensors: Tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as f:
+            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        tensors |= {name: (tuple(t["shape"]), t["dtype"]) for name, t in header.items() if name != "__metadata__"}
+    return tensors
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_FILES) -> Path:

@@ -1,6 +1,6 @@
 """Results on the test set: what the judges and ROUGE say of every system, and what the differences are worth."""
 
-from plad.evaluate.metrics import Difference, Length, Metrics, SystemDifference
+from plad.evaluate.metrics import Difference, Length, Metrics
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import Cell, Plot, ReportSection, Table, Text, blocks, explained, group, plots
@@ -44,7 +44,7 @@ _AGAINST = Text(
     "How often one system's answer is better than another's, in %, ties half; where a judge can't compare most rows "
     "with the human target. 50 is a draw; p is of the sign test, of compared methods corrected for their number (Holm)."
 )
-_BY_LENGTH = Text("", "Points of win rate, by the words of the distilled student's answer.")
+_BY_LENGTH = Text("", "Points of win rate over the SFT student, by the words of the answer.")
 
 
 def results(facts: RunFacts) -> ReportSection | None:
@@ -58,7 +58,6 @@ def results(facts: RunFacts) -> ReportSection | None:
     )
     wins, length = win_rate_plots(m), length_plot(m)
     folded = (
-        ("Gain by length", by_length_table(m), _BY_LENGTH),
         ("How many prompts it takes to see a difference", power_table(m), Text(_POWER)),
         ("What the answers are made of", texts_table(m), Text(_TEXTS)),
     )
@@ -68,6 +67,9 @@ def results(facts: RunFacts) -> ReportSection | None:
         methods(m),
         group("Systems against each other", explained(against_table(m), _AGAINST)),
         group("What the differences are worth", explained(differences_table(m), _WORTH)),
+        group(
+            "Gain by length", explained(by_length_table(m), _BY_LENGTH), plots(gain_plots(m, methods=True)), folded=True
+        ),
         [g for title, table, text in folded if (g := group(title, explained(table, text), folded=True))],
     )
     return ReportSection("results", "Results on the test set", "Results", shown, m.warnings)
@@ -138,39 +140,55 @@ def _pair_name(pair: str) -> str:
 
 
 def by_length_table(metrics: Metrics) -> Table | None:
-    """What distillation gained, by the words of the distilled student's answer.
+    """What the student and every compared method gained, by the words of its own answer.
 
     Source: PLaD, Figure 3.
     """
-    gains = _gains(metrics)
     rows = tuple(
-        (Cell(by_judge(bin_name(b), judge, gains)), count_cell(b.n), difference_cell(b, 100))
+        (
+            Cell(by_judge(_of_method(system, bin_name(b), metrics), judge, gains)),
+            count_cell(b.n),
+            difference_cell(b, 100),
+        )
+        for system, gains in _gains(metrics).items()
         for judge, gain in gains.items()
         if len(gain.by_length) > 1
         for b in gain.by_length
     )
-    return Table("Gain by length", ("The student's answer", "Prompts", "Points gained"), rows) if rows else None
+    return Table("Gain by length", ("The answer", "Prompts", "Points gained"), rows) if rows else None
 
 
-def gain_plots(metrics: Metrics) -> list[Plot]:
-    """One plot a judge: what distillation gained, by the length of the distilled student's answer.
+def _of_method(system: str, text: str, metrics: Metrics) -> str:
+    """The text, with the method before it where there are several."""
+    return f"{system_name(system)}, {text}" if len(_gains(metrics)) > 1 else text
+
+
+def gain_plots(metrics: Metrics, *, methods: bool = False) -> list[Plot]:
+    """One plot a judge: what distillation gained by length of its answer; with `methods`, what the others did.
 
     Source: PLaD, Figure 3.
     """
     drawn = [
         gap_plot(
-            f"gain-{i}",
-            f"Gain by length of the distilled student's answer, judge {judge}",
+            f"gain-{n}-{i}" if methods else f"gain-{i}",
+            f"Gain by length, {system_name(system)}, judge {judge}"
+            if methods
+            else f"Gain by length of the distilled student's answer, judge {judge}",
             [(f"{bin_name(b)} (n = {b.n})", b) for b in gain.by_length],
         )
-        for i, (judge, gain) in enumerate(_gains(metrics).items())
+        for n, (system, gains) in enumerate(_gains(metrics).items())
+        if methods == (system != STUDENT)
+        for i, (judge, gain) in enumerate(gains.items())
         if sum(b.value is not None for b in gain.by_length) > 1
     ]
     return [plot for plot in drawn if plot]
 
 
-def _gains(metrics: Metrics) -> dict[str, Difference]:
-    return (metrics.difference(STUDENT, STUDENT_SFT) or SystemDifference()).win_rate
+def _gains(metrics: Metrics) -> dict[str, dict[str, Difference]]:
+    """What the student and every method it is compared with gained over the fine-tuned student, by judge."""
+    methods = metrics.comparison.methods if metrics.comparison else ()
+    found = {system: metrics.difference(system, STUDENT_SFT) for system in (STUDENT, *methods)}
+    return {system: difference.win_rate for system, difference in found.items() if difference}
 
 
 def power_table(metrics: Metrics) -> Table | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from plad.evaluate.metrics import Estimate, Metrics
+from plad.records import STUDENT
 from plad.report.parts.blocks import (
     BETTER,
     Cell,
@@ -20,7 +21,7 @@ from plad.report.parts.blocks import (
 )
 from plad.report.parts.drawing import SOFT, A, Axes, B
 from plad.report.parts.estimates import count_cell, estimate_cell, share_cell
-from plad.report.parts.formatting import DASH, harmless, interval, number
+from plad.report.parts.formatting import DASH, harmless, interval, number, system_name
 from plad.report.parts.run_facts import LogRow, RunFacts
 from plad.report.parts.stage_counts import RoundCounts, Validated
 
@@ -51,8 +52,10 @@ def training(facts: RunFacts) -> ReportSection | None:
         explained(candidates_table(facts), candidates),
         group("Rounds", explained(rounds_table(facts), about), plots([rounds_plot(facts.distill.rounds)])),
         plots(training_plots(kept_log(facts))),
+        [Text(f"On the way, but no longer in the weights that were kept: {s}") for s in facts.distill.withdrawn],
     )
-    alarms = tuple(f"While distilling, {sentence}" for sentence in facts.distill.alarms)
+    trained = {STUDENT: facts.distill.alarms, **facts.alarms_of_baselines}
+    alarms = tuple(f"{system_name(name)}: {sentence}" for name, found in trained.items() for sentence in found)
     return ReportSection("training", "Training", "Training", shown, alarms) if shown or alarms else None
 
 
