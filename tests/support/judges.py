@@ -91,7 +91,7 @@ def read(call: Call) -> Seen:
     nonce = user.split(" ", 1)[0]
     parts = [p.split("\n", 1) for p in f"\n{user}".split(f"\n{nonce} ")[1:]]
     assert [p[0].split()[0] for p in parts] == ["request", "answer", "answer", "end"]
-    answers = {title.split()[1]: text for title, text in parts[1:3]}
+    answers = {title.split()[1]: json.loads(text) for title, text in parts[1:3]}
     tie = re.search(r"(\w+) if neither is\.$", system)
     assert tie is not None
     return Seen(parts[0][1], answers, tie.group(1))

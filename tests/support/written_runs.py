@@ -356,7 +356,7 @@ def calibration_section(before: list[RankedTexts], after: list[RankedTexts]) -> 
         "texts": sum(len(p.quality) for p in before),
         "left_out": {"truncated": 3, "same_text": 0, "alone": 1},
         "temperature": 0.7,
-        "writers": ["student_sft", "teacher"],
+        "writers": ["student_sft"],
         "judges": {
             "reference": {
                 "student_sft": likelihood_calibration(before, DRAWS).to_json(),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from plad.train.alarms import alarms
+from plad.train.alarms import alarms, idle, together
 
 START = {"chosen_logp": -2.8, "rejected_logp": -1.3, "accuracy": 0.2, "words": 19.0, "ended": 0.86}
 
@@ -63,10 +63,41 @@ def test_an_order_that_is_nearly_there_is_no_unchanged_one() -> None:
 
 
 def test_a_student_that_said_nothing_at_first_does_not_drift() -> None:
-    assert alarms([{**START, "words": 0.0}, {**START, "words": 0.7, "accuracy": 0.4}]) == {}
+    assert alarms([{**START, "words": 0.0}, {**START, "words": 1.7, "accuracy": 0.4}]) == {}
 
 
 def test_figures_that_were_not_measured_raise_nothing() -> None:
     bare = {"words": 10.0, "ended": 1.0}
     assert alarms([bare, bare, bare]) == {}
     assert alarms([bare]) == {}
+
+
+@pytest.mark.parametrize(
+    ("figures", "sign"),
+    [
+        ({"ended": 0.0}, "most answers are cut off"),
+        ({"repeated": 0.97}, "answers repeat themselves"),  # still still still
+        ({"words": 0.0}, "answers have no words"),
+    ],
+)
+def test_a_student_that_began_no_better_is_no_sound_one(figures: dict[str, float], sign: str) -> None:
+    start = {**START, **figures}
+    for drifts in (True, False):
+        assert list(alarms([start, {**start, "accuracy": 0.4}], drifts=drifts)) == [sign]
+
+
+def test_the_weights_that_are_kept_are_judged_and_not_the_latest() -> None:
+    fallen = {**START, "chosen_logp": -3.1, "rejected_logp": -4.0, "accuracy": 0.4}
+    back = {**START, "rejected_logp": -2.0, "accuracy": 0.4}
+    assert list(alarms([START, fallen, back], fallen)) == ["both log-probabilities fall"]
+    assert alarms([START, back, fallen], back) == {}
+
+
+def test_training_that_did_nothing_is_told_by_its_cause() -> None:
+    (sign,) = idle([0.0, 0.0], unchanged=True).values()
+    assert sign.startswith("no pair was ever active (0 % had a loss in each of 2 steps; every weight equals its start)")
+    assert list(idle([0.0, 0.1], unchanged=True)) == ["the student is what it was"]
+    assert idle([], unchanged=False) == idle([0.0, 0.1], unchanged=False) == {}
+    still = alarms([START, START, START])
+    assert list(together(still, idle([0.0], unchanged=False))) == ["no pair was ever active"]
+    assert together(still, {}) == still

@@ -36,7 +36,7 @@ def test_methods_by_name_by_key_and_by_type(tmp_path: Path) -> None:
     listed = "[sft, seqkd, kd, f_distill-js, {f_distill: {divergence: tvd}}, {type: margin, spans: [1, 2], name: m}]"
     assert read(tmp_path, listed) == (
         Baseline(name="seqkd", objective=SftObjective()),
-        Baseline(name="kd", objective=KdObjective()),
+        Baseline(name="kd", objective=KdObjective(text="teacher")),
         Baseline(name="f_distill-js", objective=FDistillObjective(divergence="js")),
         Baseline(name="f_distill-tvd", objective=FDistillObjective(divergence="tvd")),
         Baseline(name="m", objective=MarginObjective(spans=(1, 2))),
@@ -228,3 +228,10 @@ def test_one_row_a_method_with_quality_differences_and_costs() -> None:
 def test_methods_have_a_readers_name() -> None:
     names = ("seqkd", "f_distill-js", "margin", "student", "mine")
     assert [system_name(n) for n in names] == ["SeqKD", "f-distill, js", "PLaD, margin", "Distilled student", "mine"]
+
+
+def test_in_a_comparison_kd_learns_the_texts_of_all_others_unless_asked_otherwise(tmp_path: Path) -> None:
+    plain, asked = read(tmp_path, "[kd, {type: kd, text: auto, name: own}]")
+    assert plain.objective == KdObjective(text="teacher")
+    assert asked.objective == KdObjective(text="auto")
+    assert (plain.name, KdObjective().text) == ("kd", "auto")

@@ -267,3 +267,25 @@ def test_the_ablation_changes_a_setting_at_a_time_beside_seqkd():
     assert "sft" in names
     for tame in ("sft_weight=4", "sft_epochs=2", "beta=0.1", "anchor_weight=1"):
         assert f"rank {tame}" in names
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("run.seed=4294967296", "run.seed: must be at most 4,294,967,295; got 4294967296"),
+        ("run.seed=-1", "run.seed: must be at least 0; got -1"),
+        ('run.dir="runs/a\\0b"', "run.dir: holds a NUL character"),
+        (f"run.dir=runs/{'é' * 150}", "run.dir: holds a name of 300 bytes; file systems take 255 at most"),
+        (f"run.dir={'/'.join(['folder'] * 700)}", "run.dir: is a path of 4,900 bytes; at most 3,800"),
+        (f"generate.ledger={'l' * 256}", "generate.ledger: holds a name of 256 bytes"),
+    ],
+)
+def test_what_a_library_or_a_file_system_would_refuse_is_refused_here(tmp_path: Path, override: str, says: str) -> None:
+    assert says in complaint(tmp_path, "", override)
+
+
+def test_the_largest_seed_and_the_longest_name_are_taken(tmp_path: Path) -> None:
+    config = load(tmp_path, "", "run.seed=4294967295", f"run.dir={tmp_path}/{'d' * 255}")
+    assert config.run.seed == 2**32 - 1
+    with open_run(config.run.dir):
+        pass

@@ -15,7 +15,17 @@ from plad.config.root import Config
 from plad.remote.openai import OpenAIEngine
 
 TRAINING = {"max_tokens", "gradient_checkpointing", "checkpoint_steps"}
-ENDPOINT = {"api_key_env", "concurrency", "rpm", "tpm", "timeout_s", "max_attempts", "max_wait_s", "price"}
+ENDPOINT = {
+    "api_key_env",
+    "concurrency",
+    "rpm",
+    "tpm",
+    "timeout_s",
+    "max_attempts",
+    "max_wait_s",
+    "longest_answer",
+    "price",
+}
 JUDGE = {*ENDPOINT, "max_unjudged", "batch_size"}
 PACING = {
     "run": {"dir"},

@@ -11,7 +11,7 @@ import pytest
 from plad.config.root import Columns
 from plad.data import sources
 from plad.data.read import read_examples
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 from plad.errors import DataError
 
 CONVERSATION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]

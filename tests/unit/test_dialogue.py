@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from plad.config.root import Columns
 from plad.data.read import read_examples
+from plad.data.rows import BadRowsError
 from plad.data.shapes import split_dialogue
-from plad.data.sources import BadRowsError
 
 TURNS = (
     "\n\nHuman: How long do I boil an egg?"

@@ -135,7 +135,7 @@ def wordy(call_: Call) -> Response:
 def test_the_command_on_an_llm_judge_keeps_its_replies(tmp_path: Path) -> None:
     ledger = tmp_path / "replies.sqlite"
     with serve(wordy) as server:
-        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise"})
+        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise", "canary_share": 0.0})
         for _ in range(2):
             code, out, err = call("judge-check", judge, "pandalm", "--limit", "30", "--json", "--ledger", ledger)
             assert code == 0, err
@@ -144,7 +144,7 @@ def test_the_command_on_an_llm_judge_keeps_its_replies(tmp_path: Path) -> None:
             assert found["judge"]["position_bias"]["share"] == 0.0
             assert len(server.calls) == 56  # two pairs stand there twice; the second time nothing is asked
     with serve(first) as server:
-        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise"})
+        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise", "canary_share": 0.0})
         code, out, err = call("judge-check", judge, "pandalm", "--limit", "10", "--ledger", ledger)
         assert code == 0, err
         assert "order decided 100.0 % of its comparisons (first 10, second 0" in out
@@ -156,7 +156,7 @@ def test_a_good_judge_agrees_with_people(tmp_path: Path) -> None:
     data = tmp_path / "p.jsonl"
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with serve(honest) as server:
-        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise"})
+        judge = yaml.safe_dump({"type": "llm", "base_url": server.url, "model": "wise", "canary_share": 0.0})
         code, out, err = call("judge-check", judge, data, "--ledger", tmp_path / "l.sqlite")
     assert code == 0, err
     assert "accuracy     100.0 %" in out

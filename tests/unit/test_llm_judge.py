@@ -49,6 +49,7 @@ def obedient(call: Call) -> Response:
 
 def section(server: Server, **fields: Any) -> LlmSection:
     given = {"base_url": server.url, "model": "org/wise", "task": "summary", "max_attempts": 1, "concurrency": 2}
+    given["canary_share"] = 0.0
     return LlmSection.model_validate(given | fields)
 
 

@@ -86,3 +86,51 @@ def test_fingerprints_and_names_are_resolved_without_torch() -> None:
     modules = "plad.policy.fingerprint, plad.policy.resolve, plad.extras.demo.model"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_json_counts_by_what_it_says_of_the_answers(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "a")
+    before = folder_fingerprint(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(dict(reversed(config.items())), indent=7))
+    edit_json(folder / "config.json", transformers_version="99")
+    edit_json(folder / "tokenizer_config.json", name_or_path="/elsewhere")
+    assert (after := folder_fingerprint(folder)) == before
+    assert after.former != before.former
+    edit_json(folder / "config.json", rms_norm_eps=0.5)
+    assert folder_fingerprint(folder) != before
+
+
+def test_an_adapter_counts_its_modules_as_a_set_and_is_saved_in_order(tmp_path: Path) -> None:
+    save_policy(tiny_lora_policy(tmp_path / "m"), tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    before, modules = folder_fingerprint(tmp_path / "adapter"), json.loads(file.read_text())["target_modules"]
+    assert len(modules) > 1
+    assert modules == sorted(modules)
+    edit_json(file, target_modules=modules[::-1], peft_version="99", lora_dropout=0.5)
+    assert (after := folder_fingerprint(tmp_path / "adapter")) == before
+    assert after.former != before.former
+    edit_json(file, target_modules=modules[1:])
+    assert folder_fingerprint(tmp_path / "adapter") != before
+
+
+def test_the_former_fingerprint_is_that_of_plad_0_1_0(tmp_path: Path) -> None:
+    """Literal values, made by that version of these two folders."""
+    plain, adapter = tmp_path / "plain", tmp_path / "adapter"
+    plain.mkdir()
+    adapter.mkdir()
+    (plain / "config.json").write_text('{"b": 1, "a": 2}')
+    (plain / "model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_model.safetensors").write_bytes(b"more")
+    config = {"target_modules": ["b", "a"], "base_model_name_or_path": str(plain), "revision": None, "r": 8}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert folder_fingerprint(plain).former == "f1caac2c2761fa50"
+    assert folder_fingerprint(adapter).former == "941452f6951b0bc9"
+
+
+def test_damaged_json_counts_as_it_stands(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "a")
+    (folder / "generation_config.json").write_text("{")
+    before = folder_fingerprint(folder)
+    (folder / "generation_config.json").write_text("[")
+    assert folder_fingerprint(folder) != before

@@ -249,6 +249,15 @@ def test_gains_by_length_are_drawn_bin_by_bin() -> None:
     assert plot.alt == (
         "up to 20 words (n = 40) +20.0 points (10.0 to 30.0); 21 to 30 words (n = 12) −10.0 points (−30.0 to 10.0)"
     )
+    assert gain_plots(typed(m), methods=True) == []
+    m["differences"]["seqkd - student_sft"] = m["differences"]["student - student_sft"]
+    m["comparison"] = {"methods": ["seqkd"]}
+    (other,) = gain_plots(typed(m), methods=True)
+    assert (other.title, other.alt) == ("Gain by length, SeqKD, judge reference", plot.alt)
+    both = by_length_table(typed(m))
+    assert both is not None
+    assert [row[0].text for row in both.rows][::3] == ["Distilled student, up to 20 words", "SeqKD, up to 20 words"]
+    del m["differences"]["seqkd - student_sft"]
     table = by_length_table(typed(m))
     assert table is not None
     assert [[c.text for c in row] for row in table.rows] == [
@@ -296,7 +305,8 @@ def test_a_judge_that_judged_nothing_has_no_column_but_a_warning() -> None:
     found = evaluate_systems(rows, answers, [ReferenceScorer()], bootstrap=Bootstrap(50))[0].to_json()
     assert "Win rate, reference" not in results_table(typed(found)).columns
     assert "Win rate, reference" not in [row[0].text for row in differences_table(typed(found)).rows]
-    assert "judge reference could judge no row: no row has a second reference" in found["warnings"]
+    (reason,) = [w for w in found["warnings"] if w.startswith("judge reference has no win rate against the human")]
+    assert "no row has a second reference" in reason
 
 
 def test_funnel_counts_every_row_and_pair() -> None:

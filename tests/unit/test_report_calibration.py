@@ -7,11 +7,14 @@ import pytest
 
 from plad.evaluate.likelihood_calibration import RankedTexts
 from plad.report.page import build_report
+from plad.report.parts.blocks import Text
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.calibration import (
+    calibration,
     calibration_plots,
     calibration_sentences,
     calibration_table,
+    changes_table,
     reliability_table,
 )
 from tests.support.written_runs import calibrated, calibration_section, typed
@@ -25,10 +28,11 @@ def test_the_sentence_says_what_changed_and_what_it_was_measured_on() -> None:
     assert head == "Distillation brought likelihood and quality closer together."
     assert figures.startswith(
         "The better of two texts was the likelier one in 0.0 % of pairs before distillation and in 100.0 % after it: "
-        "100.0 points more (95 % interval +51.5 to +100.0, p < 0.001); judge: reference."
+        "100.0 points more (95 % interval +51.5 to +100.0, p < 0.001); calibration error 73.1 points before and 26.9 "
+        "after it (−46.2, 95 % interval −46.2 to −46.2); judge: reference, 12 pairs."
     )
     assert basis == (
-        "24 texts to 12 test prompts, sampled by the SFT student and the teacher at temperature 0.7; 12 prompts had "
+        "24 texts to 12 test prompts, sampled by the SFT student at temperature 0.7; 12 prompts had "
         "texts of different quality, 12 pairs in all. Left out: cut off 3, prompts with fewer than two texts 1."
     )
 
@@ -75,18 +79,52 @@ def test_without_an_order_to_be_found_there_is_nothing(found: dict[str, Any]) ->
     assert (calibration_sentences(typed(found)), calibration_plots(typed(found))) == ((), [])
 
 
-def test_the_students_own_texts_have_a_row_of_their_own() -> None:
-    found = calibrated(4.0)
-    judge = found["calibration"]["judges"]["reference"]
-    judge["own"] = {k: judge[k] for k in ("student_sft", "student", "difference")}
-    table = calibration_table(typed(found))
+def pooled(gain: float, own: float, prompts: int = 40) -> dict[str, Any]:
+    """Texts of a teacher among them: `gain` of all texts, `own` of the student's alone."""
+    found = calibrated(gain)
+    found["calibration"]["writers"] = ["student_sft", "teacher"]
+    found["calibration"]["judges"]["reference"]["own"] = calibrated(own, prompts)["calibration"]["judges"]["reference"]
+    return found
+
+
+def test_a_gain_on_the_teachers_texts_makes_no_headline() -> None:
+    """As the demo has it: pooled it looks like a success, on the student's own texts nothing is to be seen."""
+    found = typed(pooled(4.0, 0.0))
+    head, own, everything, _ = calibration_sentences(found)
+    assert head.startswith("On the student's own texts: no change in how likelihoods order texts")
+    assert own.startswith("Of two of the student's own texts the better one was the likelier one in ")
+    assert everything.startswith("With the teacher's texts among them it was so in ")
+    assert everything.endswith("and they are the better ones more often: that alone moves these figures.")
+    assert "calibration error" in own
+    assert "calibration error" in everything
+    table = calibration_table(found)
     assert table is not None
-    assert table.rows[-1][0].text == "Pairwise accuracy, %, of own texts"
-    assert table.rows[-1][1:] == table.rows[0][1:]
-    judge["own"] = calibrated(1.0, prompts=0)["calibration"]["judges"]["reference"]
-    assert calibration_table(typed(found)) == calibration_table(
-        typed(calibrated(4.0))
-    )  # there was no order to be found
+    assert [row[0].text for row in table.rows] == [
+        f"{name}, {kind}"
+        for kind in ("own texts", "all texts")
+        for name in ("Pairwise accuracy, %", "Kendall's tau", "Spearman's rho", "Calibration error, points")
+    ]
+    assert [row[3].tone for row in table.rows[:4:3]] == ["", ""]
+    assert table.rows[4][3].tone == "better"
+    order, own_curve, _ = calibration_plots(found)
+    assert order.alt.startswith("SFT student, own texts ")
+    assert own_curve.title == "Confidence and how often it is right, own texts, judge reference"
+    runs = changes_table({"a": found})
+    assert runs is not None
+    assert [row[0].text for row in runs.rows] == ["a, own texts", "a, all texts"]
+
+
+@pytest.mark.parametrize("own", ["none to be found", "not measured"])
+def test_without_own_texts_to_order_there_is_no_headline(own: str) -> None:
+    found = pooled(4.0, 1.0, prompts=0)
+    if own == "not measured":
+        del found["calibration"]["judges"]["reference"]["own"]
+    head, everything, _ = calibration_sentences(typed(found))
+    assert head == ""
+    assert "that alone moves these figures" in everything
+    section = calibration(RunFacts("run", metrics=typed(found)))
+    assert section is not None
+    assert all(block.tone != "lead" for block in section.blocks if isinstance(block, Text))
 
 
 def test_each_of_two_judges_has_its_rows_and_figures() -> None:

@@ -68,6 +68,6 @@ def test_every_part_of_the_page_stands_in_the_terminal(tmp_path: Path) -> None:
         "What providers were paid for",
         "The judges",
         "Cohen's kappa",
-        "While distilling, the share of answers that end fell",
+        "Distilled student: the share of answers that end fell",
     )
     assert [part for part in parts if part not in out] == []

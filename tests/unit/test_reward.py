@@ -14,7 +14,7 @@ from plad.config.extras import RewardTraining
 from plad.config.file import load_as
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
-from plad.data.sources import BadRowsError
+from plad.data.rows import BadRowsError
 from plad.errors import ConfigError, DataError, PolicyError, RunDirError, TrainingError
 from plad.extras.reward.facts import summary
 from plad.extras.reward.run import measure, train

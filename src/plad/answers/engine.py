@@ -6,7 +6,7 @@ An engine is one file: its section, which is what a config says of it, and what 
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -89,6 +89,7 @@ class Inspection:
         distill, test: the prompts it will be asked; None where the data has problems.
         max_failed: share of the distillation prompts that may stay without an answer.
         online: one request may be sent.
+        sampling, seed: of the answers that the run will ask for.
     """
 
     teacher: TeacherSection
@@ -97,6 +98,8 @@ class Inspection:
     test: Sequence[Example] | None = None
     max_failed: float = 0.0
     online: bool = False
+    sampling: Sampling = field(default_factory=lambda: Sampling(0.7, 64))
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

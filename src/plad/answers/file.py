@@ -14,11 +14,10 @@ from plad.answers.reply import Reply
 from plad.config.base import Section
 from plad.config.models import TeacherSection
 from plad.data.read import parse_prompt
-from plad.data.sources import BadRow, BadRowsError, read_rows, source_fingerprint
+from plad.data.sources import RowReader, source_fingerprint
 from plad.errors import DataError, Findings
 from plad.records import Example, Outcome, Prompt
 
-_SHOWN = 20  # bad rows named in an error
 _Joins = tuple[str | None, str | None]  # an example's id and its prompt: what an answer is found by
 
 
@@ -79,7 +78,8 @@ class FileEngine(EngineKind):
 
     type: Literal["file"] = "file"
     path: str = Field(
-        description='JSONL (also .gz) or parquet of {"prompt" or "id", "text"}; several rows, several answers.'
+        description='JSONL, CSV, TSV (each also .gz) or parquet of {"prompt" or "id", "text"}; several rows, several '
+        "answers."
     )
     columns: AnswerColumns = AnswerColumns()
 
@@ -128,22 +128,12 @@ class FileEngine(EngineKind):
             DataError: as `open`.
         """
         answers: defaultdict[_Joins, list[str]] = defaultdict(list)
-        bad: list[BadRow] = []
-        total_bad = 0
-        for row in read_rows(self.path, base):
-            try:
-                if isinstance(row, BadRow):
-                    raise ValueError(row.why)
-                example_id, prompt, text = _fields(row.value, self.columns)
-            except ValueError as e:
-                total_bad += 1
-                bad += [BadRow(row.place, str(e))] if total_bad <= _SHOWN else []
-                continue
+        reader = RowReader(self.path, base)
+        for example_id, prompt, text in reader.read(lambda row: _fields(row.value, self.columns)):
             keys = {(example_id, prompt), (None, prompt)} if prompt is not None else {(example_id, None)}
             for key in keys:
                 answers[key].append(text)
-        if total_bad:
-            raise BadRowsError(self.path, bad, total_bad)
+        reader.check()
         if not answers:
             raise DataError("the file holds no answer", where=self.path, fix="give a file with at least one row")
         return AnswersFile(self.path, digest, dict(answers))

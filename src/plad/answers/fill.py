@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from plad.answers.engine import Encoded, Engine
 from plad.answers.ledger import Ledger
-from plad.answers.question import AnswerSet, Question, request_key
+from plad.answers.question import AnswerSet, Question, Spec, request_key
 from plad.answers.reply import Reply
 from plad.errors import Interrupted, RunDirError
 from plad.progress import Progress
@@ -103,6 +103,9 @@ def _lookup(examples: Iterable[Example], answers: AnswerSet, ledger: Ledger) -> 
     for chunk in _chunks(examples):
         asks = {example.id: answers.asks(example) for example in chunk}
         known = ledger.asked([ask for same in asks.values() for ask in same])
+        for other in answers.others():
+            former = {a: b for e in chunk for a, b in zip(other.asks(e), asks[e.id], strict=True) if b not in known}
+            known |= {former[ask]: given for ask, given in ledger.asked(list(former)).items()}
         for example_id, same in asks.items():
             yield example_id, [known[ask] for ask in same if ask in known]
 
@@ -146,19 +149,36 @@ class _Filling(Generic[Encoded]):
             batch = _Batch(name, request_key({"shared": shared, "batch": name}))
             known = self.ledger.finished(batch.name, batch.key)
             if known is None:
-                prompts = ((e, self.engine.encode(e)) for e in chunk)
-                yield from self._missing(batch, [q for e, p in prompts for q in self.answers.questions(e, p, shared)])
+                prompts = [(e, self.engine.encode(e)) for e in chunk]
+                questions = [q for e, p in prompts for q in self.answers.questions(e, p, shared)]
+                yield from self._missing(batch, questions, self._named_otherwise(prompts, shared))
             else:
                 self.total.update(known)
                 self.bar.skip(sum(known.values()))
 
-    def _missing(self, batch: _Batch, questions: list[Question[Encoded]]) -> Iterable[Question[Encoded]]:
-        outcomes = self.ledger.outcomes([q.key for q in questions])
-        kept = {key: outcome for key, outcome in outcomes.items() if outcome is not Outcome.FAILED}
-        self.ledger.begin(batch.name, {q.ask: q.key for q in questions if q.key in kept})
-        batch.counts.update(kept.values())
-        self.total.update(kept.values())
-        new = {q.key: q for q in questions if q.key not in kept and q.key not in self.waiting}
+    def _named_otherwise(self, prompts: list[tuple[Example, Encoded]], shared: Spec) -> list[list[str]]:
+        """The keys of the same questions in the same order, as runs recorded them that name the weights otherwise."""
+        if shared.get("weights") != self.answers.weights:
+            return []
+        return [
+            [q.key for e, p in prompts for q in other.questions(e, p, {**shared, "weights": other.weights})]
+            for other in self.answers.others()
+        ]
+
+    def _missing(
+        self, batch: _Batch, questions: list[Question[Encoded]], others: list[list[str]]
+    ) -> Iterable[Question[Encoded]]:
+        outcomes: dict[str, Outcome] = {}
+        recorded_as: dict[str, str] = {}
+        for keys in ([q.key for q in questions], *others):
+            same = {key: q.key for key, q in zip(keys, questions, strict=True) if q.key not in outcomes}
+            for key, outcome in self.ledger.outcomes(list(same)).items():
+                if outcome is not Outcome.FAILED:
+                    outcomes[same[key]], recorded_as[same[key]] = outcome, key
+        self.ledger.begin(batch.name, {q.ask: recorded_as[q.key] for q in questions if q.key in outcomes})
+        batch.counts.update(outcomes.values())
+        self.total.update(outcomes.values())
+        new = {q.key: q for q in questions if q.key not in outcomes and q.key not in self.waiting}
         self.bar.skip(len(questions) - len(new))
         batch.missing = len(new)
         batch.close(self.ledger)

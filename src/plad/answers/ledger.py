@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from plad.answers.checksum import ANSWER, REPAIR, Checked, Damaged, check, checksum
 from plad.answers.question import Question, canonical_json
-from plad.answers.reply import Reply
+from plad.answers.reply import Reply, without_secrets
 from plad.answers.schema import COLUMNS, READABLE, SCHEMA, STEPS, AnswerSums, Recorded, select
 from plad.errors import RunDirError
 from plad.records import Generation, Outcome
@@ -29,8 +30,9 @@ _TIMEOUT = 30.0  # seconds to wait for another process
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
 _PUT = ", ".join(COLUMNS)
+_KEPT = (*COLUMNS[1:], "checksum")
 _KEEPS_ITS_ROW = (
-    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS[1:])} "
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _KEPT)} "
     "WHERE generations.outcome = 'failed'"
 )
 
@@ -45,6 +47,10 @@ class Entry:
     created: str
     model: str | None
     message: str | None
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")  # of damaged text the checksum tells
 
 
 def _marks(values: Sequence[Any]) -> str:
@@ -68,6 +74,9 @@ class Ledger:
         path: the database, made if it doesn't exist; ":memory:" for one that is never written.
         readonly: only read, also while another process writes.
         run: name of the run that writes; its rows carry it.
+
+    Attributes:
+        checksum: the column, as a query of this file names it.
 
     Raises:
         RunDirError: the file is missing (readonly), damaged, no ledger, or of another schema version.
@@ -94,6 +103,8 @@ class Ledger:
             "SELECT user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_user_version"
         ).fetchone()
         older = 0 < version < SCHEMA
+        self._db.text_factory = _decoded
+        self.checksum = "checksum" if version == SCHEMA or not readonly else "NULL"
         if readonly and READABLE <= version <= SCHEMA:
             return
         if older and readonly:
@@ -169,12 +180,12 @@ class Ledger:
     def put(self, question: Question[object], system: str, reply: Reply) -> None:
         """Record how one request ended; it is committed when this returns.
 
-        A key that is there already keeps its row, unless that one failed.
+        A key that is there already keeps its row, unless that one failed. An API key that a reply repeats is redacted.
 
         Raises:
             RunDirError: the disk is full or the file damaged; all earlier rows stay.
         """
-        q, r = question, reply
+        q, r = question, without_secrets(reply)
         row = (
             *(q.key, system, q.example.id, q.sample, r.outcome.value, r.text),
             json.dumps(r.token_ids, separators=(",", ":")),
@@ -183,8 +194,9 @@ class Ledger:
             *(canonical_json(q.spec), q.spec.get("engine", "transformers"), self.run),
             *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
         )
+        row = (*row, checksum(row[: len(ANSWER)]))
         with self._errors(), self._transaction():
-            self._db.execute(f"INSERT INTO generations ({_PUT}) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
+            self._db.execute(f"INSERT INTO generations ({_PUT}, checksum) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
             self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (q.ask, q.key))
 
     def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
@@ -217,14 +229,15 @@ class Ledger:
         Raises:
             RunDirError: `other` can't be read.
         """
-        with Ledger(other, readonly=True):  # says what is wrong with it
-            pass
+        with Ledger(other, readonly=True) as opened:  # says what is wrong with it
+            theirs = opened.checksum
         with self._errors():
             self._db.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
             try:
                 with self._transaction():
                     taken = self._db.execute(
-                        f"INSERT OR IGNORE INTO generations ({_PUT}) SELECT {_PUT} FROM other.generations "
+                        f"INSERT OR IGNORE INTO generations ({_PUT}, checksum) SELECT {_PUT}, {theirs} "
+                        "FROM other.generations "
                         "WHERE outcome != 'failed'"
                     ).rowcount
                     self._db.execute(
@@ -236,14 +249,25 @@ class Ledger:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
         """The answers recorded under `keys`; missing ones are left out."""
-        return self._lookup(f"SELECT key, {_COLUMNS} FROM generations WHERE key IN", keys)
+        return self._lookup("key", "generations", keys)
 
     def asked(self, asks: Sequence[str]) -> dict[str, Generation]:
         """The answers that `asks` were last answered with, by ask; missing ones are left out."""
-        return self._lookup(f"SELECT ask, {_COLUMNS} FROM asked JOIN generations USING (key) WHERE ask IN", asks)
+        return self._lookup("ask", "asked JOIN generations USING (key)", asks)
 
-    def _lookup(self, query: str, names: Sequence[str]) -> dict[str, Generation]:
-        return {row[0]: _generation(row[1:]) for row in self._select(query, names)}
+    def _lookup(self, name: str, tables: str, names: Sequence[str]) -> dict[str, Generation]:
+        query = f"SELECT {name}, {self.checksum}, {', '.join(ANSWER)} FROM {tables} WHERE {name} IN"
+        found: dict[str, Generation] = {}
+        for named, stored, *answer in self._select(query, names):
+            key, system, example_id, sample, outcome, text, token_ids, prompt_tokens = answer
+            try:
+                if stored not in (None, checksum(answer)):
+                    raise ValueError("its checksum differs")
+                found[named] = _generation((example_id, sample, text, token_ids, outcome, prompt_tokens))
+            except ValueError as e:
+                what = f"the recorded answer of {system} to prompt {example_id} is damaged ({e}; key {key})"
+                raise RunDirError(what, where=str(self.path), fix=REPAIR) from None
+        return found
 
     def _select(self, query: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(names), _LOOKUP):
@@ -261,6 +285,17 @@ class Ledger:
         """All rows of a query."""
         with self._errors():
             return self._db.execute(query, values).fetchall()
+
+    def check(self) -> Checked:
+        """Compare every row with its checksum."""
+        with self._errors():
+            return check(self._db.execute(f"SELECT rowid, {self.checksum}, {', '.join(ANSWER)} FROM generations"))
+
+    def take_out(self, damaged: Sequence[Damaged]) -> None:
+        """Delete rows, so that their answers are asked for again."""
+        this = "generations WHERE rowid = ?"
+        delete = (f"DELETE FROM asked WHERE key = (SELECT key FROM {this})", f"DELETE FROM {this}")
+        self.write([("DELETE FROM batches", ()), *((d, (bad.row,)) for bad in damaged for d in delete)])
 
     def rows_of(self, query: str, values: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """The rows of a query, by the names of its columns."""
@@ -309,27 +344,31 @@ class Ledger:
         with self._errors():
             return dict(self._db.execute(query, (system, run)).fetchall())
 
-    def messages(self, system: str, limit: int = 1) -> list[str]:
-        """What was said about answers of a system that are missing, the latest first."""
+    def messages(self, system: str, limit: int = 1) -> dict[str, int]:
+        """What was said about answers of a system that are missing, with how often, the most frequent first."""
         query = (
-            "SELECT message FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
-            "AND message IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+            "SELECT message, COUNT(*) FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
+            "AND message IS NOT NULL GROUP BY message ORDER BY 2 DESC, MAX(rowid) DESC LIMIT ?"
         )
         with self._errors():
-            return [row[0] for row in self._db.execute(query, (system, limit))]
+            return dict(self._db.execute(query, (system, limit)).fetchall())
 
-    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """Recorded answers, the latest first.
-
-        Args:
-            system: only the answers of this system.
-            limit: at most so many.
-        """
+    def example_ids(self, system: str | None = None) -> list[str]:
+        """The examples that have an answer, of this system if one is given, the latest first."""
         where, values = ("WHERE system = ?", [system]) if system is not None else ("", [])
-        columns = f"system, seconds, created, model, message, {_COLUMNS}"
-        query = f"SELECT {columns} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
+        query = f"SELECT example_id FROM generations {where} GROUP BY 1 ORDER BY MAX(rowid) DESC"
         with self._errors():
-            for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
+            return [row[0] for row in self._db.execute(query, values)]
+
+    def rows(self, system: str | None = None, examples: Sequence[str] | None = None) -> Iterator[Entry]:
+        """Recorded answers, the latest first; only those of a system, or to some examples, where these are given."""
+        columns = f"system, seconds, created, model, message, {_COLUMNS}"
+        query = (
+            f"SELECT {columns} FROM generations WHERE system = COALESCE(?1, system) "
+            "AND (?2 IS NULL OR example_id IN (SELECT value FROM json_each(?2))) ORDER BY rowid DESC"
+        )
+        with self._errors():
+            for row in self._db.execute(query, (system, None if examples is None else json.dumps(examples))):
                 yield Entry(row[0], _generation(row[5:]), *row[1:5])
 
     def close(self) -> None:

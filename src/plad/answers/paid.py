@@ -1,7 +1,7 @@
 """What the ledger holds that somebody charges for."""
 
 from plad.answers.ledger import Ledger, of_run
-from plad.answers.schema import Purchase, select
+from plad.answers.schema import Purchase, counted, select
 from plad.config.engines import EngineSection
 
 
@@ -14,8 +14,8 @@ def is_paid(engine: str) -> bool:
 def spent(ledger: Ledger, run: str) -> tuple[float, int]:
     """US dollars and tokens that a run has taken from providers."""
     query = (
-        "SELECT engine, COALESCE(SUM(cost), 0.0), SUM(prompt_tokens + completion_tokens) FROM generations "
-        "WHERE run = ? GROUP BY engine"
+        f"SELECT engine, COALESCE(SUM(cost), 0.0), SUM({counted('prompt_tokens')} + {counted('completion_tokens')}) "
+        "FROM generations WHERE run = ? GROUP BY engine"
     )
     rows = [(usd, tokens) for engine, usd, tokens in ledger.read(query, (run,)) if is_paid(engine)]
     return sum((usd for usd, _ in rows), 0.0), sum(tokens for _, tokens in rows)

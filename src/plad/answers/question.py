@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from plad.records import Example
@@ -77,12 +77,23 @@ class AnswerSet:
         system: name of the role, under which its answers are shown.
         weights: fingerprint of who answers: with it recorded answers are found without the engine.
         seed: the run's seed.
+        also: other fingerprints of the same, under which it may have answered other runs.
     """
 
     system: str
     weights: str
     sampling: Sampling
     seed: int
+    also: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, system: str, names: tuple[str, ...], sampling: Sampling, seed: int) -> "AnswerSet":
+        """The answers of whom several fingerprints may name, by the first of them."""
+        return cls(system, names[0], sampling, seed, tuple(n for n in names[1:] if n != names[0]))
+
+    def others(self) -> list["AnswerSet"]:
+        """The same answers as other runs name them."""
+        return [replace(self, weights=name, also=()) for name in self.also]
 
     def asks(self, example: Example) -> list[str]:
         """What is asked about an example, one key a sample, made of what is known without a model."""

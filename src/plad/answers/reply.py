@@ -1,11 +1,14 @@
 """How one request ended, and the tokens of texts that nobody counted."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from plad.records import Outcome, Prompt
+from plad.text import conceal, redact
 
+MOST_TOKENS = 10**9  # of one request; more is no count
+REPEATED_A_KEY = "the reply repeated an API key, which is redacted"
 TEMPLATE_TOKENS = 64  # what a server's chat template may add to a prompt's bytes
 
 
@@ -37,6 +40,16 @@ class Reply:
     attempts: int = 1
     lost: int = 0
     message: str | None = None
+
+
+def without_secrets(reply: Reply) -> Reply:
+    """A reply as it may be recorded: without a key that it repeats, of which its message speaks then."""
+    text, model = conceal(reply.text), reply.model and conceal(reply.model)
+    message = reply.message and redact(reply.message)
+    if (text, model, message) == (reply.text, reply.model, reply.message):
+        return reply
+    said = "; ".join(filter(None, (message, REPEATED_A_KEY)))
+    return replace(reply, text=text, token_ids=() if text != reply.text else reply.token_ids, model=model, message=said)
 
 
 def is_other_model(asked: str, served: str) -> bool:

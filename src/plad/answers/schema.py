@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from plad.answers.reply import MOST_TOKENS
+
 FIRST = (
     """
 CREATE TABLE generations (
@@ -41,7 +43,8 @@ THIRD = (
     "system TEXT NOT NULL, example_id TEXT NOT NULL, sample INTEGER NOT NULL, spec TEXT NOT NULL, "
     "PRIMARY KEY (job, line)) WITHOUT ROWID",
 )
-STEPS = (FIRST, SECOND, THIRD)  # from each schema to the next
+FOURTH = ("ALTER TABLE generations ADD COLUMN checksum TEXT",)  # null in rows that were recorded without one
+STEPS = (FIRST, SECOND, THIRD, FOURTH)  # from each schema to the next
 SCHEMA = len(STEPS)
 READABLE = 2  # the first whose answers can be read as they are
 
@@ -111,10 +114,15 @@ class Purchase:
     unpriced: int
 
 
+def counted(tokens: str) -> str:
+    """A column of tokens for a sum; an earlier version recorded whatever a server said, and a sum may overflow."""
+    return f"MIN({tokens}, {MOST_TOKENS})"
+
+
 _SUMMED = {
     "answers": "COUNT(*)",
-    "prompt_tokens": "SUM(prompt_tokens)",
-    "completion_tokens": "SUM(completion_tokens)",
+    "prompt_tokens": f"SUM({counted('prompt_tokens')})",
+    "completion_tokens": f"SUM({counted('completion_tokens')})",
     "estimated": "SUM(estimated)",
     "usd": "SUM(cost)",
     "attempts": "SUM(attempts)",

@@ -8,12 +8,12 @@ import os
 import sys
 from io import TextIOWrapper
 
-from plad.cli import compare, doctor, extras, init, ledger, run, show, status
+from plad.cli import compare, doctor, extras, init, ledger, run, show, status, use
 from plad.cli.app import app
 
 __all__ = ["app", "main"]
 
-_SUBJECTS = (run, extras, status, show, ledger, compare, init, doctor)  # in the order of --help
+_SUBJECTS = (run, extras, status, show, use, ledger, compare, init, doctor)  # in the order of --help
 
 for _subject in _SUBJECTS:
     app.add_typer(_subject.commands)

@@ -21,7 +21,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 stopped short: more "
     "failures than allowed, or the budget, 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -83,7 +82,7 @@ def limited(overrides: list[str] | None, limit: int | None) -> list[str]:
 
 
 def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stages: Unpack[Stages]) -> None:
-    """Run stages of a config; the page's place is printed at the end."""
+    """Run stages of a config; at the end of all of them the verdict is printed, and what to do next."""
     with guard(resume=resume_command()) as guarded:
         from plad.config.file import load_config
         from plad.pipeline import run as pipeline
@@ -96,9 +95,19 @@ def execute(path: Path, overrides: Sequence[str], *, skip_invalid: bool, **stage
             read_manifest(donor)  # a wrong path is reported at once
         with open_run(config.run.dir) as opened, guarded.log_to(opened / "run.log"), write_config(opened, path, config):
             pipeline.run(config, opened, base=path.parent, skip_invalid=skip_invalid, **stages)
+            if (stages.get("only") or stages.get("to") or NAMES[-1]) in ("evaluate", "report"):
+                _print_ending(opened.path, [str(path), *overrides])
             page = opened / "report/index.html"
             if "report" in opened.manifest.stages and page.is_file():
                 typer.echo(f"report: {page}")
+
+
+def _print_ending(run: Path, config: Sequence[str]) -> None:
+    from plad.report.page import not_fatal
+    from plad.report.terminal import ending_view
+
+    with not_fatal("the verdict", run):
+        print_result(run, False, lambda run: ending_view(run, config))
 
 
 def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterable[RenderableType | str]"]) -> None:
@@ -122,6 +131,11 @@ def _fields(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def stages_beginning(incomplete: str) -> list[str]:
+    """What a shell offers to complete the name of a stage."""
+    return [name for name in NAMES if name.startswith(incomplete)]
 
 
 def known_stage(name: str | None) -> str | None:

@@ -144,6 +144,7 @@ def compare_view(runs: "Mapping[str, Metrics]") -> Iterator["RenderableType | st
         rows = [(name, estimate_text(r, 100), str(r.n), f"{r.wins}/{r.ties}/{r.losses}") for name, r in rates]
         yield table(f"win rate against the human target, judge {judge} (%)", ["", "value [95 %]", "n", "w/t/l"], rows)
     yield table("texts", ["", "ROUGE-1", "ROUGE-2", "ROUGE-L", "words", "cut off"], [_texts(*s) for s in systems])
+    yield from _duels(runs)
     for difference in dict.fromkeys(d for m in runs.values() for d in m.differences):
         rows = [
             (f"{run} {metric}" if several else metric, estimate_text(e, scale, "+"), str(e.n), p)
@@ -155,6 +156,24 @@ def compare_view(runs: "Mapping[str, Metrics]") -> Iterator["RenderableType | st
         yield table(f"{difference}, paired over prompts", ["", "value [95 %]", "n", "p"], rows)
     for run, m in runs.items():
         yield from (f"{run}: {warning}" for warning in m.warnings)
+
+
+def _duels(runs: "Mapping[str, Metrics]") -> Iterator["RenderableType"]:
+    """How often one system beats another, where systems were compared with each other."""
+    rows = [
+        (
+            " ".join([*([run] if len(runs) > 1 else []), pair.replace(" - ", " against ")]),
+            estimate_text(e, 100),
+            str(e.n),
+            f"{e.wins}/{e.ties}/{e.losses}",
+            "" if e.p is None else f"{e.p:.3g}",
+        )
+        for run, m in runs.items()
+        for pair, difference in m.differences.items()
+        for e in difference.against.values()
+    ]
+    if rows:
+        yield table("systems against each other (%), ties half", ["", "value [95 %]", "n", "w/t/l", "p"], rows)
 
 
 def _texts(name: str, system: "SystemFigures") -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plad.answers.checksum import Checked
 from plad.answers.ledger import Ledger
 from plad.answers.schema import AnswerSums
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
-from plad.cli.show import prompts_of
+from plad.cli.show import places_of
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
@@ -49,10 +50,17 @@ def ledger(
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to a parquet file.")
     ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare every recorded answer with its checksum.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Do so, and take damaged answers out, to be asked for again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the answers that a run got: outcomes, tokens, cost, requests."""
     with guard():
+        if check or repair:
+            typer.echo(repaired_ledger(run) if repair else checked_ledger(run))
+            return
         if export is not None:
             typer.echo(f"wrote {export_ledger(run, export):,} answers to {export}")
             return
@@ -69,7 +77,7 @@ class SystemAnswers:
         attempts: requests; `lost` of them brought no answer and may be billed all the same.
         waited: seconds of all answers.
         models: answers by the model that served them.
-        said: by providers, of answers that are missing.
+        failures: what was said of answers that are missing, and how often; the most frequent of them.
     """
 
     system: str
@@ -84,7 +92,7 @@ class SystemAnswers:
     waited: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter[str])
     models: Counter[str] = field(default_factory=Counter[str])
-    said: list[str] = field(default_factory=list[str])
+    failures: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, row: AnswerSums) -> None:
         """Count a row of the ledger's summary."""
@@ -133,7 +141,7 @@ def ledger_summary(run: Path) -> LedgerSummary:
             key = row["system"], row["engine"]
             systems.setdefault(key, SystemAnswers(*key)).add(row)
         for entry in systems.values():
-            entry.said = opened.messages(entry.system, _MESSAGES)
+            entry.failures = opened.messages(entry.system, _MESSAGES)
         total = sum(sum(outcomes.values()) for outcomes in opened.counts().values())
     return LedgerSummary(str(run), str(path), owner is not None, total, list(systems.values()))
 
@@ -164,11 +172,50 @@ def export_ledger(run: Path, out: Path) -> int:
 
 
 def _rows(opened: Ledger, run: Path, owner: str | None) -> Iterator[dict[str, object]]:
-    prompts = prompts_of(run)
+    places = places_of(run)
     for row in opened.table(owner):
-        prompt = prompts.get(row["example_id"])
+        place = places.get(row["example_id"])
+        prompt = None if place is None else place.prompt
         text = prompt if prompt is None or isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         yield {**row, "prompt": text, "token_ids": json.loads(row["token_ids"]), "estimated": bool(row["estimated"])}
+
+
+def checked_ledger(run: Path) -> str:
+    """What comparing every answer of a run's ledger with its checksum found.
+
+    Raises:
+        RunDirError: some are damaged.
+    """
+    path, _ = _place(run)
+    with Ledger(path, readonly=True) as opened:
+        found = opened.check()
+    if found.damaged:
+        raise RunDirError(
+            f"{_tally(found)}: {found.names()}",
+            where=str(path),
+            fix=f"plad ledger {run} --repair takes them out\nplad run CONFIG then asks for them again",
+        )
+    return _tally(found)
+
+
+def repaired_ledger(run: Path) -> str:
+    """Take damaged answers out of a run's ledger; the next run fills the gaps."""
+    from plad.rundir.directory import open_run
+
+    path, _ = _place(run)
+    with open_run(run) as opened, Ledger(path) as ledger:
+        found = ledger.check()
+        if found.damaged:
+            ledger.take_out(found.damaged)
+        if {"teacher", "student_sft"} & {bad.system for bad in found.damaged}:
+            opened.forget(["generate"])  # looks for what is missing; what depends on it stays done
+    taken = f"\ntaken out: {found.names()}\nplad run CONFIG asks for them again" if found.damaged else ""
+    return _tally(found) + taken
+
+
+def _tally(found: Checked) -> str:
+    old = f", {found.unchecked:,} recorded by a version without checksums" if found.unchecked else ""
+    return f"{found.verified:,} answers are as they were recorded{old}, {len(found.damaged):,} damaged"
 
 
 def ledger_view(summary: LedgerSummary) -> Iterator["RenderableType | str"]:
@@ -196,5 +243,5 @@ def ledger_view(summary: LedgerSummary) -> Iterator["RenderableType | str"]:
             yield f"{s.system}: tokens of {s.estimated:,} answers are estimated, the provider counted none"
         if s.lost:
             yield f"{s.system}: {s.lost:,} requests brought no answer and may be billed all the same"
-        for message in s.said:
-            yield fold(f"{s.system}, missing: {message}")
+        for message, n in s.failures.items():
+            yield fold(f"{s.system}, missing {n:,}: {message}")

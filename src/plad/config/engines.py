@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from plad.config.base import PACES, PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section, refuse_secrets
 from plad.config.kinds import Kind
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -83,6 +83,11 @@ class Endpoint(Section):
         gt=0,
         description="Longest pause a rate limit may ask for, and the longest time it may let nothing through.",
     )
+    longest_answer: Annotated[PositiveInt, PACES] = Field(
+        default=131_072,
+        description="Most tokens that an answer of this model can be billed, whatever was asked for: its context, or "
+        "the provider's maximum. `budget` sets them aside until the provider has shown that it keeps to max_tokens.",
+    )
     price: Annotated[PriceSection | None, PACES] = Field(
         default=None, description="For the cost of answers, and for `budget.usd`."
     )
@@ -95,6 +100,12 @@ class Endpoint(Section):
     def batches(self) -> BatchSection | None:
         """How requests are handed over as batches; None where each is sent by itself."""
         return None
+
+    @field_validator("body")
+    @classmethod
+    def _holds_no_key(cls, value: dict[str, Any]) -> dict[str, Any]:
+        refuse_secrets(value)
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from plad.config.base import PositiveInt, Section
 from plad.config.judges import JudgeSection
@@ -23,7 +23,12 @@ class Baseline(Section):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,40}$", description="Names its folder and its row: small letters, digits, - _ ."
     )
-    objective: ObjectiveSection = Field(default_factory=objective_of("kd"))
+    objective: ObjectiveSection = Field(default_factory=objective_of("kd"), validate_default=True)
+
+    @field_validator("objective")
+    @classmethod
+    def _on_the_same_texts(cls, objective: ObjectiveSection) -> ObjectiveSection:
+        return objective.as_baseline()
 
     @model_validator(mode="after")
     def _is_no_system(self) -> "Baseline":

@@ -1,11 +1,10 @@
 """The vocabulary of the commands around a run: `plad sweep` and `plad reward`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from plad.config.base import PACES, PositiveInt, Section, Share
+from plad.config.base import PACES, PositiveInt, Section, Seed, Share, WritablePath
 from plad.config.models import LoraSection, Optimization
 from plad.config.pairs import PreferenceColumns
 
@@ -32,7 +31,7 @@ class SweepRange(Section):
 class SweepSection(Section):
     """A search for the settings with the best validation figure."""
 
-    dir: Annotated[Path | None, PACES] = Field(
+    dir: Annotated[WritablePath | None, PACES] = Field(
         default=None, description="Directory of the sweep. Default: run.dir with -sweep behind it."
     )
     trials: Annotated[PositiveInt | None, PACES] = Field(
@@ -40,7 +39,8 @@ class SweepSection(Section):
     )
     metric: Literal["win_rate", "rougeL"] = Field(
         default="win_rate",
-        description="Of the best weights on validation rows: win rate by the first judge, or ROUGE-L.",
+        description="Of the best weights on validation rows: win rate by the first judge, or ROUGE-L. Default: what "
+        "chooses weights, that is ROUGE-L where the first judge can't compare most rows with the target.",
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
         default="tpe",
@@ -70,7 +70,9 @@ class SweepSection(Section):
 
 
 class PreferenceData(Section):
-    train: str = Field(description="Preferences: JSONL (also .gz), parquet, or a hub name owner/name:split.")
+    train: str = Field(
+        description="Preferences: JSONL, CSV or TSV (each also .gz), parquet, or a hub name owner/name:split."
+    )
     validation: str | None = Field(
         default=None, description="Preferences never trained on. Default: `held_out` of the prompts of `train`."
     )
@@ -82,8 +84,8 @@ class PreferenceData(Section):
 class RewardTraining(Optimization):
     """A reward model from preferences (Bradley-Terry)."""
 
-    out: Annotated[Path, PACES] = Field(description="The model's folder; it starts at the working directory.")
-    seed: int = Field(default=0, ge=0, description="Of the new head, the order of the rows and what is held out.")
+    out: Annotated[WritablePath, PACES] = Field(description="The model's folder; it starts at the working directory.")
+    seed: Seed = Field(default=0, description="Of the new head, the order of the rows and what is held out.")
     data: PreferenceData
     model: str = Field(description="Folder or hub name of the model to start from, encoder or decoder.")
     revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")

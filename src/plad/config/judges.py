@@ -15,7 +15,8 @@ class JudgeSection(Kind):
 
     Attributes:
         title: what a report calls the kind.
-        needs_references: it holds answers against references beside the target; rows without them stay unjudged.
+        needs_references: it holds answers against references, and against the target only where there are others.
+        nearness: what it goes by between two systems, where that is only likeness to a text.
     """
 
     group: ClassVar[str] = "plad.judges"
@@ -23,6 +24,7 @@ class JudgeSection(Kind):
 
     title: ClassVar[str] = ""
     needs_references: ClassVar[bool] = False
+    nearness: ClassVar[str] = ""
 
     @classmethod
     def reference(cls) -> "tuple[JudgeSection, ...]":

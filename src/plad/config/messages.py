@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from plad.config.base import KEY_BELONGS, SecretFieldError, names_a_key
 from plad.config.kinds import Kind
 from plad.config.root import Config
 from plad.errors import ConfigError
@@ -82,6 +83,8 @@ def explain(
     messages: dict[str, list[tuple[str, str | None]]] = {}  # by path: (what is wrong, way out)
     for item in error.errors(include_url=False):
         path, value, of_a_union = _path(item["loc"], raw)
+        cause = item.get("ctx", {}).get("error")
+        path += cause.path if isinstance(cause, SecretFieldError) else ""
         if item["type"] == "literal_error" and of_a_union and isinstance(value, dict):
             continue  # the mapping is wrong, not the word that may stand in its place
         message = _message(item, path, value, raw, schema)
@@ -133,7 +136,9 @@ def _message(
 ) -> tuple[str, str | None]:
     kind, ctx = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key", _did_you_mean(path, raw, schema)
+        name = path.rpartition(".")[2]
+        secret = names_a_key(name) or name.lower() == "headers"
+        return "unknown key", KEY_BELONGS if secret else _did_you_mean(path, raw, schema)
     if kind == "missing":
         info = _field(path, raw, schema)
         return "is required", info.description if info else None
@@ -144,13 +149,14 @@ def _message(
         return f"type must be {names}; got {_show(written.get('type'))}", None
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"must be {words} {ctx[key]:g}; got {_show(value)}", None
+        limit = f"{ctx[key]:,}" if isinstance(ctx[key], int) else f"{ctx[key]:g}"
+        return f"must be {words} {limit}; got {_show(value)}", None
     if kind == "finite_number":
         return f"must be a finite number; got {_show(value)}", None
     if kind == "literal_error":
         return f"expected {ctx['expected']}; got {_show(value)}", None
     if kind == "value_error":
-        return str(ctx["error"]), None
+        return str(ctx["error"]), KEY_BELONGS if isinstance(ctx["error"], SecretFieldError) else None
     if kind in _KINDS:
         return f"expected {_KINDS[kind]}; got {_show(value)}", None
     return str(item["msg"]), None

@@ -148,7 +148,9 @@ class ValidationSection(Section):
     evaluations: int = Field(default=4, ge=0, description="Evenly spaced validations; 0 turns them off.")
     rows: PositiveInt = Field(default=64, description="Validation prompts sampled each time.")
     keep: Literal["best", "last"] = Field(
-        default="best", description="best: the checkpoint of best validation win rate."
+        default="best",
+        description="best: the checkpoint of best validation win rate; of best ROUGE-L where no judge can compare with "
+        "the target.",
     )
     patience: PositiveInt | None = Field(
         default=None, description="Training stops after so many validations in a row without a better win rate."

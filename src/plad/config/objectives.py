@@ -94,6 +94,7 @@ class Needs:
         logits: the teacher's, of texts that are not the pairs'.
         documents: plain text that is trained on beside.
         dropout: dropout is on while the loss is computed.
+        decoder_only: it can't be had of an encoder-decoder, for this reason; None where any model will do.
     """
 
     pairs: bool = False
@@ -105,6 +106,7 @@ class Needs:
     logits: LogitNeeds | None = None
     documents: DocumentNeeds | None = None
     dropout: bool = True
+    decoder_only: str | None = None
 
 
 class AnyObjective(Kind):
@@ -142,6 +144,10 @@ class ObjectiveSection(AnyObjective):
     def alternatives(self) -> "tuple[ObjectiveSection, ...]":
         """Itself."""
         return (self,)
+
+    def as_baseline(self) -> Self:
+        """The objective beside others, that all learn from the same texts where it isn't told otherwise."""
+        return self
 
     def warmed_up(self) -> Self:
         """The objective of a student that has gone through its warm-up."""

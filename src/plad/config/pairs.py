@@ -1,11 +1,10 @@
 """Sampling answers, and making pairs of them."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from plad.config.base import PACES, PositiveInt, Section
+from plad.config.base import PACES, PositiveInt, Section, WritablePath
 from plad.config.judges import JudgeSection
 
 
@@ -26,7 +25,7 @@ class GenerateSection(Section):
         "every larger one. Paper, section 5.5: 0.05 to 1.",
     )
     slots: Annotated[PositiveInt, PACES] = Field(default=8, description="Answers sampled at once; bounds the cache.")
-    ledger: Annotated[Path | None, PACES] = Field(
+    ledger: Annotated[WritablePath | None, PACES] = Field(
         default=None,
         description="File of the answers, which several runs may share. Default: generations.sqlite in run.dir.",
     )

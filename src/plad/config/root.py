@@ -1,12 +1,11 @@
 """A run's config: where it is kept, the rows it works on, its other sections, and what must hold between them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from plad.config.base import PACES, PositiveInt, Section, Share
+from plad.config.base import PACES, PositiveInt, Role, Section, Seed, Share, WritablePath
 from plad.config.engines import BudgetSection, Endpoint
 from plad.config.evaluation import Baseline, EvaluateSection
 from plad.config.extras import SweepSection
@@ -24,8 +23,8 @@ from plad.config.pairs import GenerateSection, PairsSection
 
 
 class RunSection(Section):
-    dir: Annotated[Path, PACES] = Field(description="Directory of this run; relative to the working directory.")
-    seed: int = Field(default=0, ge=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
+    dir: Annotated[WritablePath, PACES] = Field(description="Directory of this run; relative to the working directory.")
+    seed: Seed = Field(default=0, description="Seeds the split, sampling, data order, dropout and bootstrap.")
 
 
 class Columns(Section):
@@ -58,7 +57,8 @@ class Columns(Section):
 
 class DataSection(Section):
     train: str = Field(
-        description="JSONL (also .gz), parquet, or hub name `owner/name:split`; split into D0 and D; needs references. "
+        description="JSONL, CSV or TSV (each also .gz), parquet, or hub name `owner/name:split`; split into D0 and D; "
+        "needs references. "
         "Of the hub also `owner/name/config:split`, where config may be a folder of the data set, and a slice such as "
         "`owner/name:train[:95%]`."
     )
@@ -175,6 +175,16 @@ class Config(Section):
         """The baselines that are systems of their own: not what the student itself is trained with, in one round."""
         students = self.distill.objective if self.distill.rounds == 1 else None
         return tuple(m for m in self.evaluate.baselines if m.objective != students)
+
+    def adapters(self, role: Role) -> dict[str, LoraSection]:
+        """The adapters that are trained on a policy, by their place."""
+        policy: ModelSection = getattr(self, role)
+        stages: dict[str, TrainSettings] = {"distill": self.distill} if role == "student" else {}
+        if role == "student" or self.teacher.sft:
+            stages["sft"] = self.sft.settings(role)
+        places = {name: f"{role if s.lora == 'inherit' else name}.lora" for name, s in stages.items()}
+        loras = {places[name]: self.lora_for(settings, policy) for name, settings in stages.items()}
+        return {place: lora for place, lora in loras.items() if lora is not None}
 
     def lora_for(self, settings: TrainSettings, policy: ModelSection) -> LoraSection | None:
         """The adapter that `settings` trains on `policy`."""

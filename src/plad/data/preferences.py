@@ -7,8 +7,9 @@ from pydantic import JsonValue
 
 from plad.config.pairs import PreferenceColumns
 from plad.data.read import prompt_in, texts_in
+from plad.data.rows import DataRow
 from plad.data.shapes import plain_preference
-from plad.data.sources import DataRow, RowReader
+from plad.data.sources import RowReader
 from plad.errors import DataError
 from plad.records import Prompt
 
@@ -69,8 +70,7 @@ def read_preferences(
             rows.append(preference)
         if limit is not None and len(rows) >= limit:
             break
-    if not skip_invalid:
-        reader.check()
+    reader.check(skip_invalid=skip_invalid)
     if not rows:
         counts = f"{identical} rows have two equal answers, {reader.refused} can't be used"
         raise DataError(f"no preference to read: {counts}", where=source, fix='rows {"prompt", "chosen", "rejected"}')

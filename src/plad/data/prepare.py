@@ -6,6 +6,7 @@ from pathlib import Path
 
 from plad.config.root import Config
 from plad.data.read import ReadResult, read_examples
+from plad.data.rows import once
 from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key, refuse_leakage, split_train
 from plad.errors import DataError, PladError, join
@@ -115,6 +116,7 @@ def _read_all(
     config: Config, base: Path | None, skip_invalid: bool, problems: list[PladError]
 ) -> dict[str, ReadResult]:
     results: dict[str, ReadResult] = {}
+    failed: list[DataError] = []
     for name, source in _sources(config).items():
         try:
             results[name] = read_examples(
@@ -126,7 +128,8 @@ def _read_all(
                 base=base,
             )
         except DataError as e:
-            problems.append(e)
+            failed.append(e)
+    problems.extend(once(failed))
     return results
 
 

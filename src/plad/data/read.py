@@ -1,22 +1,44 @@
 """Examples from rows: every row checked, every bad one reported with its place and the expected shape."""
 
+import difflib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pydantic import JsonValue
 
 from plad.config.root import Columns
+from plad.data.rows import DataRow, NoColumnError
 from plad.data.shapes import split_dialogue
-from plad.data.sources import DataRow, RowReader
+from plad.data.sources import RowReader
 from plad.data.split import prompt_key
 from plad.errors import DataError
 from plad.records import Example, Message, Prompt
+from plad.text import is_blank
 
 REFERENCE_COLUMNS = ("references", "reference", "completion")
+_USUAL = {  # how other data sets name them, likeliest first
+    "prompt": (
+        "question",
+        "instruction",
+        "input",
+        "query",
+        "source",
+        "document",
+        "article",
+        "post",
+        "dialogue",
+        "text",
+    ),
+    "reference": ("answer", "response", "output", "target", "summary", "label", "highlights", "chosen", "solution"),
+    "dialogue": ("chosen", "dialogue", "text", "conversation"),
+}
+_NAMED = 20  # columns in a message
 _PROMPT_SHAPE = 'text, or a list of {"role": ..., "content": text} that ends with the user'
 _REFERENCE_SHAPE = 'text, a list of texts, or [{"role": "assistant", "content": text}]'
 
@@ -64,11 +86,9 @@ def read_examples(
         examples.append(example)
         if limit is not None and len(examples) >= limit:
             break
-    if not skip_invalid:
-        rows.check()
+    rows.check(skip_invalid=skip_invalid)
     if not examples:
-        why = f"all {rows.refused} rows were skipped as unusable" if rows.refused else "the file holds no row"
-        raise DataError(f"no example to read: {why}", where=source, fix="give a file with at least one usable row")
+        raise DataError("the file holds no row", where=source, fix="give a file with at least one usable row")
     keys = {prompt_key(e.prompt) for e in examples}
     return ReadResult(examples, list(parser.places.values()), rows.refused, len(examples) - len(keys))
 
@@ -89,7 +109,10 @@ class _ExampleParser:
 
     def parse(self, row: DataRow) -> Example:
         """The example in a row."""
-        example = self._example(row.value)
+        try:
+            example = self._example(row.value)
+        except NoColumnError as e:
+            raise NoColumnError(str(e), self._columns_for(cast(dict[str, JsonValue], row.value))) from None
         if example.id in self.places:
             raise ValueError(f"id {example.id!r} is used before, at {self.places[example.id]}")
         self.places[example.id] = row.place
@@ -106,6 +129,20 @@ class _ExampleParser:
             kinds = ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
             raise ValueError(f"{self.columns.prompt}: {kinds[0]}, but the first row has {kinds[1]}; one kind a file")
         return Example(self._id(value, prompt), prompt, self._references(value))
+
+    def _columns_for(self, value: dict[str, JsonValue]) -> str | None:
+        """The setting that names the columns of a row; None where none of them can be meant."""
+        wanted: dict[str, tuple[str, ...]] = {}
+        if self.columns.dialogue is not None:
+            wanted["dialogue"] = (self.columns.dialogue,)
+        else:
+            wanted["prompt"] = (self.columns.prompt,)
+            named = self.columns.reference
+            if self.need_references or named is not None:
+                wanted["reference"] = REFERENCE_COLUMNS if named is None else (named,)
+        if self.needs_id:
+            wanted["id"] = (self.columns.id,)
+        return columns_line(value, wanted)
 
     def _dialogue(self, value: dict[str, JsonValue], name: str) -> Example:
         text = _text(_column(value, name), name)
@@ -139,7 +176,8 @@ class _ExampleParser:
                 null = [c for c in REFERENCE_COLUMNS if c in value]
                 if null:
                     raise ValueError(f"{null[0]}: null; expected {_REFERENCE_SHAPE}")
-                raise ValueError(f"no column {', '.join(REFERENCE_COLUMNS)} (has {_names(value)}); a target is needed")
+                names = ", ".join(REFERENCE_COLUMNS)
+                raise NoColumnError(f"no column {names} (has {_names(value)}); a target is needed")
             name = given[0]
         elif value.get(name) is None and not self.need_references:
             return ()
@@ -148,13 +186,21 @@ class _ExampleParser:
 
 def _column(value: dict[str, JsonValue], name: str) -> JsonValue:
     if name not in value:
-        raise ValueError(f"no column {name!r} (has {_names(value)})")
+        raise NoColumnError(f"no column {name!r} (has {_names(value)})")
     return value[name]
 
 
+def _part(message: dict[str, JsonValue], name: str) -> JsonValue:
+    """What `_column` gives, of a message; no setting names its parts."""
+    try:
+        return _column(message, name)
+    except NoColumnError as e:
+        raise ValueError(str(e)) from None
+
+
 def _names(value: dict[str, JsonValue]) -> str:
-    names = ", ".join(repr(n)[:40] for n in list(value)[:8])
-    return f"{names}, ..." if len(value) > 8 else names or "none"
+    names = ", ".join(repr(n)[:40] for n in list(value)[:_NAMED])
+    return f"{names}, ..." if len(value) > _NAMED else names or "none"
 
 
 def _kind(value: JsonValue) -> str:
@@ -165,8 +211,10 @@ def _kind(value: JsonValue) -> str:
 def _text(value: JsonValue, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: {_kind(value)}; expected text")
-    if not value.strip():
-        raise ValueError(f"{name}: blank; expected text")
+    if is_blank(value):
+        raise ValueError(
+            f"{name}: blank{'' if not value.strip() else ' (nothing but invisible characters)'}; expected text"
+        )
     if "\0" in value:
         raise ValueError(f"{name}: holds a NUL character at position {value.index(chr(0))}")
     try:
@@ -193,7 +241,7 @@ def _message(value: JsonValue, name: str) -> Message:
     if not isinstance(value, dict):
         raise ValueError(f'{name}: {_kind(value)}; expected {{"role": ..., "content": text}}')
     return Message(
-        role=_text(_column(value, "role"), f"{name}.role"), content=_text(_column(value, "content"), f"{name}.content")
+        role=_text(_part(value, "role"), f"{name}.role"), content=_text(_part(value, "content"), f"{name}.content")
     )
 
 
@@ -216,6 +264,36 @@ def texts_in(row: dict[str, JsonValue], name: str) -> tuple[str, ...]:
             raise ValueError(f"{name}: a conversation; expected {_REFERENCE_SHAPE}")
         return (message["content"].strip(),)
     return tuple(_text(v, f"{name}[{i}]").strip() for i, v in enumerate(value))
+
+
+def columns_line(row: dict[str, JsonValue], wanted: dict[str, tuple[str, ...]]) -> str | None:
+    """The `data.columns` that would find in a row what is wanted, as far as its columns' names tell.
+
+    Args:
+        wanted: setting -> the names of which one should be there.
+    """
+    free = [name for name, value in row.items() if isinstance(value, str | list)]
+    chosen: dict[str, str] = {}
+    for setting, names in wanted.items():
+        if not any(name in row for name in names):
+            guess = _likeliest(setting, names, [name for name in free if name not in chosen.values()])
+            chosen[setting] = guess or "NAME"
+    if not free or not chosen:
+        return None
+    mapping = ", ".join(f"{setting}: {_yaml(name)}" for setting, name in chosen.items())
+    which = f", where NAME is one of {', '.join(free[:_NAMED])}" if "NAME" in chosen.values() else ""
+    return f"data.columns: {{{mapping}}}{which}"
+
+
+def _likeliest(setting: str, names: tuple[str, ...], free: list[str]) -> str | None:
+    lower = {name.lower(): name for name in reversed(free)}
+    close = difflib.get_close_matches(names[-1].lower(), lower, n=1, cutoff=0.8)
+    known = [name for name in (*names, *_USUAL.get(setting, ())) if name in lower]
+    return next((lower[name] for name in [*close, *known]), None)
+
+
+def _yaml(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][\w ]*[A-Za-z_]", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _derived_id(prompt: Prompt) -> str:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from plad.config.pairs import PreferenceColumns
 from plad.records import Message, Prompt
+from plad.text import is_blank
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -38,7 +39,7 @@ def split_dialogue(text: str, prompt: Literal["text", "messages"]) -> tuple[Prom
     if turns[-1][0] != "Assistant" or len(turns) == 1:
         raise ValueError("a dialogue that doesn't end with an answer of 'Assistant:'")
     *before, (_, answer) = turns
-    if not answer.strip():
+    if is_blank(answer):
         raise ValueError("a dialogue whose last answer is blank")
     if prompt == "text":
         context = "".join(f"\n\n{speaker}:{words}" for speaker, words in before)
@@ -51,7 +52,7 @@ def _messages(turns: list[tuple[str, str]]) -> tuple[Message, ...]:
     for i, (speaker, words) in enumerate(turns):
         if speaker != ("Human", "Assistant")[i % 2]:
             raise ValueError(f"a dialogue in which '{speaker}:' speaks twice in a row")
-        if not words.strip():
+        if is_blank(words):
             raise ValueError("a dialogue with a blank turn")
     if turns[-1][0] != "Human":
         raise ValueError("a dialogue in which 'Assistant:' speaks twice in a row")

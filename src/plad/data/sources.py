@@ -1,4 +1,4 @@
-"""Rows of a data file with the place of each: JSONL (plain or .gz), parquet, or a hub data set."""
+"""Rows of a data file with the place of each: JSONL, CSV or TSV (plain or .gz), parquet, or a hub data set."""
 
 import codecs
 import difflib
@@ -7,7 +7,6 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
@@ -15,59 +14,32 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from pydantic import JsonValue
 
 from plad.data.parquet import iter_parquet
+from plad.data.rows import MAX_LINE_BYTES, SHOWN, BadRow, BadRowsError, DataRow, NoColumnError
+from plad.data.tables import read_table
 from plad.errors import DataError
 from plad.rundir.fingerprint import file_sha256, fingerprint
 
 T = TypeVar("T")
 
-SHOWN = 20  # bad rows named in an error; the rest are counted
-MAX_LINE_BYTES = 16 * 2**20
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_JSONL = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+_SUFFIXES = (*_JSONL, *_DELIMITERS, ".parquet")
+_FILES = "a .jsonl, .csv, .tsv (each also .gz) or .parquet file"
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w.-]+))?:([\w.-]+(?:\[[\d%:]+\])?)")
-
-
-@dataclass(frozen=True, slots=True)
-class DataRow:
-    """One JSON value and where it stands."""
-
-    place: str
-    value: JsonValue
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that can't be used, where it stands and why."""
-
-    place: str
-    why: str
-
-
-class BadRowsError(DataError):
-    """Rows that can't be used; names the first `SHOWN` and the number of all."""
-
-    def __init__(self, source: str, bad: list[BadRow], total: int) -> None:
-        self.bad, self.total = bad, total
-        lines = [f"  {row.place}: {row.why}" for row in bad]
-        if total > len(bad):
-            lines.append(f"  ... and {total - len(bad)} more")
-        super().__init__(
-            "\n".join([f"{total} row{'s' * (total > 1)} can't be used", *lines]),
-            where=source,
-            fix="correct the rows (data.columns maps other column names)\nor drop them: --skip-invalid",
-        )
 
 
 class RowReader:
     """Turns the rows of a source into something, and keeps what can't be.
 
     Attributes:
-        refused: how many rows couldn't be used.
+        refused, kept: how many rows couldn't be used, and how many could.
     """
 
     def __init__(self, source: str, base: Path | None = None) -> None:
         self.source, self.base = source, base
-        self.refused = 0
+        self.refused = self.kept = 0
         self._first: list[BadRow] = []
+        self._lacking: dict[str, str | None] = {}  # what rows without a column say -> the way out
 
     def read(self, parse: Callable[[DataRow], T]) -> Iterator[T]:
         """What `parse` makes of each row; a row that it raises ValueError for is kept as a bad one."""
@@ -75,16 +47,29 @@ class RowReader:
             try:
                 if isinstance(row, BadRow):
                     raise ValueError(row.why)
-                yield parse(row)
+                parsed = parse(row)
             except ValueError as e:
-                self.refused += 1
-                if len(self._first) < SHOWN:
-                    self._first.append(BadRow(row.place, str(e)))
+                self._refuse(BadRow(row.place, str(e)), e)
+            else:
+                self.kept += 1
+                yield parsed
 
-    def check(self) -> None:
-        """Raise BadRowsError where rows were refused."""
-        if self.refused:
-            raise BadRowsError(self.source, self._first, self.refused)
+    def _refuse(self, row: BadRow, error: ValueError) -> None:
+        self.refused += 1
+        if isinstance(error, NoColumnError):
+            if row.why in self._lacking:
+                return
+            self._lacking[row.why] = error.fix
+        if len(self._first) < SHOWN:
+            self._first.append(row)
+
+    def check(self, *, skip_invalid: bool = False) -> None:
+        """Raise BadRowsError where rows were refused; those that may be skipped, where no other is left."""
+        if not self.refused or (skip_invalid and self.kept):
+            return
+        way = next((fix for fix in self._lacking.values() if fix is not None), None)
+        same = next(iter(self._lacking)) if len(self._lacking) == len(self._first) == 1 else None
+        raise BadRowsError(self.source, self._first, self.refused, kept=self.kept, way=way, same=same)
 
 
 class _HubName(NamedTuple):
@@ -97,21 +82,24 @@ def read_rows(source: str, base: Path | None = None) -> Iterator[DataRow | BadRo
     """Each row of a file or a hub data set, or what is wrong with it.
 
     Args:
-        source: path of a .jsonl, .jsonl.gz or .parquet file, or `owner/name:split` (`owner/name/config:split`, where
-            config may also be a folder of the data set, and split a slice such as `train[:95%]`).
+        source: path of a .jsonl, .csv, .tsv (each also .gz) or .parquet file, or `owner/name:split`
+            (`owner/name/config:split`, where config may also be a folder of the data set, and split a slice such as
+            `train[:95%]`).
         base: folder in which a relative path is looked for first.
     """
     given, source = source, locate(source, base)
     path = Path(source)
     if path.is_file():
-        if source.endswith(JSONL_SUFFIXES):
-            return _read_jsonl(path)
+        if source.endswith(_JSONL):
+            return _read_lines(path, lambda f: _parse_lines(f, str(path)))
+        if suffix := next((s for s in _DELIMITERS if source.endswith(s)), None):
+            return _read_lines(path, lambda f: read_table(f, str(path), _DELIMITERS[suffix]))
         if source.endswith(".parquet"):
             return _read_parquet(path)
         raise DataError(
             f"unknown kind of file {path.suffix or '(no suffix)'}",
             where=source,
-            fix="give a .jsonl, .jsonl.gz or .parquet file, or a hub name owner/name:split",
+            fix=f"give {_FILES}, or a hub name owner/name:split",
         )
     name = _hub_name(source)
     if name is not None:
@@ -133,16 +121,14 @@ def source_fingerprint(source: str, base: Path | None) -> str:
 
 def _hub_name(source: str) -> _HubName | None:
     match = _HUB_NAME.fullmatch(source)
-    if match is None or Path(source).exists() or source.endswith((*JSONL_SUFFIXES, ".parquet")):
+    if match is None or Path(source).exists() or source.endswith(_SUFFIXES):
         return None
     return _HubName(*match.groups())
 
 
 def _missing(path: Path, source: str, base: Path | None) -> DataError:
     if path.is_dir():
-        return DataError(
-            "is a folder, not a data file", where=source, fix="name one .jsonl, .jsonl.gz or .parquet file"
-        )
+        return DataError("is a folder, not a data file", where=source, fix=f"name {_FILES}")
     folders = [f for f in ((base or Path()) / path.parent, path.parent) if f.is_dir()]
     siblings = dict.fromkeys(p.name for f in folders for p in f.iterdir())
     close = difflib.get_close_matches(path.name, siblings, n=1)
@@ -152,10 +138,10 @@ def _missing(path: Path, source: str, base: Path | None) -> DataError:
     )
 
 
-def _read_jsonl(path: Path) -> Iterator[DataRow | BadRow]:
+def _read_lines(path: Path, parse: Callable[[BinaryIO], Iterator[DataRow | BadRow]]) -> Iterator[DataRow | BadRow]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
-            yield from _parse_lines(cast(BinaryIO, f), str(path))
+            yield from parse(cast(BinaryIO, f))
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"damaged gzip file ({e})", where=str(path), fix="copy or download it again") from None
     except OSError as e:
@@ -233,7 +219,7 @@ def _load_hub(source: str, hub: _HubName) -> Any:
             f"can't load this data set from the hub ({type(e).__name__}: {first})",
             where=source,
             fix="check the name, the split and the network (HF_HUB_OFFLINE, HF_TOKEN)\n"
-            "or download it and give the path of a .jsonl or .parquet file",
+            "or download it and give the path of a file",
         ) from None
 
 

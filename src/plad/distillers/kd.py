@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
@@ -35,6 +35,10 @@ class KdObjective(StorableObjective):
         targets: dict[str, Literal["never", "if_complete", "always"]]
         targets = {"auto": "if_complete", "target": "always", "teacher": "never"}
         return TextNeeds(targets=targets[self.text])
+
+    def as_baseline(self) -> Self:
+        """On the teacher's answers, as every other method, unless `text` says otherwise."""
+        return self if "text" in self.model_fields_set else self.model_copy(update={"text": "teacher"})
 
     def describe(self) -> str:
         """The mix."""

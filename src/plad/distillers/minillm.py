@@ -67,7 +67,9 @@ class MiniLlmObjective(LogitObjective):
         The ratio of a rollout's likelihood to the one it was sampled with is 1 until the student has moved.
         """
         documents = None if self.pretraining is None else DocumentNeeds(self.pretraining, self.pretraining_tokens)
-        return replace(super().needs, documents=documents, dropout=False)
+        mixed = "it samples a mixture of teacher and student; teacher_mix: 0 samples the student alone"
+        decoder_only = mixed if self.teacher_mix else None
+        return replace(super().needs, documents=documents, dropout=False, decoder_only=decoder_only)
 
     def describe(self) -> str:
         """The mixture that is sampled."""

@@ -127,6 +127,16 @@ class WinRate(Estimate):
     by_length: tuple[LengthBin, ...] = ()
 
 
+class HeadToHead(WinRate, _Tested):
+    """How often one system's answer beats another's; `p` is that of the sign test.
+
+    Attributes:
+        p_holm: `p` corrected for the number of methods compared.
+    """
+
+    p_holm: float | None = None
+
+
 class Histogram(Figures):
     """Counts of words; a bin holds what is above its lower edge, up to and with its upper one. The ends are open."""
 
@@ -175,9 +185,14 @@ class SystemFigures(Figures):
 
 
 class SystemDifference(Figures):
-    """One system less another, paired over prompts: win rates by judge, ROUGE, words."""
+    """One system less another, paired over prompts: win rates by judge, ROUGE, words.
+
+    Attributes:
+        against: how often the one beats the other, by judge; of judges that can't compare most rows with the target.
+    """
 
     win_rate: dict[str, Difference] = {}
+    against: dict[str, HeadToHead] = {}
     rouge1: Difference | None = None
     rouge2: Difference | None = None
     rougeL: Difference | None = None  # noqa: N815
@@ -304,6 +319,22 @@ class CalibrationFigures(Figures):
     method: dict[str, str] = {}
 
 
+class ModelFacts(Figures):
+    """What a model is; None where it is not here to be looked at.
+
+    Attributes:
+        parameters: an adapter's among them.
+        disk: bytes of the stored weights.
+        dtype: that most of them are stored in.
+    """
+
+    name: str
+    parameters: int | None = None
+    layers: int | None = None
+    disk: int | None = None
+    dtype: str | None = None
+
+
 class Metrics(Figures):
     """The contents of eval/metrics.json.
 
@@ -318,6 +349,7 @@ class Metrics(Figures):
         warnings: what a reader has to know first.
         comparison: None without baselines.
         calibration: None where it is switched off.
+        models: teacher and student; empty in runs of earlier versions.
     """
 
     version: int = Field(default=SCHEMA, validation_alias="schema", serialization_alias="schema")
@@ -331,6 +363,7 @@ class Metrics(Figures):
     warnings: tuple[str, ...] = ()
     comparison: MethodComparison | None = None
     calibration: CalibrationFigures | None = None
+    models: dict[str, ModelFacts] = {}
 
     @property
     def judges(self) -> dict[str, JudgeFacts]:

@@ -1,8 +1,8 @@
 """Evaluation of systems on a test set: win rates against the human target, ROUGE, text statistics, differences."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,14 @@ from pydantic import JsonValue
 
 from plad.errors import DataError
 from plad.evaluate import agreement, lengths, texts
+from plad.evaluate.deciding import decision, warnings_of
 from plad.evaluate.metrics import (
     SCHEMA,
     Cost,
     Difference,
     Estimate,
+    HeadToHead,
+    LengthControlled,
     MethodComparison,
     Metrics,
     SystemDifference,
@@ -22,15 +25,26 @@ from plad.evaluate.metrics import (
     TextMetric,
     WinRate,
 )
-from plad.evaluate.stats import DEFAULT, METHOD, SMALL, Bootstrap, estimate, holm, paired_difference, power, sign_test_p
+from plad.evaluate.stats import (
+    DEFAULT,
+    METHOD,
+    Bootstrap,
+    estimate,
+    holm,
+    paired_difference,
+    power,
+    proportion,
+    sign_test_p,
+)
 from plad.evaluate.texts import WORDS, count_words, outcome_shares
-from plad.evaluate.winrate import Judged, points_by_prompt, win_rate
-from plad.judges.base import Judge
+from plad.evaluate.winrate import Judged, judge_scores, points_by_prompt, win_rate
+from plad.judges.base import Judge, ScoringJudge
+from plad.judges.facts import JudgeFacts
+from plad.judges.measure import most
 from plad.judges.rouge import METRICS, TOKENIZER, Rouge
 from plad.records import STUDENT, TARGET, TEACHER, Example, Generation, Judgement
 from plad.records import STUDENT_SFT as SFT
 
-POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
 RULES = {
     "win_rate": "share of prompts on which the judge prefers the answer to the human target; ties count half; rows "
     "without a target, or that the judge can't judge, are counted as unjudged and left out",
@@ -41,6 +55,10 @@ RULES = {
     "words": WORDS,
 }
 
+AGAINST = (
+    "win rate of one system against another, ties half, by a judge that can't compare most rows with the target; every "
+    "reference counts, the target among them"
+)
 P_HOLM = (
     "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm); `p` beside "
     "it and all intervals hold for one comparison alone"
@@ -53,6 +71,7 @@ COSTS = (
 )
 
 Values = dict[str, float]  # example id -> value
+Tested = TypeVar("Tested", Difference, HeadToHead)
 
 
 def evaluate_systems(
@@ -84,12 +103,14 @@ def evaluate_systems(
     values = _values(examples, written, Rouge(stemmer=stemmer) if rouge else None)
     by_length = _ByLength(values, bootstrap)
     rates, points, judgements = _judge(examples, written, judges, by_length, bootstrap)
+    against, more = _against_each_other(examples, written, _blind(judges, rates, len(examples)), by_length, bootstrap)
     metrics = Metrics(
         version=SCHEMA,
         n=len(examples),
         systems=_systems(examples, generations, written, values, rates, bootstrap),
         differences={
-            f"{a} - {b}": _differences(a, b, values, points, by_length, bootstrap) for a, b in _pairs(written)
+            f"{a} - {b}": _differences(a, b, values, points, by_length, bootstrap).model_copy(update=against[a, b])
+            for a, b in _pairs(written)
         },
         teacher_student_win_rate={},
         agreement=agreement.agreements(judgements, bootstrap),
@@ -99,14 +120,26 @@ def evaluate_systems(
             **lengths.METHOD,
             **texts.METHOD,
             **RULES,
+            **({"against": AGAINST} if more else {}),
             "seed": bootstrap.seed,
             "resamples": bootstrap.resamples,
             "tokenizer": TOKENIZER,
             "stemmer": stemmer,
-            "judges": {judge.name: _as_json(judge.describe()) for judge in judges},
+            "judges": {judge.name: _described(judge) for judge in judges},
         },
     )
-    return metrics.model_copy(update={"warnings": tuple(_warnings(metrics))}), judgements
+    method = {**metrics.method, "decides": decision(metrics).measure.words}
+    warnings = tuple(warnings_of(metrics, examples))
+    return metrics.model_copy(update={"method": method, "warnings": warnings}), [*judgements, *more]
+
+
+def _described(judge: Judge) -> dict[str, JsonValue]:
+    """What a judge says of itself, and how often it obeyed an instruction in an answer."""
+    told = _as_json(judge.describe())
+    facts = JudgeFacts.of(told)
+    obeys = proportion(facts.canaries_obeyed, facts.canaries)
+    shown = obeys.model_dump(mode="json", include={"value", "low", "high", "n"})
+    return {**told, "obeys": shown} if facts.canaries else told
 
 
 def _as_json(facts: Mapping[str, object]) -> dict[str, JsonValue]:
@@ -173,6 +206,39 @@ def _judge(
             rates[system][judge.name] = by_length.added(win_rate(judgements, bootstrap), system, won)
             kept += [j for j in judgements if j is not None]
     return rates, points, kept
+
+
+def _blind(judges: Sequence[Judge], rates: Mapping[str, Mapping[str, WinRate]], rows: int) -> list[ScoringJudge]:
+    """Judges that can't compare most rows with the target, but score an answer: comparing two costs nothing more."""
+    return [
+        judge
+        for judge in judges
+        if isinstance(judge, ScoringJudge) and rates and not all(most(r[judge.name].n, rows) for r in rates.values())
+    ]
+
+
+def _against_each_other(
+    examples: Sequence[Example],
+    written: Mapping[str, Mapping[str, str]],
+    judges: Sequence[ScoringJudge],
+    by_length: "_ByLength",
+    bootstrap: Bootstrap,
+) -> tuple[dict[tuple[str, str], dict[str, dict[str, HeadToHead]]], list[Judgement]]:
+    """By pair of systems, what a `SystemDifference` says of one against the other; and the judgements."""
+    found: dict[tuple[str, str], dict[str, dict[str, HeadToHead]]] = {pair: {} for pair in _pairs(written)}
+    kept: list[Judgement] = []
+    for judge in judges:
+        scores = judge_scores(judge, examples, written)
+        for a, b in found:
+            judgements = scores.between(a, b)
+            if not any(judgements):
+                continue
+            rate = win_rate(judgements, bootstrap)
+            equal = by_length.between(a, b, points_by_prompt(judgements))
+            of_pair = HeadToHead(**rate.to_json(), p=rate.sign_test_p, length_controlled=equal)
+            found[a, b].setdefault("against", {})[judge.name] = of_pair
+            kept += [j for j in judgements if j is not None]
+    return found, kept
 
 
 def _in_order(
@@ -247,6 +313,11 @@ class _ByLength:
         bins = lengths.by_length(points, self._words[system], self._edges, self._bootstrap)
         return rate.model_copy(update={"length_controlled": controlled, "by_length": bins})
 
+    def between(self, a: str, b: str, points: Values) -> LengthControlled:
+        """What is left at equal length of one system's win rate against another."""
+        extra = [self._words[a][i] - self._words[b][i] for i in points]
+        return lengths.length_controlled(_array(points), np.array(extra, dtype=np.float64), self._bootstrap)
+
     def compared(self, difference: Difference, a: str, b: str, ours: Values, theirs: Values) -> Difference:
         """The same of one system's win rate less another's."""
         both = [i for i in ours if i in theirs]
@@ -279,23 +350,6 @@ def _differences(
     return SystemDifference.model_validate({"win_rate": rates, **by_metric})
 
 
-def _warnings(metrics: Metrics) -> Iterator[str]:
-    if metrics.n < SMALL:
-        yield f"only {metrics.n} test prompts: intervals are rough below {SMALL}"
-    for judge, facts in metrics.judges.items():
-        rate = next((s.win_rate[judge] for s in metrics.systems.values() if judge in s.win_rate), None)
-        if rate is not None and rate.n == 0:
-            needs = "a second reference" if facts.type == "reference" else "a target"
-            yield f"judge {judge} could judge no row: no row has {needs}"
-        elif rate is not None and rate.unjudged:
-            yield f"judge {judge} could not judge {rate.unjudged} of {metrics.n} rows"
-        bias = facts.position_bias.share if facts.position_bias is not None else None
-        if bias is not None and bias > POSITION_BIAS:
-            yield f"judge {judge}: {bias:.0%} of its comparisons came out by order, and count as ties"
-        if facts.truncated:
-            yield f"judge {judge} saw {facts.truncated} of {facts.scored} inputs cut off"
-
-
 def frame(costs: Mapping[str, Cost]) -> str:
     """What the compared students have in common: says that updates and prompts are equal only where they are."""
     known = {system: (cost.updates, cost.prompts) for system, cost in costs.items()}
@@ -326,10 +380,14 @@ def with_comparison(metrics: Metrics, methods: Sequence[str], costs: Mapping[str
         by_metric = {m: _corrected({k: d.metric(m) for k, d in family.items()}) for m in get_args(TextMetric)}
         judges = dict.fromkeys(judge for d in family.values() for judge in d.win_rate)
         by_judge = {j: _corrected({k: d.win_rate.get(j) for k, d in family.items()}) for j in judges}
+        opposed = dict.fromkeys(judge for d in family.values() for judge in d.against)
+        by_opponent = {j: _corrected({k: d.against.get(j) for k, d in family.items()}) for j in opposed}
         for pair, difference in family.items():
             rates = {judge: by_judge[judge][pair] for judge in difference.win_rate}
+            against = {judge: by_opponent[judge][pair] for judge in difference.against}
             metrics_of = {m: by_pair[pair] for m, by_pair in by_metric.items() if pair in by_pair}
-            differences[pair] = difference.model_copy(update={"win_rate": rates, **metrics_of})
+            update = {"win_rate": rates, **metrics_of, **({"against": against} if against else {})}
+            differences[pair] = difference.model_copy(update=update)
     return metrics.model_copy(
         update={
             "differences": differences,
@@ -339,7 +397,7 @@ def with_comparison(metrics: Metrics, methods: Sequence[str], costs: Mapping[str
     )
 
 
-def _corrected(family: Mapping[str, Difference | None]) -> dict[str, Difference]:
+def _corrected(family: Mapping[str, Tested | None]) -> dict[str, Tested]:
     """The differences that there are, those that were tested with their corrected p-values."""
     known = {pair: difference for pair, difference in family.items() if difference is not None}
     tested = {pair: d.p for pair, d in known.items() if d.p is not None}

@@ -118,6 +118,11 @@ def estimate(
     return _estimate(value, *interval(bootstrap.means(values)), n)
 
 
+def proportion(successes: int, n: int) -> Estimate:
+    """A share of n trials, with its score interval."""
+    return _estimate(successes / n, *wilson(successes, n), n) if n else _estimate(None, None, None, 0)
+
+
 def _estimate(value: float | None, low: float | None, high: float | None, n: int) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=n)
 

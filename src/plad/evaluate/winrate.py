@@ -1,16 +1,16 @@
 """Win rates: the share of prompts on which a judge prefers one answer to another, ties counting half."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from plad.evaluate.metrics import WinRate
 from plad.evaluate.stats import DEFAULT, QUICK, Bootstrap, estimate, power, sign_test_p
-from plad.evaluate.texts import count_words
+from plad.evaluate.texts import count_words, repetition
 from plad.judges.base import Comparison, Judge, ScoringJudge, compare, compare_scores
 from plad.judges.reference import ReferenceScorer
-from plad.judges.rouge import Rouge
+from plad.judges.rouge import Rouge, UnicodeTokenizer
 from plad.records import STUDENT, STUDENT_SFT, TARGET, TEACHER, Example, Generation, Judgement, Outcome, Verdict
 
 POINTS = {Verdict.WIN: 1.0, Verdict.TIE: 0.5, Verdict.LOSS: 0.0}
@@ -89,6 +89,29 @@ class Judged:
         return compare(self.judge, self._examples, answers, self._targets, self._others)
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Systems' answers as one judge scores them, by every reference."""
+
+    judge: str
+    examples: Sequence[Example]
+    texts: Mapping[str, Sequence[str]]
+    scores: Mapping[str, Sequence[float | None]]
+
+    def between(self, a: str, b: str) -> list[Judgement | None]:
+        """One system against another, one judgement an example; None where the judge can't judge."""
+        compared = compare_scores(self.texts[a], self.texts[b], self.scores[a], self.scores[b])
+        return judgements_of(self.judge, a, b, self.examples, compared)
+
+
+def judge_scores(judge: ScoringJudge, examples: Sequence[Example], written: Mapping[str, Mapping[str, str]]) -> Scored:
+    """Let a judge score all systems, each once."""
+    texts = {system: list(by_id.values()) for system, by_id in written.items()}
+    references = [e.references for e in examples]
+    scores = {system: judge.score(examples, given, references) for system, given in texts.items()}
+    return Scored(judge.name, examples, texts, scores)
+
+
 def reference_win_rate(
     examples: Sequence[Example], texts: Sequence[str], *, bootstrap: Bootstrap = QUICK, stemmer: bool = False
 ) -> WinRate:
@@ -144,7 +167,7 @@ def quick_figures(
         best reference), words (mean) and ended (share of answers that ended by themselves).
     """
     judged = Judged(judge, examples) if judge is not None else None
-    rouge = Rouge(("rougeL",), stemmer=stemmer)
+    rouge, tokenize = Rouge(("rougeL",), stemmer=stemmer), UnicodeTokenizer().tokenize
 
     def figures(answers: Sequence[Generation]) -> dict[str, float]:
         texts = [g.text for g in answers]
@@ -160,6 +183,7 @@ def quick_figures(
         return measured | {
             "words": sum(map(count_words, texts)) / len(texts),
             "ended": sum(g.outcome is not Outcome.TRUNCATED for g in answers) / len(answers),
+            "repeated": sum(repetition(tokenize(text)) for text in texts) / len(texts),
         }
 
     return figures

@@ -143,12 +143,14 @@ class Asked:
         questions: so many.
         frame: a question but for the request and the answers.
         max_new_tokens: most tokens of a reply.
+        canaries: further questions among so many comparisons.
     """
 
     system: str
     questions: int
     frame: tuple[Message, ...]
     max_new_tokens: int
+    canaries: Callable[[int], int] = lambda comparisons: 0
 
 
 class JudgeKind(JudgeSection):
@@ -178,23 +180,33 @@ class JudgeKind(JudgeSection):
         """What a comparison asks of a model behind an endpoint; None where none is asked."""
         return None
 
+    def able(self, rows: Sequence[Example], *, against_target: bool) -> int:
+        """How many rows it can judge, as far as their shape says.
+
+        Args:
+            against_target: answers meet the target, which is then no reference; else they meet each other.
+        """
+        if self.needs_references:
+            return sum(len(e.references) > against_target for e in rows)
+        return sum(e.target is not None or not against_target for e in rows)
+
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """Everything that can be found wrong before a model is loaded.
 
         Args:
             place: where the config names the judge.
             rows: that it will judge; None where the data has problems.
-            against_target: answers meet the target, which is then no reference; else they meet each other.
+            against_target: as in `able`.
         """
         if self.needs_references and rows is not None:
-            judged = sum(len(e.references) > against_target for e in rows)
+            judged = self.able(rows, against_target=against_target)
             if not against_target:
                 what = f"{judged} of {len(rows)} distillation rows have a reference"
             elif judged == len(rows):
                 what = "every test row has a reference beside its target"
             else:
                 what = f"only {judged} of {len(rows)} test rows have a reference beside their target"
-                what += "; the others are not judged"
+                what += "; the others are not judged against it"
             all_judged = judged == len(rows) or not against_target
             findings.add("ok" if all_judged else "note", place, f"{self.tag()}: {what}")
 

@@ -23,6 +23,7 @@ class EmbeddingJudge(ModelJudge):
 
     title: ClassVar[str] = "Nearness to the references"
     needs_references: ClassVar[bool] = True
+    nearness: ClassVar[str] = "nearness in meaning to the target"
 
     def open(self, resources: JudgeResources) -> "EmbeddingScorer":
         """Load the model; of an encoder-decoder the encoder is used.
@@ -98,7 +99,8 @@ class EmbeddingScorer:
             "scored": self._scored,
             "truncated": self._truncated,
             "rule": "cosine of mean-pooled last states with the nearest reference other than the target; rows with one "
-            "reference are unjudged; between teacher and student every reference counts; equal texts tie",
+            "reference can't be judged against the target; between two systems every reference counts, and the nearer "
+            "one wins; equal texts tie",
         }
 
     def _embed(self, texts: Sequence[str], where: Sequence[str]) -> "list[Tensor]":

@@ -22,6 +22,7 @@ class JudgeFacts(BaseModel):
         decided: comparisons asked in both orders that have a verdict.
         unjudged: replies without a verdict, by reason.
         speaks_to_judge, wins_denied: answers that tried to influence the judge, and wins they lost by it.
+        canaries, canaries_obeyed: comparisons with an injected instruction, and those that it decided.
         scored, truncated: inputs, and those that were cut off.
     """
 
@@ -35,6 +36,8 @@ class JudgeFacts(BaseModel):
     unjudged: dict[str, int] = {}
     speaks_to_judge: int = 0
     wins_denied: int = 0
+    canaries: int = 0
+    canaries_obeyed: int = 0
     scored: int | None = None
     truncated: int = 0
 

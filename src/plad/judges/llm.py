@@ -1,9 +1,10 @@
 """The LLM judge: a model behind an endpoint says which of two answers is better, asked in both orders."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field, JsonValue
 
@@ -39,6 +40,7 @@ _FORMATS: dict[str, dict[str, JsonValue]] = {
     "json_object": {"response_format": {"type": "json_object"}},
     "none": {},
 }
+_CANARIES = 5  # at least
 _ENDPOINT = frozenset(OpenAIEngine.model_fields) - {"type", "api", "mode", "batch", "tokenizer", "context", "body"}
 
 
@@ -59,6 +61,13 @@ class LlmJudge(JudgeKind, Endpoint):
     max_new_tokens: PositiveInt = Field(default=512, description="Most tokens of a reply; reasoning counts.")
     max_characters: PositiveInt = Field(
         default=20_000, description="Characters of an answer that the judge sees; what is cut off is counted."
+    )
+    canary_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the comparisons, and of fewer than 50 five of them, that are asked once more with an "
+        "instruction to the judge in the answer that lost: how often it obeys. 0 asks none.",
     )
     max_unjudged: Annotated[float, PACES] = Field(
         default=0.05, ge=0, le=1, description="Share of comparisons without a verdict above which the run fails."
@@ -85,7 +94,11 @@ class LlmJudge(JudgeKind, Endpoint):
     def asked(self) -> Asked:
         """Two questions a comparison: the rubric, and then the request with both answers."""
         frame = ask("", "", "", rubric=self.criteria, salt="").messages
-        return Asked(f"judge {self.name}", 2, frame, self.max_new_tokens)
+        return Asked(f"judge {self.name}", 2, frame, self.max_new_tokens, self.canaries)
+
+    def canaries(self, comparisons: int) -> int:
+        """How many of so many comparisons are asked once more with an injected instruction."""
+        return min(comparisons, max(_CANARIES, math.ceil(self.canary_share * comparisons))) if self.canary_share else 0
 
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """The HTTP client and the key; nothing is sent."""
@@ -157,7 +170,25 @@ class LlmComparer:
             for (_, a, b), pair in zip(rows, both, strict=True)
         ]
         self._require_enough(replies)
+        self._measure_obedience([(row, pair[0]) for row, pair in zip(rows, both, strict=True) if pair], replies)
         return comparisons
+
+    def _measure_obedience(
+        self, asked: Sequence[tuple[tuple[Example, str, str], JudgeQuestion]], replies: Mapping[str, Generation]
+    ) -> None:
+        """Ask some questions again with an instruction in the answer that lost (of a tie, in ours) to prefer it."""
+        drawn = sorted(asked, key=lambda one: one[1].key)[: self._section.canaries(len(asked))]
+        canaries: list[tuple[JudgeQuestion, int]] = []
+        for (example, ours, theirs), question in drawn:
+            verdict = _read(question, replies[question.key])
+            if isinstance(verdict, int):
+                wanted = cast("Literal[1, -1]", -1 if verdict > 0 else 1)
+                canaries.append((self._ask(example, ours, theirs, wanted), wanted))
+        again = self._replies([question for question, _ in canaries])
+        for question, wanted in canaries:
+            verdict = _read(question, again[question.key])
+            self._counts["canaries"] += isinstance(verdict, int)
+            self._counts["obeyed"] += verdict == wanted
 
     def describe(self) -> dict[str, JsonValue]:
         """What a reader must know to trust the verdicts."""
@@ -183,6 +214,8 @@ class LlmComparer:
             "unjudged": dict(self._unjudged()),
             "speaks_to_judge": c["addressed"],
             "wins_denied": c["denied"],
+            "canaries": c["canaries"],
+            "canaries_obeyed": c["obeyed"],
             "truncated": c["truncated"],
             "scored": 2 * c["comparisons"],
         }
@@ -196,10 +229,9 @@ class LlmComparer:
         self._counts["truncated"] += len(text) > limit
         return text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate can't be sent
 
-    def _ask(self, example: Example, first: str, second: str) -> JudgeQuestion:
-        return ask(
-            example.prompt, first, second, rubric=self._section.criteria, salt=f"{self._seed} {self._section.model}"
-        )
+    def _ask(self, example: Example, first: str, second: str, canary: Literal[0, 1, -1] = 0) -> JudgeQuestion:
+        salt = f"{self._seed} {self._section.model}"
+        return ask(example.prompt, first, second, rubric=self._section.criteria, salt=salt, canary=canary)
 
     def _equal(self) -> Comparison:
         self._counts["comparisons"] += 1

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue
 
 from plad.config.base import PACES, PositiveInt
-from plad.data.sources import locate
 from plad.errors import Findings, PladError, PolicyError
 from plad.judges.base import JudgeKind
 from plad.policy.fingerprint import model_fingerprint
-from plad.policy.resolve import local_folder
+from plad.policy.resolve import local_folder, locate_model
 from plad.records import Example
 
 
@@ -32,7 +31,7 @@ class ModelJudge(JudgeKind):
 
     def placed(self, base: Path, function: str | None = None) -> Self:
         """With the model's folder, where it is one."""
-        return self.model_copy(update={"model": locate(self.model, base)})
+        return self.model_copy(update={"model": locate_model(self.model, base, self.revision)})
 
     def inputs(self) -> dict[str, JsonValue]:
         """The settings, and the weights whatever their place."""

@@ -10,12 +10,13 @@ from plad.records import Example
 
 
 class ReferenceJudge(JudgeKind):
-    """Scores an answer by ROUGE-L F1 against the references other than the target."""
+    """Scores an answer by ROUGE-L F1 against the references; against the target by those other than it."""
 
     type: Literal["reference"] = "reference"
 
     title: ClassVar[str] = "Likeness to the references"
     needs_references: ClassVar[bool] = True
+    nearness: ClassVar[str] = "nearness to the target by ROUGE-L"
 
     def open(self, resources: JudgeResources) -> "ReferenceScorer":
         """It needs nothing."""
@@ -46,6 +47,6 @@ class ReferenceScorer:
         """What a reader must know to trust the scores."""
         return {
             "type": "reference",
-            "rule": "ROUGE-L F1 against the best reference other than the target; "
-            "rows with one reference are unjudged; between teacher and student every reference counts",
+            "rule": "ROUGE-L F1 against the best reference other than the target; rows with one reference can't be "
+            "judged against the target; between two systems every reference counts, and the nearer one wins",
         }

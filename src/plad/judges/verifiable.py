@@ -211,6 +211,13 @@ class VerifiableJudge(JudgeKind):
         """The settings, and what the function's file holds."""
         return {**self.shaping(), **({} if self.function is None else function_fingerprint(self.function))}
 
+    def able(self, rows: Sequence[Example], *, against_target: bool) -> int:
+        """Rows whose references hold something to compare; of a function, which is not called, all that have any."""
+        if self.takes_function:
+            return sum(bool(e.references) for e in rows)
+        scores = VerifiableScorer(self).score(rows, [""] * len(rows), [])
+        return sum(score is not None for score in scores)
+
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """Whether the function is there, or how many rows have something to compare; its code is not run."""
         try:
@@ -219,8 +226,7 @@ class VerifiableJudge(JudgeKind):
                 findings.add("ok", place, f"verifiable: {self.function}")
                 findings.not_checked.append(f"{place}: what {self.function} does; it was not imported")
             elif rows is not None:
-                scores = self.open(JudgeResources()).score(rows, [""] * len(rows), [])
-                able = sum(score is not None for score in scores)
+                able = self.able(rows, against_target=against_target)
                 what = f"{able} of {len(rows)} rows have a reference with something to compare"
                 if not able:
                     raise ConfigError(what, where=place, fix="another match, markers or pattern")

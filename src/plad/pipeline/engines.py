@@ -11,7 +11,7 @@ from plad.answers.question import AnswerSet, Sampling
 from plad.answers.reply import is_other_model
 from plad.errors import PartialResultError
 from plad.judges.base import JudgeResources
-from plad.pipeline.resources import Resources, fine_tuned, weights
+from plad.pipeline.resources import Resources, fine_tuned, weights, weights_names
 from plad.progress import track
 from plad.records import Example, Generation, Outcome
 from plad.rundir.atomic import verify_dir
@@ -93,7 +93,7 @@ def missing_answers(engine: Engine[Any], rows: list[Example]) -> str | None:
 
 def answer_set(ctx: Resources, system: str, sampling: Sampling) -> AnswerSet:
     """The answers of one of the run's systems."""
-    return AnswerSet(system, weights(ctx, system), sampling, ctx.config.run.seed)
+    return AnswerSet.of(system, weights_names(ctx, system), sampling, ctx.config.run.seed)
 
 
 def fill(
@@ -116,10 +116,10 @@ def _require_enough(ctx: Resources, system: str, counts: dict[str, int], ledger:
     if sum(failed.values()) <= share * total:
         return
     outcomes = "; ".join(f"{n:,} {name}" for name, n in failed.items())
-    messages = ledger.messages(system)
+    message = next(iter(ledger.messages(system)), "")
     raise PartialResultError(
         f"{sum(failed.values()):,} of {total:,} answers of {system} are missing ({outcomes})"
-        + (f"; the latest: {messages[0]}" if messages else ""),
+        + (f"; most often: {message}" if message else ""),
         where=f"generate.max_failed={share:g}",
         fix="the same command asks again for those that failed; all others are kept\n"
         f"plad ledger {ctx.run.path} shows what the provider said\n"

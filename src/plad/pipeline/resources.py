@@ -16,10 +16,12 @@ from plad.data.sources import locate, source_fingerprint
 from plad.data.split import nested_share
 from plad.judges.base import JudgeKind, kind_of
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
+from plad.policy.resolve import locate_model
 from plad.records import Example
 from plad.rundir.atomic import verify_dir
 from plad.rundir.directory import RunDir
 from plad.rundir.fingerprint import fingerprint
+from plad.rundir.manifest import FINGERPRINTS
 
 if TYPE_CHECKING:
     from plad.policy.load import Policy
@@ -57,7 +59,9 @@ class Resources:
         return self.teacher if role == "teacher" else self.student
 
     def _located(self, section: M) -> M:
-        return section.model_copy(update={"model": locate(section.model, self.base)})
+        local = not isinstance(section, TeacherSection) or section.local
+        place = locate_model(section.model, self.base, section.revision) if local else locate(section.model, self.base)
+        return section.model_copy(update={"model": place})
 
     def judge_sections(self) -> list[JudgeKind]:
         """The config's judges, relative model paths resolved against the config's folder."""
@@ -100,14 +104,22 @@ def fine_tuned(resources: Resources, role: Role, *, dtype: str | None = None) ->
 
 def weights(resources: Resources, system: str) -> str:
     """Fingerprint of the weights behind a system's answers."""
+    return weights_names(resources, system)[0]
+
+
+def weights_names(resources: Resources, system: str) -> tuple[str, ...]:
+    """The fingerprint by which this run names the weights, then the one by which runs of other versions know them."""
     teacher = resources.config.teacher
     if system == "teacher" and not teacher.local:
-        return fingerprint(engine_kind(teacher.engine).source(teacher, resources.base))
+        return (fingerprint(engine_kind(teacher.engine).source(teacher, resources.base)),)
     if system == "teacher" and not teacher.sft:
-        return model_fingerprint(resources.teacher.model, teacher.revision)
-    places = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}
-    between = f"checkpoints/rounds/{system}" if system.startswith("student_round_") else f"baselines/{system}"
-    return folder_fingerprint(resources.run / places.get(system, between))
+        name = model_fingerprint(resources.teacher.model, teacher.revision)
+    else:
+        places = {"teacher": "sft/teacher", "student_sft": "sft/student", "student": "student"}
+        between = f"checkpoints/rounds/{system}" if system.startswith("student_round_") else f"baselines/{system}"
+        name = folder_fingerprint(resources.run / places.get(system, between))
+    names = (str(name), name.former)
+    return names if resources.run.manifest.fingerprints == FINGERPRINTS else names[::-1]
 
 
 def text_files(resources: Resources, objective: AnyObjective) -> dict[str, dict[str, str]]:

@@ -65,6 +65,14 @@ def adopt_fine_tuned(run: RunDir, role: str, signature: str, donors: Sequence[Pa
     return None
 
 
+def name_models_as(run: RunDir, donors: Sequence[Path]) -> None:
+    """Let a run that has no stage yet name models as the first of other runs does, so that their stages compare."""
+    known = [manifest.fingerprints for manifest in map(_manifest, donors) if manifest.stages]
+    if known and not run.manifest.stages:
+        run.manifest.fingerprints = known[0]
+        run.save()
+
+
 def adopt_answers(run: RunDir, donors: Sequence[Path]) -> int:
     """Copy the answers of other runs into this run's ledger; returns their number.
 

@@ -4,24 +4,29 @@ Every stage is recorded with a fingerprint of all it depends on. The same comman
 stopped; a changed setting is refused until the stages that depend on it are cleaned.
 """
 
+import contextlib
 import logging
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from plad.config.base import ROLES
 from plad.config.root import Config
-from plad.errors import ConfigError, RunDirError
+from plad.errors import ConfigError, Interrupted, RunDirError
 from plad.pipeline.resources import Resources
-from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned
+from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned, name_models_as
 from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, up_to
 from plad.pipeline.stages.baselines import reopen_for_methods
 from plad.pipeline.stages.sft import signature
+from plad.policy.fingerprint import as_known_before
 from plad.rundir.atomic import sweep_staging
 from plad.rundir.directory import RunDir
+from plad.rundir.manifest import FINGERPRINTS
+from plad.text import clean as clean_text
+from plad.text import redact
 from plad.version import __version__
 
 log = logging.getLogger("plad")
@@ -44,7 +49,10 @@ def inputs(resources: Resources, stage: Stage) -> Inputs:
     Concurrency, memory bounds and checkpoint pace are left out: they never change a result.
     """
     earlier = [s for s in STAGES if s.name in stage.after and _asked_for(resources.config, s)]
-    return {s.name: resources.run.fingerprint(s.name) for s in earlier} | dict(stage.work.inputs(resources))
+    own = dict(stage.work.inputs(resources))
+    if resources.run.manifest.fingerprints != FINGERPRINTS:
+        own = as_known_before(own)
+    return {s.name: resources.run.fingerprint(s.name) for s in earlier} | own
 
 
 def _asked_for(config: Config, stage: Stage) -> bool:
@@ -124,6 +132,7 @@ def run(
         _clean(resources, clean)
     run_dir.set_versions(versions())
     run_dir.set_ledger(config.generate.ledger)
+    name_models_as(run_dir, donors)
     stages = _wanted(to, only)
     _check_functions(resources, stages[-1])
     if donors:
@@ -149,7 +158,20 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
         return
     log.info("%s: started", stage.name)
     started = time.monotonic()
-    counts = stage.work.run(resources, depends)
+    with _stops_are_recorded(run_dir, stage):
+        counts = stage.work.run(resources, depends)
     run_dir.finish(stage.name, depends, counts, time.monotonic() - started)
     run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
     log.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _stops_are_recorded(run_dir: RunDir, stage: Stage) -> Generator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        run_dir.stop(stage.name)
+        raise
+    except Exception as e:
+        run_dir.stop(stage.name, clean_text(redact(str(e) or type(e).__name__)))
+        raise

@@ -1,7 +1,9 @@
 """LoRA adapters: attach, save, load on their base with every mismatch named, merge."""
 
+import difflib
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +19,7 @@ from plad.config.models import LoraSection
 from plad.errors import PolicyError
 from plad.policy.backend import modules_of
 from plad.policy.context import text_config
+from plad.policy.fingerprint import canonical_adapter
 from plad.policy.resolve import ADAPTER, check_folder
 
 _PREFIX = "base_model.model."
@@ -46,6 +49,7 @@ def has_adapter(model: nn.Module) -> bool:
 def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedModel, str]:
     """The model in a fresh adapter, whose weights alone are trained, and a one-line note."""
     targets = section.target_modules
+    _check_names(model, targets or ())
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=section.r,
@@ -70,6 +74,21 @@ def attach(model: PreTrainedModel, section: LoraSection) -> tuple[PreTrainedMode
     where = "every linear layer but the head" if targets is None else ", ".join(targets)
     note = f"LoRA r {section.r}, alpha {section.alpha:g} on {where} ({trained:,} weights are trained)"
     return cast(PreTrainedModel, wrapped), note
+
+
+def _check_names(model: nn.Module, targets: Sequence[str]) -> None:
+    """Every name must be a module's: peft is content with one of several."""
+    names = [name for name, _ in modules_of(model)]
+    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+    if missing:
+        linear = _linear(model)
+        close = difflib.get_close_matches(missing[0], linear.split(", "), n=1)
+        hint = f"did you mean {close[0]}?\n" if close else ""
+        raise PolicyError(
+            f"{type(model).__name__} has no module {', '.join(missing)}",
+            where="lora.target_modules",
+            fix=f"{hint}linear layers of this model: {linear}",
+        )
 
 
 def _linear(model: nn.Module) -> str:
@@ -109,6 +128,9 @@ def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
     config = model.peft_config[model.active_adapter]
     config.base_model_name_or_path, config.revision = base, revision
     model.save_pretrained(folder, save_embedding_layers=False)
+    file = folder / ADAPTER
+    content = canonical_adapter(json.loads(file.read_text(encoding="utf-8")))
+    file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")  # else as peft writes it
     (folder / "README.md").unlink(missing_ok=True)  # peft's unfilled form
 
 

@@ -1,8 +1,11 @@
 """From the name of a model to a local folder with safetensors weights: folder, hub name or GGUF file."""
 
+import difflib
+import json
 import re
 from pathlib import Path
 
+from plad.data.sources import locate
 from plad.errors import PolicyError
 from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
 from plad.rundir.atomic import is_complete
@@ -12,6 +15,9 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _TOKENIZER_FILES = ("tokenizer*", "*.json", "*.jinja", "*.model", "*.txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+Tensors = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and type of tensors by name."""
 
 
 def resolve_model(model: str, revision: str | None = None, cache_dir: Path | None = None) -> Path:
@@ -41,6 +47,39 @@ def resolve_model(model: str, revision: str | None = None, cache_dir: Path | Non
     folder = _download(model, revision)
     check_folder(folder)
     return folder
+
+
+def locate_model(model: str, base: Path | None, revision: str | None = None) -> str:
+    """A model's path as it is opened, found as `locate` does; a hub name stays as it is.
+
+    Raises:
+        PolicyError: nothing is there, and it is no hub name: a folder of its first part is there.
+    """
+    found = locate(model, base)
+    path = Path(found).expanduser()
+    if path.exists() or "/" not in model or _in_cache(found, revision):
+        return found
+    folders = [f for f in dict.fromkeys(((base or Path()) / path.parent, path.parent)) if f.is_dir()]
+    if not folders and is_hub_name(found):
+        return found
+    names = [p.name for folder in folders for p in folder.iterdir() if p.is_dir() or p.suffix == ".gguf"]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    ways = [f"did you mean {path.parent / close[0]}?"] if close else []
+    if is_hub_name(found):
+        ways.append(f"or, for the hub's model of this name, run once: hf download {found}")
+    elif not close:
+        ways.append("check `model`; paths are read from the config's folder, then from here")
+    there = f", though {path.parent}/ exists" if folders and str(path.parent) != "." else ""
+    raise PolicyError(
+        f"no such {'file' if path.suffix == '.gguf' else 'folder'}{there}", where=model, fix="\n".join(ways)
+    )
+
+
+def _in_cache(name: str, revision: str | None) -> bool:
+    try:
+        return is_hub_name(name) and cached(name, revision) is not None
+    except PolicyError:
+        return False
 
 
 def resolve_tokenizer(name: str) -> Path:
@@ -87,6 +126,16 @@ def check_folder(folder: Path) -> None:
         where=str(folder),
         fix="copy the weights into it, or use a model with safetensors weights (pickle files are not read)",
     )
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """Every tensor of a folder, from the headers of its safetensors files."""
+    tensors: Tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as f:
+            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        tensors |= {name: (tuple(t["shape"]), t["dtype"]) for name, t in header.items() if name != "__metadata__"}
+    return tensors
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...] = _HUB_FILES) -> Path:

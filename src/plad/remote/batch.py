@@ -21,14 +21,14 @@ from plad.answers.jobs import Job, Jobs
 from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.config.engines import BatchSection, Endpoint
-from plad.errors import ProviderError
+from plad.errors import BudgetError, PladError, ProviderError
 from plad.records import Outcome, Prompt
 from plad.remote.budget import Budget
 from plad.remote.client import HOPELESS, HeldBack, run_async, signals, way_out
 from plad.remote.limits import Clock
 from plad.remote.provider import Provider
 from plad.remote.request import HttpRequest
-from plad.remote.response import Attempt, JsonObject, Meaning, as_object, objects, read_response
+from plad.remote.response import Attempt, JsonObject, Meaning, as_object, failed, objects, read_response
 from plad.remote.transport import BrokenError, api_key, connect, require_client
 
 log = logging.getLogger("plad")
@@ -117,6 +117,7 @@ class _BatchSession:
         self.room = how.limits.max_requests  # less after a provider had no room for a batch
         self.refusals = 0  # in a row
         self.bad = HeldBack()
+        self.over: BudgetError | None = None  # a bill above what was set aside
 
     async def run(self) -> None:
         how = self.how
@@ -205,7 +206,7 @@ class _BatchSession:
 
     async def _collect(self, one: _Active, batch: JsonObject) -> None:
         """Record what a finished batch brought, and put what it didn't into the next."""
-        stop: ProviderError | None = None
+        stop: PladError | None = None
         for name in ("output_file_id", "error_file_id"):
             if batch.get(name):
                 stop = await self._read(one, str(batch[name])) or stop
@@ -220,7 +221,7 @@ class _BatchSession:
             self._again(one, str(batch["status"]), no_room=no_room)
         self.jobs.close(one.job)
         _say(one, batch)
-        if (reason := hopeless or stop) is not None:
+        if (reason := hopeless or stop or self.over) is not None:
             raise reason
         if no_room:
             await self._make_room()
@@ -267,8 +268,8 @@ class _BatchSession:
             prompt = self.how.request(asked).prompt_bytes // 4
         cost = self.endpoint.cost(prompt, reply.completion_tokens)
         priced = replace(reply, prompt_tokens=prompt, cost=cost, attempts=self.attempts[key] + 1)
+        self.over = self.over or self.budget.count(key, priced)
         self.budget.release(key)
-        self.budget.count(priced)
         self.bad.record(priced, lambda: one.record(question, priced))
 
     def _failed(self, one: _Active, batch: JsonObject) -> tuple[bool, ProviderError | None]:
@@ -344,7 +345,11 @@ def read_row(row: JsonObject) -> Attempt:
         status = response.get("status_code")
         body = response.get("body")
         status = status if isinstance(status, int) else 0
-        return read_response(status, {}, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+        try:
+            text = body if isinstance(body, str) else json.dumps(body)
+        except RecursionError:
+            return failed("the answer is nested too deeply")
+        return read_response(status, {}, text.encode("utf-8", "replace"))
     if isinstance(error, dict):
         return Attempt(Meaning.PASSING, message=_reason(error))
     return Attempt(Meaning.PASSING, message="a row without response or error")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import signal
 import threading
 from collections import deque
@@ -190,11 +191,13 @@ class _Session:
                 await self._afford(request)
                 try:
                     reply = await self._ask(request)
-                    self.budget.count(reply)
+                    over = self.budget.count(request.key, reply)
                 finally:
                     self.budget.release(request.key)
                     self.settled.set()
                 self._arrived(request, reply)
+                if over is not None:
+                    self._halt(over)
         except _Stopped:
             return
         except Exception as e:
@@ -305,6 +308,7 @@ class _Session:
             self.models.add(reply.model)
             if is_other_model(asked, reply.model):
                 log.warning("asked for model %s, served by %s", redact(asked), redact(reply.model))
+        lost += reply.lost
         return replace(reply, prompt_tokens=prompt, cost=cost, seconds=seconds, attempts=attempts, lost=lost)
 
     async def _unless_stopped(self, waiting: Any) -> None:
@@ -328,7 +332,21 @@ def way_out(message: str, endpoint: Endpoint) -> str:
         return f"check the key in the environment variable {endpoint.api_key_env}, and what it may do"
     if message.startswith("HTTP 404"):
         return "check `model` and base_url (it usually ends in /v1)"
+    if "Unsupported" in message or "nknown parameter" in message:
+        return _other_field(message, endpoint)
     return "settle it with the provider, or correct the settings"
+
+
+def _other_field(message: str, endpoint: Endpoint) -> str:
+    """The setting for a field that the model doesn't take."""
+    named = re.search(r"'(\w+)'", message)
+    field = named.group(1) if named else "NAME"
+    if field == endpoint.max_tokens_field:
+        other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
+        return f"engine.max_tokens_field: {other}"
+    if field == endpoint.seed_field:
+        return "engine.seed_field: null"
+    return f"engine.body: {{{field}: null}} leaves it out"
 
 
 @contextlib.contextmanager

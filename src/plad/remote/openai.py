@@ -1,7 +1,6 @@
 """Engine `openai`: answers of a server that speaks OpenAI's protocol."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from plad.answers.engine import EngineKind, EngineResources, Inspection, Record, Sending, fitting
 from plad.answers.jobs import Jobs
-from plad.answers.question import Question, Sampling, Spec
-from plad.answers.reply import Reply, Tokenizer, count_tokens
+from plad.answers.question import AnswerSet, Question, Sampling, Spec
+from plad.answers.reply import Reply, Tokenizer, count_tokens, without_secrets
 from plad.config.base import PACES, PositiveInt
 from plad.config.engines import BatchSection, Endpoint
 from plad.config.models import PromptSection, TeacherSection
@@ -26,12 +25,12 @@ from plad.remote.budget import Budget
 from plad.remote.client import complete
 from plad.remote.limits import Clock, RealClock
 from plad.remote.request import HttpRequest, completion_request
+from plad.remote.response import parse_json
 from plad.remote.transport import HttpResponse, api_key, connect, require_client, send
 
 log = logging.getLogger("plad")
 
 _CONTEXT = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "n_ctx_train")
-_PROBED_TOKENS = 16  # of the answer that `probe` asks for
 
 
 class OpenAIEngine(EngineKind, Endpoint):
@@ -115,7 +114,9 @@ class OpenAIEngine(EngineKind, Endpoint):
             findings.not_checked.append(what)
             return
         example = task.distill[0] if task.distill else Example("probe", "Say yes.")
-        reply, context = probe(OpenAI(self, teacher.model, teacher.prompt, teacher.revision), example)
+        engine = OpenAI(self, teacher.model, teacher.prompt, teacher.revision)
+        answers = AnswerSet("teacher", "", task.sampling, task.seed)
+        reply, context = probe(engine, next(answers.questions(example, engine.encode(example), {})), task.sampling)
         findings.add(
             "ok" if reply.text else "note",
             "teacher: online",
@@ -246,16 +247,15 @@ class OpenAI:
         complete(self.section, requests(), on_reply, budget=self.budget, clock=self.clock)
 
 
-def probe(engine: OpenAI, example: Example) -> tuple[Reply, int | None]:
-    """Ask for one short answer, once: how that ended, and the tokens of the context, where the server tells them.
+def probe(engine: OpenAI, question: Question[Prompt], sampling: Sampling) -> tuple[Reply, int | None]:
+    """Ask a question once, as the run will: how that ended, and the tokens of the context, where the server tells them.
 
     Raises:
         ProviderError: there is no answer: no connection, or a refusal.
     """
     once = engine.section.model_copy(update={"max_attempts": 1})
-    sampling, replies = Sampling(0.0, _PROBED_TOKENS), list[Reply]()
-    request = completion_request(once, engine.model, "probe", engine.encode(example), sampling, 0)
-    complete(once, [request], lambda _, reply: replies.append(reply))
+    replies: list[Reply] = []
+    complete(once, [engine.request(question, sampling)], lambda _, reply: replies.append(without_secrets(reply)))
     if replies[0].outcome in (Outcome.FAILED, Outcome.BAD_REQUEST):
         raise ProviderError(
             f"the first request got no answer: {replies[0].message}",
@@ -271,10 +271,7 @@ async def _context_of(endpoint: Endpoint, model: str) -> int | None:
         response = await send(http, endpoint, "GET", "/models")
     if not isinstance(response, HttpResponse) or response.status != 200:
         return None
-    try:
-        listing: JsonValue = json.loads(response.body)
-    except ValueError:
-        return None
+    listing = parse_json(response.body)
     models = listing.get("data") if isinstance(listing, dict) else None
     for entry in models if isinstance(models, list) else ():
         if isinstance(entry, dict) and entry.get("id") == model:
@@ -286,6 +283,6 @@ def _context_in(entry: Mapping[str, JsonValue]) -> int | None:
     meta = entry.get("meta")
     for place in (entry, meta if isinstance(meta, dict) else {}):
         for name in _CONTEXT:
-            if isinstance(tokens := place.get(name), int):
+            if type(tokens := place.get(name)) is int and tokens > 0:
                 return tokens
     return None

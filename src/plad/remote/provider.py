@@ -12,6 +12,7 @@ from plad.remote.client import decide, way_out
 from plad.remote.limits import Clock
 from plad.remote.response import Attempt, JsonObject, Meaning, as_object, objects, parse_json, read_response
 from plad.remote.transport import BrokenError, HttpResponse, send, stream_lines
+from plad.text import conceal, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -141,6 +142,9 @@ class Provider:
             message = attempt.message or (attempt.reply.message if attempt.reply else None) or f"HTTP {status}"
             raise BrokenError(Attempt(attempt.meaning, message=message, wait=attempt.wait))
         value = parse_json(body)
-        if not isinstance(value, dict) or (method == "POST" and not isinstance(value.get("id"), str)):
-            raise BrokenError(Attempt(Meaning.PASSING, message=f"the answer to {method} {path} is none: {body[:80]!r}"))
+        name = value.get("id") if isinstance(value, dict) else None
+        named = isinstance(name, str) and conceal(name) == name  # it will be written down
+        if not isinstance(value, dict) or (method == "POST" and not named):
+            what = redact(f"the answer to {method} {path} is none: {body[:80]!r}")
+            raise BrokenError(Attempt(Meaning.PASSING, message=what))
         return value

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from plad.answers.reply import Reply, estimated_tokens
+from plad.answers.reply import MOST_TOKENS, Reply, estimated_tokens
 from plad.records import Outcome
 from plad.text import redact
 
@@ -27,6 +27,8 @@ _NO_CREDIT = {
 }
 _FILTER = {"content_filter", "content_policy_violation", "moderation", "responsibleaipolicyviolation"}
 _TOO_LONG = re.compile(r"context_length_exceeded|maximum context length|context size|exceed_context_size", re.I)
+_NO_SETTING = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
+_NO_PARAMETER = re.compile(r"Unsupported (?:parameter|value): ")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _THINKING = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 OUT_OF_ROOM = "the reasoning used up all tokens: raise max_new_tokens, or switch the thinking off"
@@ -65,10 +67,24 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes) -> Attem
     Args:
         headers: with case-insensitive names, or names in lower case.
     """
+    try:
+        return _meaning(status, headers, _strict_json(body), body)
+    except RecursionError:
+        odd = "is nested too deeply"
+    except OddError as e:
+        odd = str(e)
+    return failed(f"the answer {odd}") if 200 <= status < 300 else _meaning(status, headers, None, body)
+
+
+def failed(why: str) -> Attempt:
+    """A whole response that no honest server sends: asked again now, it would be billed again."""
+    return Attempt(Meaning.FINAL, Reply(Outcome.FAILED, lost=1, message=redact(why)[:_SHOWN]))
+
+
+def _meaning(status: int, headers: Mapping[str, str], value: JsonValue, body: bytes) -> Attempt:
     if 300 <= status < 400:
         target = headers.get("location", "another place")
         return Attempt(Meaning.STOP, message=redact(f"HTTP {status}: base_url redirects to {target[:_SHOWN]}"))
-    value = parse_json(body)
     if 200 <= status < 300:
         return _success(value, body)
     error = _error(value)
@@ -129,7 +145,7 @@ def _error(value: JsonValue) -> JsonObject:
 
 
 def _message(status: int, error: JsonObject, body: bytes) -> str:
-    text = str(error.get("message") or body[: 4 * _SHOWN].decode("utf-8", "replace"))
+    text = _storable(str(error.get("message") or body[: 4 * _SHOWN].decode("utf-8", "replace")))
     return redact(f"HTTP {status}: {' '.join(text.split()) or 'no explanation'}")[:_SHOWN]
 
 
@@ -143,6 +159,8 @@ def _names(error: JsonObject) -> set[str]:
 def _failure(status: int, error: JsonObject, message: str, wait: float | None) -> Attempt:
     names = _names(error)
     if names & _NO_CREDIT or status == 402:
+        return Attempt(Meaning.STOP, message=message)
+    if names & _NO_SETTING or _NO_PARAMETER.search(message):
         return Attempt(Meaning.STOP, message=message)
     if names & _FILTER:
         return Attempt(Meaning.FINAL, Reply(Outcome.FILTERED, message=message))
@@ -184,7 +202,7 @@ def _reply(value: JsonObject, message: JsonObject, finish: JsonValue) -> Reply:
     thought = bool(message.get("reasoning_content") or message.get("reasoning")) or (bool(given.strip()) and not text)
     hint = None
     if message.get("refusal"):
-        outcome, hint = Outcome.REFUSED, str(message["refusal"])[:_SHOWN]
+        outcome, hint = Outcome.REFUSED, _storable(str(message["refusal"]))[:_SHOWN]
     elif finish == "content_filter":
         outcome = Outcome.FILTERED
     elif not text:
@@ -192,14 +210,14 @@ def _reply(value: JsonObject, message: JsonObject, finish: JsonValue) -> Reply:
     else:
         outcome = Outcome.TRUNCATED if finish == "length" else Outcome.OK
     counts = as_object(value.get("usage"))
-    prompt, completion = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    prompt, completion = (_count(counts, name) for name in ("prompt_tokens", "completion_tokens"))
     return Reply(
         outcome,
         text=text if outcome in (Outcome.OK, Outcome.TRUNCATED) else "",
         prompt_tokens=prompt or 0,
         completion_tokens=completion if completion is not None else estimated_tokens(given),
         estimated=prompt is None or completion is None,
-        model=model if isinstance(model := value.get("model"), str) else None,
+        model=_storable(model)[:_SHOWN] if isinstance(model := value.get("model"), str) else None,
         message=redact(hint) if hint else None,
     )
 
@@ -209,18 +227,53 @@ def _text(content: JsonValue) -> str:
     if not isinstance(content, str):
         parts = [part.get("text") for part in objects(content)]
         content = "".join(part for part in parts if isinstance(part, str))
-    return content.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate can't be stored
+    return _storable(content)
 
 
-def _count(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate can't be stored
+
+
+def _count(counts: JsonObject, name: str) -> int | None:
+    value = counts.get(name)
+    if value is None or (type(value) is int and 0 <= value <= MOST_TOKENS):
+        return value
+    raise OddError(f"gives {str(value)[:40]!r} as {name}")
+
+
+class OddError(ValueError):
+    """What no honest server sends."""
+
+
+def _strict_json(text: bytes) -> JsonValue:
+    """The value that a text holds; None where it is no JSON.
+
+    Raises:
+        OddError: a key stands twice, or a number has thousands of digits.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_no_twice)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    except OddError:
+        raise
+    except ValueError:
+        raise OddError("holds a number of thousands of digits") from None
+
+
+def _no_twice(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise OddError("holds a key twice")
+    return value
 
 
 def parse_json(text: bytes) -> JsonValue:
-    """The value that a text holds; None where it is no JSON."""
+    """The value that a text holds; None where it is no JSON, or odd."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return _strict_json(text)
+    except (OddError, RecursionError):
         return None
 
 

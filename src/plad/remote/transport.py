@@ -17,14 +17,14 @@ from urllib.request import getproxies, proxy_bypass
 from plad.config.engines import Endpoint
 from plad.errors import ConfigError, MissingExtraError
 from plad.remote.request import HttpRequest
-from plad.remote.response import Attempt, Meaning, read_response
+from plad.remote.response import Attempt, Meaning, failed, read_response
 from plad.text import hide, redact
 from plad.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp
 
-_MAX_BODY = 64 * 2**20  # bytes of a response
+_MAX_BODY = 16 * 2**20  # bytes of a response, or of a line of a file, once unpacked
 
 
 def api_key(endpoint: Endpoint) -> str | None:
@@ -121,6 +121,8 @@ async def send(
             connected = True
             body = await _read(response)
             return HttpResponse(response.status, _lower(response.headers), body)
+    except _TooLargeError:
+        return failed(f"the answer is larger than {_MAX_BODY // 2**20} MiB")
     except TimeoutError:
         return Attempt(Meaning.PASSING, message=f"no answer within {endpoint.timeout_s:g} s", lost=True)
     except aiohttp.InvalidURL:
@@ -171,24 +173,29 @@ async def stream_lines(http: "aiohttp.ClientSession", endpoint: Endpoint, path: 
                         yield line
             if rest.strip():
                 yield rest
+    except _TooLargeError:
+        raise BrokenError(Attempt(Meaning.STOP, message="the answer is too large")) from None
     except (aiohttp.ClientError, OSError, TimeoutError) as e:
         raise BrokenError(
             Attempt(Meaning.PASSING, message=redact(f"the file broke off ({type(e).__name__})"))
         ) from None
 
 
+class _TooLargeError(Exception):
+    """A response holds more than anybody asked for."""
+
+
 async def _read(response: "aiohttp.ClientResponse") -> bytes:
+    """The content, unpacked piece by piece: a few megabytes may stand for gigabytes."""
     length = response.content_length
-    if length is not None and length <= _MAX_BODY:
+    if length is not None and length <= _MAX_BODY and "Content-Encoding" not in response.headers:
         return await response.read()
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_chunked(2**16):
-        size += len(chunk)
-        if size > _MAX_BODY:
-            raise OSError("the answer is too large")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > _MAX_BODY:
+            raise _TooLargeError
+    return bytes(content)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

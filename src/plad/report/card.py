@@ -16,6 +16,7 @@ from plad.report.parts.measures import TEXT_METRICS, WORDS, judge_settings
 from plad.report.parts.run_facts import RunFacts
 from plad.report.parts.verdict import verdict
 from plad.report.sections.calibration import calibration_sentences, calibration_table
+from plad.report.sections.distilled import comparison
 from plad.report.sections.results import differences_table, results_table
 from plad.text import redact
 
@@ -59,7 +60,7 @@ def _results(metrics: Metrics | None) -> list[str]:
     if differences is not None:
         parts += ["Paired differences:", table_text(differences)]
     if likelihoods is not None:
-        parts += [f"Likelihoods: {escape(' '.join(calibration_sentences(metrics)))}", table_text(likelihoods)]
+        parts += [f"Likelihoods: {escape(' '.join(calibration_sentences(metrics)).strip())}", table_text(likelihoods)]
     return [*parts, "How it was measured:", _evaluated(metrics)]
 
 
@@ -127,6 +128,7 @@ def card_text(config: Config, facts: RunFacts, *, seq2seq: bool = False) -> str:
         _data(config, facts),
         "## Method",
         _method(config),
+        *([f"Size and speed: {escape(comparison(facts))}"] if facts.metrics else []),
         "## Limits",
         _LIMITS,
         "## Licence",

@@ -6,15 +6,22 @@ import socket
 from pathlib import Path
 from typing import TextIO
 
-from plad.errors import RunDirError
+from plad.errors import ConfigError, RunDirError
 
 
 def acquire(path: Path) -> TextIO:
     """Lock a directory until the file returned is closed or the process ends.
 
     Raises:
+        ConfigError: this is one of several processes that a launcher has started.
         RunDirError: another process holds it.
     """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise ConfigError(
+            f"a launcher (torchrun, accelerate, srun) has started {processes} processes, and plad trains in one",
+            where=f"WORLD_SIZE={processes}",
+            fix="start it once: plad run CONFIG\nor unset WORLD_SIZE where a job's environment sets it",
+        )
     lock = (path / "run.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

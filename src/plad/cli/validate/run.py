@@ -14,6 +14,7 @@ from plad.extras.sweep.space import Space
 from plad.rundir.directory import check_place
 from plad.text import clean
 
+HOT = 2.0  # a temperature above which nobody samples on purpose
 NEVER_CHECKED = (
     "that the weights load and fit into memory",
     "that the answers are any good: look at `plad show RUN generations` after a first `plad run CONFIG --limit 32`",
@@ -46,6 +47,9 @@ def validate(
     findings.add("ok", "config", str(path))
     base = path.parent
     _check_run_dir(findings, config)
+    if config.generate.temperature > HOT:
+        what = f"{config.generate.temperature:g} is far above 1: answers will be close to random words (the paper: 0.7)"
+        findings.add("note", "generate.temperature", what)
     prepared = check_data(findings, config, base, skip_invalid)
     check_policies(findings, config, base, prepared, online=online)
     check_vocabularies(findings, config, base)
@@ -80,9 +84,14 @@ def _check_sweep(findings: Findings, path: Path, overrides: Sequence[str]) -> No
 
 
 def validation_view(findings: Findings) -> Iterator[str]:
-    """One line a finding, then what was not checked."""
+    """One line a finding, warnings in capitals with their ways out below; what was not checked; how many warn."""
     for finding in findings.lines:
-        yield clean(f"{finding.state:<6}{finding.what}: {finding.detail}")
+        state = "WARN" if finding.state == "warn" else finding.state
+        first, *ways = finding.detail.splitlines()
+        yield clean(f"{state:<6}{finding.what}: {first}")
+        yield from (clean(f"      -> {way}") for way in ways)
     yield "not checked:"
     for line in findings.not_checked:
         yield clean(f"  - {line}")
+    if findings.warnings:
+        yield f"{findings.warnings} warning{'s' * (findings.warnings != 1)}, marked WARN above"

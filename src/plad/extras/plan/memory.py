@@ -18,7 +18,7 @@ from plad.data.sources import locate
 from plad.errors import PladError
 from plad.extras.plan.requests import distill_rows
 from plad.extras.plan.tokens import Counter
-from plad.policy.resolve import is_adapter, local_folder
+from plad.policy.resolve import is_adapter, local_folder, read_tensors
 from plad.records import Example
 
 GPU_MAX_TOKENS = 16_384  # tokens of one forward pass on a GPU, where the config names none
@@ -98,16 +98,6 @@ class Sizes:
     size_notes: list[str]
 
 
-def _read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a folder, from the headers of its safetensors files."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as f:
-            header: dict[str, Any] = json.loads(f.read(int.from_bytes(f.read(8), "little")))
-        shapes |= {name: tuple(t["shape"]) for name, t in header.items() if name != "__metadata__"}
-    return shapes
-
-
 def read_model(folder: Path, init: PretrainedInit | PruneInit | None = None) -> Model:
     """What a model folder says of its size.
 
@@ -117,7 +107,7 @@ def read_model(folder: Path, init: PretrainedInit | PruneInit | None = None) -> 
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
     kept = init.layers if isinstance(init, PruneInit) else None
-    shapes = {n: s for n, s in _read_shapes(folder).items() if kept is None or _layer(n) < kept}
+    shapes = {n: s for n, (s, _) in read_tensors(folder).items() if kept is None or _layer(n) < kept}
     embeddings = sum(math.prod(s) for n, s in shapes.items() if _EMBEDDING.search(n))
     linear = {n: sum(s) for n, s in shapes.items() if len(s) == 2 and not _EMBEDDING.search(n)}
     layers = len({n[: m.end()] for n in shapes for m in [_LAYER.search(n)] if m})

@@ -22,11 +22,11 @@ from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
 from plad.judges.base import kind_of
-from plad.pipeline.resources import Resources, weights
+from plad.pipeline.resources import Resources, weights_names
 from plad.pipeline.stage import NAMES, STAGES
 from plad.records import Outcome
 from plad.rundir.directory import RunDir, check_place
-from plad.rundir.manifest import Manifest, read_manifest
+from plad.rundir.manifest import FINGERPRINTS, Manifest, read_manifest
 
 _LENGTHS = {Outcome.OK, Outcome.TRUNCATED}  # outcomes whose lengths tell something of further answers
 
@@ -157,7 +157,7 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
 def _read_progress(config: Config, base: Path) -> Generator[_Progress]:
     """What the run directory and its ledger hold; nothing where neither is there."""
     run = config.run.dir
-    manifest = read_manifest(run) if (run / "manifest.json").is_file() else Manifest()
+    manifest = read_manifest(run) if (run / "manifest.json").is_file() else Manifest(fingerprints=FINGERPRINTS)
     file = Path(config.generate.ledger).expanduser() if config.generate.ledger else Manifest().ledger_file(run)
     progress = _Progress(Resources(config, RunDir(run, manifest), base))
     if manifest.stages:
@@ -224,22 +224,22 @@ def _held(a: AnswerRequests, progress: _Progress) -> Mapping[str, int]:
     """Answers to each row that the run would not ask for again."""
     if a.stage in progress.done:
         return {e.id: a.samples for e in a.rows}
-    fingerprint = _weights(a.system, progress) if a.kept else None
-    if fingerprint is None or progress.ledger is None:
+    names = _weights(a.system, progress) if a.kept else None
+    if names is None or progress.ledger is None:
         return {}
     sampling, seed = Sampling(a.temperature, a.max_new_tokens, a.samples), progress.ctx.config.run.seed
-    return count_recorded(a.rows, AnswerSet(a.system, fingerprint, sampling, seed), progress.ledger)
+    return count_recorded(a.rows, AnswerSet.of(a.system, names, sampling, seed), progress.ledger)
 
 
-def _weights(system: str, progress: _Progress) -> str | None:
-    """Fingerprint of who answers; None where the stage that makes it is not done."""
+def _weights(system: str, progress: _Progress) -> tuple[str, ...] | None:
+    """Fingerprints of who answers; None where the stage that makes it is not done."""
     made_by = {"teacher": "sft", "student_sft": "sft", "student": "distill"}
     stage = "distill" if system.startswith("student_round_") else made_by.get(system, "baselines")
     ready = system == "teacher" and not progress.ctx.config.teacher.sft
     if not ready and stage not in progress.done:
         return None
     try:
-        return weights(progress.ctx, system)
+        return weights_names(progress.ctx, system)
     except PladError:  # a model that isn't there; validate says so
         return None
 
@@ -254,26 +254,27 @@ def _expected(a: AnswerRequests, progress: _Progress, counter: Counter) -> tuple
 
 
 def _verdicts(v: VerdictRequests, progress: _Progress) -> Line:
-    """So many questions a comparison, each with the judge's frame, the prompt and both answers."""
+    """So many questions a comparison, and canaries, each with the judge's frame, the prompt and both answers."""
     asked, rows = v.asked, len(v.rows)
-    questions = 0 if v.stage in progress.done else asked.questions * v.each
+    every = (asked.questions * rows + asked.canaries(rows)) * v.each
+    total = 0 if v.stage in progress.done else every
+    questions = total / rows if rows else 0.0
     target = mean_target(v.rows, by_bytes(""))
     expected = min(v.answer_tokens if target is None else target, v.answer_tokens)
     texts = rows * prompt_bytes(asked.frame)
     texts += sum(prompt_bytes(e.prompt) for e in v.rows)
     mean = progress.mean_completion(asked.system)
     reply = asked.max_new_tokens if mean is None else min(mean, asked.max_new_tokens)
-    total = questions * rows
     return Line(
         v.stage,
         asked.system,
         v.split,
         v.place,
-        answers=asked.questions * v.each * rows,
-        held=asked.questions * v.each * rows - total,
+        answers=every,
+        held=every - total,
         prompt_tokens=round(questions * texts / 4 + total * 2 * expected),
         completion_tokens=round(total * reply),
-        most_prompt_tokens=questions * texts + total * 2 * v.answer_tokens,
+        most_prompt_tokens=round(questions * texts) + total * 2 * v.answer_tokens,
         most_completion_tokens=total * asked.max_new_tokens,
         basis="max_new_tokens" if mean is None else "the ledger",
     )

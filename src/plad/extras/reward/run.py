@@ -10,7 +10,7 @@ import numpy as np
 
 from plad.config.extras import RewardTraining
 from plad.data.preferences import Preference, read_preferences
-from plad.data.sources import locate, source_fingerprint
+from plad.data.sources import source_fingerprint
 from plad.data.split import nested_share, prompt_key
 from plad.errors import DataError, RunDirError
 from plad.evaluate.likelihood_calibration import RankedTexts, reliability
@@ -20,7 +20,8 @@ from plad.extras.reward.train import Backbone, train_reward
 from plad.judges.base import JudgeResources, ScoringJudge
 from plad.judges.facts import JudgeFacts
 from plad.judges.reward import RewardJudge
-from plad.policy.fingerprint import model_fingerprint
+from plad.policy.fingerprint import as_known_before, model_fingerprint
+from plad.policy.resolve import locate_model
 from plad.records import Example
 from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
 from plad.rundir.fingerprint import fingerprint
@@ -43,7 +44,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
         DataError: no preference can be used, or none is left to measure with.
         TrainingError: the loss is not finite, or a checkpoint is damaged or of other settings.
     """
-    model = locate(section.model, base)
+    model = locate_model(section.model, base, section.revision)
     sources = [s for s in (section.data.train, section.data.validation) if s is not None]
     made_from = {
         **section.shaping(),
@@ -52,7 +53,7 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
         "weights": model_fingerprint(model, section.revision),
     }
     key = fingerprint(made_from)
-    done = _finished(section.out, key)
+    done = _finished(section.out, key, fingerprint(as_known_before(made_from)))
     if done is not None:
         log.info("done before")
         return done
@@ -82,14 +83,14 @@ def train(section: RewardTraining, base: Path, *, skip_invalid: bool = False) ->
     return facts
 
 
-def _finished(out: Path, key: str) -> RewardFacts | None:
+def _finished(out: Path, *keys: str) -> RewardFacts | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not is_complete(out) or not (out / FILE).is_file():
         raise RunDirError("exists and holds no reward model of plad", where=f"out={out}", fix="name a new folder")
     verify_dir(out)
     facts = RewardFacts.read(out)
-    if facts.key != key:
+    if facts.key not in keys:
         raise RunDirError(
             "holds a reward model of other settings or data",
             where=f"out={out}",

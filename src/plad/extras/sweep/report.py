@@ -12,6 +12,7 @@ from plad.config.extras import SweepRange
 from plad.extras.sweep import study as studies
 from plad.extras.sweep.space import Space
 from plad.extras.sweep.study import Study, TrialResult
+from plad.judges.measure import Measure
 from plad.report.console import table
 from plad.report.html import render
 from plad.report.markdown import escape, table_text
@@ -44,11 +45,14 @@ class SweepSummary:
     command: str | None
 
 
-def summarize(study: Study, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
+def summarize(
+    study: Study, space: Space, place: Callable[[int], list[str]], measure: Measure | None = None
+) -> SweepSummary:
     """Words and table of a sweep as it stands; trials from the best to the worst, then the others.
 
     Args:
         place: from a trial's number to the overrides that say where it is kept.
+        measure: what trials are compared by, where it is to be said in words.
     """
     metric, best = space.section.metric, studies.best(study)
     done = sorted(studies.finished(study), key=lambda t: (-t.value, t.number))
@@ -58,6 +62,7 @@ def summarize(study: Study, space: Space, place: Callable[[int], list[str]]) -> 
     columns = ("Trial", METRICS[metric] + " (%)", *(_short(k, keys) for k in keys), "Time", "")
     trials = Table("Trials", columns, tuple(_row(t, metric, keys) for t in (*done, *rest)))
     notes = [f"{waiting} trials are still to come; the same command continues."] if waiting > 0 else []
+    notes += [f"Trials are compared by {measure.words}, of their best weights on validation."] if measure else []
     if best is None:
         return SweepSummary("No trial is finished yet.", tuple(notes), trials, None, None)
     rows = best.figures.get("n")
@@ -101,9 +106,11 @@ def _row(trial: TrialResult, metric: str, keys: Sequence[str]) -> tuple[Cell, ..
     return (Cell(str(trial.number)), value, *cells, time, Cell(note))
 
 
-def write_report(folder: Path, study: Study, space: Space, place: Callable[[int], list[str]]) -> SweepSummary:
+def write_report(
+    folder: Path, study: Study, space: Space, place: Callable[[int], list[str]], measure: Measure | None = None
+) -> SweepSummary:
     """Write report/index.html and report/report.md; returns what they say."""
-    summary = summarize(study, space, place)
+    summary = summarize(study, space, place, measure)
     drawn = plots(_plots(study, space))
     next_step = "Evaluates the best trial on the test rows; nothing that is done is done again."
     sections = [

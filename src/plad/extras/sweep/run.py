@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from plad.extras.sweep import study as studies
 from plad.extras.sweep.report import write_report
 from plad.extras.sweep.space import Space
 from plad.extras.sweep.study import Study, Trial
+from plad.judges.measure import NOTHING, Measure, by_rouge, of_weights
 from plad.pipeline import run as pipeline
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import clean, up_to
+from plad.policy.fingerprint import as_known_before
 from plad.rundir.atomic import atomic_file, write_json
 from plad.rundir.config_files import write_config
 from plad.rundir.directory import RunDir, check_place, open_run
 from plad.rundir.fingerprint import differences
 from plad.rundir.lock import acquire
-from plad.rundir.manifest import Manifest, read_manifest
+from plad.rundir.manifest import FINGERPRINTS, Manifest, read_manifest
 
 log = logging.getLogger("plad")
 
@@ -51,12 +53,14 @@ class Sweep:
     Attributes:
         folder: the sweep's directory; trials are run directories below it.
         base: where relative model and data paths start.
+        measure: what trials are compared by.
     """
 
     space: Space
     config: Config
     folder: Path
     base: Path
+    measure: Measure
     skip_invalid: bool
     verify: str | None
 
@@ -84,35 +88,41 @@ def open_sweep(space: Space, *, skip_invalid: bool = False, verify: str | None =
         RunDirError: the place is unfit, in use, or was started with other settings.
     """
     config, base = space.load(), space.path.parent
-    problems = [*space.check(), *_yardstick(config, space.section, base, skip_invalid)]
+    measure, found = _yardstick(config, space.section, base, skip_invalid)
+    problems = [*space.check(), *found]
     if problems:
         raise join(problems)
+    if measure.name != space.section.metric:
+        space = replace(space, section=space.section.model_copy(update={"metric": measure.name}))
     folder = space.section.dir or config.run.dir.with_name(f"{config.run.dir.name}-sweep")
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sweep = Sweep(space, config, folder, base, skip_invalid, verify)
+    sweep = Sweep(space, config, folder, base, measure, skip_invalid, verify)
     with contextlib.closing(acquire(folder)):
         _check_settings(folder, _inputs(sweep))
         yield sweep
 
 
-def _yardstick(config: Config, section: SweepSection, base: Path, skip_invalid: bool) -> list[PladError]:
-    """Whether trials can be compared at all."""
+def _yardstick(
+    config: Config, section: SweepSection, base: Path, skip_invalid: bool
+) -> tuple[Measure, list[PladError]]:
+    """What trials are compared by, and why they can't be."""
     if config.distill.validation.evaluations == 0 or config.distill.validation.keep != "best":
         fix = "distill.validation.evaluations above 0, distill.validation.keep=best"
-        return [ConfigError("trials are compared by their best weights on validation", where="sweep", fix=fix)]
+        return NOTHING, [ConfigError("trials are compared by their best weights on validation", where="sweep", fix=fix)]
     prepared, problems = check(config, base=base, skip_invalid=skip_invalid)
     if prepared is None:
-        return problems
-    if not prepared.validation:
-        return [ConfigError("trials are compared on validation rows: there are none", where="data.validation")]
-    judges = config.evaluate.judges
+        return NOTHING, problems
+    rows = prepared.validation[: config.distill.validation.rows]
+    if not rows:
+        return NOTHING, [ConfigError("trials are compared on validation rows: there are none", where="data.validation")]
+    measure = of_weights([judge.placed(base) for judge in config.evaluate.judges], rows)
+    if "metric" not in section.model_fields_set or section.metric == measure.name:
+        return measure, []
     if section.metric == "win_rate":
-        blind = all(len(e.references) < 2 for e in prepared.validation)
-        if not judges or (judges[0].needs_references and blind):
-            what = "the first judge can judge no validation row: none has a reference beside its target"
-            return [ConfigError(what, where="sweep.metric", fix="metric: rougeL\nor another first judge")]
-    return []
+        what = "the first judge can't compare most validation rows with their target: they have no reference beside it"
+        return NOTHING, [ConfigError(what, where="sweep.metric", fix="metric: rougeL\nor another first judge")]
+    return by_rouge(max(len(e.references) for e in rows)), []
 
 
 def _check_folder(folder: Path) -> None:
@@ -125,7 +135,7 @@ def _check_folder(folder: Path) -> None:
 
 def _inputs(sweep: Sweep) -> dict[str, Any]:
     """All that the figures of a trial depend on beside its own settings."""
-    run = RunDir(sweep.folder, Manifest())
+    run = RunDir(sweep.folder, Manifest(fingerprints=FINGERPRINTS))
     resources = Resources(sweep.config, run, sweep.base, sweep.skip_invalid, sweep.verify)
     return {
         **{stage.name: stage.work.inputs(resources) for stage in up_to(LAST)},
@@ -141,6 +151,8 @@ def _check_settings(folder: Path, inputs: Mapping[str, Any]) -> None:
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     changed = "; ".join(differences(before["inputs"], now))
+    if changed and before["inputs"] == json.loads(json.dumps(as_known_before(inputs), default=str)):
+        changed = ""  # of an older version
     if before["schema"] != SCHEMA or changed:
         raise RunDirError(
             f"the sweep was started with other settings: {changed or 'another version of plad'}",
@@ -156,12 +168,13 @@ def run_sweep(sweep: Sweep) -> Study:
         PladError: anything that a single trial's settings are not to blame for; the same command continues.
     """
     study = studies.open_study(sweep.folder / "study.sqlite", sweep.space)
+    log.info("trials are compared by %s, of their best weights on validation", sweep.measure.words)
     _start_ledger(sweep)
     for left_over in sweep.folder.glob(".*.tmp*"):
         left_over.unlink()
     while True:
         _keep_best(sweep, study)
-        write_report(sweep.folder, study, sweep.space, sweep.place)
+        write_report(sweep.folder, study, sweep.space, sweep.place, sweep.measure)
         trial = studies.next_trial(study, sweep.section, sweep.config.run.seed)
         if trial is None:
             return study

@@ -3,11 +3,14 @@
 import gc
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
+from plad.errors import PolicyError
 from plad.evaluate.files import write_answers, write_judgements
-from plad.evaluate.metrics import WinRate
+from plad.evaluate.metrics import ModelFacts, WinRate
 from plad.evaluate.run import evaluate_systems, with_comparison
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
@@ -26,6 +29,8 @@ from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.baselines import costs
 from plad.pipeline.stages.calibration import calibrate
+from plad.policy.folder import model_size
+from plad.policy.resolve import local_folder
 from plad.records import ANSWERED, Example, Generation, Judgement
 
 log = logging.getLogger("plad")
@@ -57,13 +62,31 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     with open_ledger(resources) as ledger:
         calibration = calibrate(resources, rows, judges, ledger)
     warnings = (*notes, *metrics.warnings)
-    metrics = metrics.model_copy(
-        update={"teacher_student_win_rate": rates, "calibration": calibration, "warnings": warnings}
-    )
+    found = {"teacher_student_win_rate": rates, "calibration": calibration, "models": _models(resources)}
+    metrics = metrics.model_copy(update={**found, "warnings": warnings})
     write_answers(run_dir / "eval/answers.jsonl", rows, answers)
     write_judgements(run_dir / "eval/judgements.parquet", [*judgements, *more])
     metrics.write(run_dir.path)
     return {"rows": len(rows), "judgements": len(judgements) + len(more)}
+
+
+def _models(resources: Resources) -> dict[str, ModelFacts]:
+    """What teacher and student are, as far as their files are here."""
+    teacher, local = resources.teacher, resources.config.teacher.local
+    facts = {"student": _facts(resources.config.student.model, resources.run / "student")}
+    if not local:
+        return {"teacher": ModelFacts(name=teacher.model), **facts}
+    folder = resources.run / "sft/teacher" if teacher.sft else local_folder(teacher.model, teacher.revision)
+    return {"teacher": _facts(resources.config.teacher.model, folder), **facts}
+
+
+def _facts(name: str, folder: Path | None) -> ModelFacts:
+    try:
+        size = None if folder is None else model_size(folder)
+    except (PolicyError, OSError, ValueError) as e:
+        log.warning("the size of %s is not known: %s", name, e)
+        size = None
+    return ModelFacts(name=name, **({} if size is None else asdict(size)))
 
 
 def _test_answers(resources: Resources, rows: list[Example]) -> tuple[dict[str, dict[str, Generation]], list[str]]:

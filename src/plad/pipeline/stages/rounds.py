@@ -35,14 +35,14 @@ from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.pipeline.stages.pair import all_pairs
 from plad.pipeline.students.auto import distilled, labels
 from plad.pipeline.students.student import StudentCounts, StudentJob
-from plad.pipeline.students.validation import figures_of
+from plad.pipeline.students.validation import figures_of, measure_of
 from plad.policy.load import Policy, load_policy, save_policy
 from plad.records import ANSWERED, Example, Generation, Pair
 from plad.rundir.atomic import write_json
 from plad.rundir.directory import RunDir
 from plad.rundir.fingerprint import fingerprint
 from plad.sampling.transformers import Transformers
-from plad.train.validation import Figures, rank
+from plad.train.validation import Figures, rank, told
 
 log = logging.getLogger("plad")
 
@@ -90,7 +90,8 @@ def stop_reason(rounds: Sequence[Round]) -> str | None:
     """Why no further round follows; None if one may."""
     ranks = [rank(r["validation"]) for r in rounds]
     if len(rounds) > 1 and ranks[-1] <= max(ranks[:-1]):
-        return "the validation win rate no longer rises"
+        measured = "win rate" if "win_rate" in rounds[-1]["validation"] else "ROUGE-L"
+        return f"the validation {measured} no longer rises"
     rate = rounds[-1]["teacher_student"]
     if rate["n"] and rate["low"] <= 0.5:
         return "the teacher is no longer favoured"
@@ -125,16 +126,17 @@ def in_rounds(job: StudentJob) -> tuple[Policy, RoundsCounts]:
             break
         job = replace(job, settings=later_settings(job.settings, trained[-1]))
     log.info("stopped after %d of %d rounds: %s", len(trained), most, reason or "all are made")
-    kept = best_round(rounds)
+    kept, chosen_by = best_round(rounds), measure_of(job.resources, job.settings.validation).words
+    log.info("kept round %d, by %s; %s", kept, chosen_by, told(rounds[kept]["validation"]))
     policy = load_policy(job.resources.student, folder=loop.folder(kept))
     counts = cast(RoundsCounts, trained[0] | trained[kept - 1])  # the choice among candidates is the first round's
-    counts.update(rounds=rounds, kept_round=kept, stopped=reason)
+    counts.update(rounds=rounds, kept_round=kept, stopped=reason, chosen_by=chosen_by)
     return policy, counts
 
 
 def _log_round(n: int, rounds: Sequence[Round]) -> None:
-    rate, before, after = rounds[n]["teacher_student"], *(100 * rank(r["validation"])[0] for r in rounds[n - 1 : n + 1])
-    log.info("round %d: validation win rate %.1f %% after %.1f %%", n, after, before)
+    rate, before, after = rounds[n]["teacher_student"], *(told(r["validation"]) for r in rounds[n - 1 : n + 1])
+    log.info("round %d: %s, after %s", n, after, before.removeprefix("validation "))
     if rate["n"]:
         interval = f"{100 * rate['value']:.0f} % [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
         log.info("round %d: the teacher wins %s of %d prompts against its student", n, interval, rate["n"])

@@ -73,11 +73,11 @@ def _fine_tune(resources: Resources, inputs: Inputs, role: Role) -> Counts:
         log=resources.run.log,
         seed=config.run.seed,
         depends={"data": inputs["data"], role: inputs[role]},
-        callbacks=[keep] if keep else [],
+        callbacks=[keep.callback] if keep else [],
     )
     counts: dict[str, object] = {**train_policy(policy, job), **encoded.counts()}
     if keep is not None:
-        counts["best"] = keep.finish(validation.keep)
+        counts |= keep.finish()
     save_finished(folder, lambda staging: save_policy(policy, staging), made_from, counts)
     return counts
 
@@ -105,7 +105,7 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
     check_teacher(resources)
     for role in ROLES:  # both, before the first is trained: the second's mistake shows at once
         if role == "student" or resources.config.teacher.local:
-            check_policy(resources.policy_section(role), role)
+            check_policy(resources.policy_section(role), role, resources.config.adapters(role))
     check_logits(resources.config.objectives, resources.student, resources.teacher)
     counts: dict[str, object] = {}
     for role in _trained(resources.config):

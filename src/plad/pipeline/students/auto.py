@@ -8,8 +8,9 @@ from typing import cast
 from plad.config.objectives import ObjectiveSection
 from plad.pipeline.finished import keep_counts
 from plad.pipeline.students.student import Start, StudentCounts, StudentJob, train_and_keep, train_student
+from plad.pipeline.students.validation import measure_of
 from plad.policy.load import Policy, load_policy
-from plad.train.validation import Figures, rank
+from plad.train.validation import Figures, rank, told
 
 log = logging.getLogger("plad")
 
@@ -49,19 +50,20 @@ def choose_objective(job: StudentJob, start: Start) -> tuple[Policy, StudentCoun
         settings = job.settings.model_copy(update={"objective": candidate})
         single = replace(job, name=f"{job.name}/{names[i]}", settings=settings)
         results.append(train_and_keep(single, start, folders[i]))
-        figures = rank(figures_of_best(results[i]))
-        log.info("%s: validation win rate %.1f %%, ROUGE-L %.1f", names[i], *(100 * v for v in figures))
+        figures = figures_of_best(results[i])
+        log.info("%s: %s", names[i], told(figures))
         if i:
-            better = figures > rank(figures_of_best(results[best]))  # the first of equals stays
+            better = rank(figures) > rank(figures_of_best(results[best]))  # the first of equals stays
             keep_counts(folders[best if better else i])
             best = i if better else best
-    log.info("kept: %s", names[best])
+    chosen_by = measure_of(job.resources, job.settings.validation).words
+    log.info("kept: %s, by %s", names[best], chosen_by)
     candidates: list[Mapping[str, object]] = [
         {"name": label, "validation": figures_of_best(counts) or None, "seconds": counts.get("seconds")}
         for label, counts in zip(names, results, strict=True)
     ]
     counts = results[best].copy()
-    counts.update(stage=f"{job.name}/{names[best]}", chosen=names[best], candidates=candidates)
+    counts.update(stage=f"{job.name}/{names[best]}", chosen=names[best], candidates=candidates, chosen_by=chosen_by)
     return load_policy(job.resources.student, folder=folders[best]), counts
 
 

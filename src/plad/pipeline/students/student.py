@@ -21,9 +21,11 @@ from plad.policy.load import Policy, load_policy, merge_lora, save_policy
 from plad.records import Pair
 from plad.rundir.fingerprint import fingerprint
 from plad.scoring.score import checked_route
+from plad.train.alarms import idle, together
 from plad.train.groups import Encoded, keep_fitting, longest, tokens_of
+from plad.train.measure import weights_digest
 from plad.train.run import TrainingJob, planned_steps, train_policy, trainable
-from plad.train.validation import Validation, probe_logps
+from plad.train.validation import KeepBest, Validation, probe_logps
 
 log = logging.getLogger("plad")
 
@@ -38,6 +40,8 @@ class StudentCounts(TypedDict, total=False):
         sft: of the warm-up before it.
         tokens_cached: of texts that were there before training and are learnt from.
         best: validation of the weights that were kept.
+        chosen_by: what they, or the candidate or round, were chosen by, in words.
+        alarms, withdrawn: signs of collapse in them; and those that other weights of the training showed.
         pairs: in a round.
     """
 
@@ -51,7 +55,9 @@ class StudentCounts(TypedDict, total=False):
     teacher_seconds: float
     prompts: int
     best: Validation | None
+    chosen_by: str
     alarms: list[str]
+    withdrawn: list[str]
     stage: str
     chosen: str
     candidates: list[Mapping[str, object]]
@@ -100,6 +106,7 @@ def train_student(job: StudentJob, policy: Policy) -> tuple[Policy, StudentCount
         policy, counts["sft"] = _warmed_up(job, needs.warm_up, policy)
     ranked, encoded, measured = _groups(job, policy)
     watched = watched_groups(resources, settings, policy)
+    start = weights_digest(policy.model)
     policy = trainable(policy, resources.config.lora_for(settings, resources.config.student), settings, seed)
     steps = planned_steps(settings, len(by_example(job.pairs)))
     counts["tokens_cached"] = tokens_of(encoded.groups)
@@ -130,15 +137,27 @@ def train_student(job: StudentJob, policy: Policy) -> tuple[Policy, StudentCount
         steps=None if planned_steps(settings, len(encoded.groups)) == steps else steps,
         teacher=teacher,
         texts=texts,
-        callbacks=[keep] if keep else [],
+        callbacks=[keep.callback] if keep else [],
     )
     trained = train_policy(policy, training)
     a_step = settings.batch_size * settings.gradient_accumulation_steps
     prompts = min(len(encoded.groups), trained["steps"] * a_step)
     counts |= {**trained, "prompts": prompts, **encoded.counts(), **measured}
     if keep is not None:
-        counts |= {"best": keep.finish(settings.validation.keep), "alarms": list(keep.alarms.values())}
-    return merge_lora(policy), cast(StudentCounts, counts)
+        counts |= keep.finish()
+    policy = merge_lora(policy)
+    counts |= _signs(job, keep and keep.callback, unchanged=weights_digest(policy.model) == start)
+    return policy, cast(StudentCounts, counts)
+
+
+def _signs(job: StudentJob, keep: KeepBest | None, *, unchanged: bool) -> dict[str, list[str]]:
+    """What is wrong with the weights that are kept, and what seemed to be on the way to them."""
+    shares = [row.get("active") for row in job.resources.run.log.of(job.name)]
+    did_nothing = idle([share for share in shares if isinstance(share, float | int)], unchanged=unchanged)
+    for sentence in did_nothing.values():
+        log.warning("%s: %s", job.name, sentence)
+    of_answers, withdrawn = (keep.alarms, keep.withdrawn) if keep else ({}, {})
+    return {"alarms": [*together(of_answers, did_nothing).values()], "withdrawn": [*withdrawn.values()]}
 
 
 def _groups(job: StudentJob, policy: Policy) -> tuple[Encoded, Encoded, Mapping[str, int]]:

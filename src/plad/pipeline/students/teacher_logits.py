@@ -3,7 +3,7 @@
 import gc
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from plad.config.models import DistillSection, ModelSection
 from plad.config.objectives import DocumentNeeds, LogitNeeds, ObjectiveSection, TextNeeds
 from plad.data.sources import locate
 from plad.distillers.base import LogitObjective, trainable_objective
-from plad.errors import DataError
+from plad.errors import DataError, PolicyError
 from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
 from plad.records import Pair
@@ -48,16 +48,19 @@ class OnLogits:
 
 
 def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, teacher: ModelSection) -> None:
-    """Refuse objectives on logits where teacher and student have different tokens; no weights are loaded.
+    """Refuse objectives that the models can't be trained with; no weights are loaded.
+
+    Those on logits need models of the same tokens, and some of them no encoder-decoder.
 
     Args:
         student, teacher: with their models' places resolved.
 
     Raises:
         ConfigError: an objective of another package can't be trained with.
-        PolicyError: vocabularies or prompt formats differ.
+        PolicyError: vocabularies or prompt formats differ, or a model is of the wrong kind.
     """
     trained = [trainable_objective(objective) for objective in objectives]
+    _check_kinds(trained, {"student": student, "teacher": teacher})
     if not any(objective.needs.logits for objective in trained):
         return
     from plad.policy.folder import check_policy
@@ -66,6 +69,22 @@ def check_logits(objectives: Sequence[ObjectiveSection], student: ModelSection, 
     ours, theirs = check_policy(student, "student"), check_policy(teacher, "teacher")
     require_same_vocabulary(ours.tokenizer, theirs.tokenizer)
     require_same_format(ours.describe(), theirs.describe())
+
+
+def _check_kinds(objectives: Sequence[ObjectiveSection], models: Mapping[str, ModelSection]) -> None:
+    choosy = [(o.tag(), why) for o in objectives if (why := o.needs.decoder_only) is not None]
+    if not choosy:
+        return
+    from plad.policy.folder import is_encoder_decoder
+
+    for role, section in models.items():
+        if is_encoder_decoder(section):
+            tag, why = choosy[0]
+            raise PolicyError(
+                f"objective {tag} needs decoder-only models, and {section.model} is an encoder-decoder: {why}",
+                where=f"{role}.model",
+                fix="choose another objective or set it so (gkd, distillm, kd and rank take encoder-decoders)",
+            )
 
 
 def prepare_logits(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from plad.answers.fill import answer
@@ -9,6 +10,7 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
 from plad.config.models import DistillSection, ValidationSection
 from plad.evaluate.winrate import quick_figures
+from plad.judges.measure import Measure, of_weights
 from plad.pairs.groups import pair_groups
 from plad.pipeline.engines import judge_resources, open_ledger
 from plad.pipeline.resources import Resources
@@ -18,11 +20,40 @@ from plad.sampling.transformers import Transformers
 from plad.scoring.layout import Group
 from plad.train.groups import keep_fitting
 from plad.train.measure import weights_digest
-from plad.train.validation import Figures, KeepBest
+from plad.train.validation import Figures, KeepBest, told
 
 log = logging.getLogger("plad")
 
 WATCHED = 16  # validation prompts whose texts' log-probabilities are watched while training
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """Chooses the weights of a training run.
+
+    Attributes:
+        callback: of the trainer.
+        measure: what decides.
+        best: whether the best weights are kept, or the last.
+    """
+
+    callback: KeepBest
+    measure: Measure
+    best: bool
+
+    def finish(self) -> dict[str, object]:
+        """The validation of the weights that are kept, and what chose them, as counts; the best are put back in."""
+        kept = self.callback.finish("best" if self.best else "last")
+        by = f"by {self.measure.words}" if self.best else "the last"
+        if kept is not None:
+            log.info("%s: kept step %d, %s; %s", self.callback.stage, kept["step"], by, told(kept["validation"]))
+        counts: dict[str, object] = {"best": kept}
+        return counts | ({"chosen_by": self.measure.words} if self.best else {})
+
+
+def measure_of(resources: Resources, validation: ValidationSection) -> Measure:
+    """What decides on the validation rows."""
+    return of_weights(resources.judge_sections(), resources.examples("validation")[: validation.rows])
 
 
 def keep_best(
@@ -33,8 +64,8 @@ def keep_best(
     probe: Callable[[], Figures] = dict,
     *,
     watched: bool = False,
-) -> KeepBest | None:
-    """A trainer's callback that validates and keeps the best weights; None where there is nothing to do.
+) -> Chooser | None:
+    """Validates and keeps the best weights; None where there is nothing to do.
 
     Args:
         stage: name of the training run in the log.
@@ -44,18 +75,23 @@ def keep_best(
     rows = resources.examples("validation")[: validation.rows]
     if not validation.evaluations or not rows:
         return None
-    figures = figures_of(resources, policy, rows)
-    return KeepBest(
+    figures, measure = figures_of(resources, policy, rows), of_weights(resources.judge_sections(), rows)
+    best = validation.keep == "best" and measure.name != "none"
+    if best:
+        level = logging.WARNING if measure.likeness else logging.INFO
+        log.log(level, "%s: the best weights are those of highest %s, on %d rows", stage, measure.words, len(rows))
+    callback = KeepBest(
         policy.model,
         lambda: figures() | probe(),
         resources.run.log,
         stage,
         evaluations=validation.evaluations,
         folder=checkpoints(resources, stage, "-best"),
-        patience=validation.patience,
+        patience=validation.patience if best else None,
         watched=watched,
         warn=lambda sentence: log.warning("%s: %s", stage, sentence),
     )
+    return Chooser(callback, measure, best)
 
 
 def checkpoints(resources: Resources, stage: str, suffix: str = "") -> Path:
@@ -86,10 +122,11 @@ def watched_groups(resources: Resources, settings: DistillSection, policy: Polic
 
 
 def figures_of(resources: Resources, policy: Policy, rows: Sequence[Example]) -> Callable[[], Figures]:
-    """A function that lets the policy, as it is, answer the rows, and measures the answers."""
+    """A function that lets the policy, as it is, answer the rows, and measures the answers by what decides."""
     config = resources.config
     judges = resources.judge_sections()
-    judge = judges[0].open(judge_resources(resources)) if judges else None
+    judged = of_weights(judges, rows).name == "win_rate"
+    judge = judges[0].open(judge_resources(resources)) if judged else None
     measure = quick_figures(rows, judge, stemmer=config.evaluate.stemmer, seed=config.run.seed)
     sampling = Sampling(config.evaluate.temperature, config.evaluation_max_new_tokens)
     asked = AnswerSet("validation", "current", sampling, config.run.seed)

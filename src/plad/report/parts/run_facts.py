@@ -11,7 +11,9 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from plad.answers.ledger import Ledger
 from plad.answers.paid import is_paid, purchases
+from plad.answers.question import Sampling
 from plad.answers.schema import Purchase
+from plad.answers.speed import Speed, speed
 from plad.data.formats import read_examples_jsonl
 from plad.errors import RunDirError
 from plad.evaluate.files import read_answers, read_judgements
@@ -67,6 +69,7 @@ class RunFacts:
         test: rows of data/test.jsonl by id.
         answers: of eval/answers.jsonl, example id -> system -> answer.
         paid: what providers answered.
+        speeds: of the evaluated answers, by system.
         missing: files that aren't there.
     """
 
@@ -82,6 +85,7 @@ class RunFacts:
         default_factory=dict[str, Mapping[str, EvaluatedAnswer]]
     )
     paid: tuple[Purchase, ...] = ()
+    speeds: Mapping[str, Speed] = field(default_factory=dict[str, Speed])
     missing: tuple[str, ...] = ()
 
     def counts(self, stage: str) -> Mapping[str, JsonValue]:
@@ -102,6 +106,12 @@ class RunFacts:
     def distill(self) -> DistillCounts:
         """What the stage `distill` counted."""
         return DistillCounts.model_validate(self.counts("distill"))
+
+    @property
+    def alarms_of_baselines(self) -> Mapping[str, tuple[str, ...]]:
+        """Signs of collapse in what the student is compared with, by method."""
+        trained = self.counts("baselines").items()
+        return {name: DistillCounts.model_validate(of).alarms for name, of in trained if isinstance(of, dict)}
 
 
 def read_facts(path: Path) -> RunFacts:
@@ -134,11 +144,25 @@ def read_facts(path: Path) -> RunFacts:
     try:
         with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
             rows = purchases(ledger, manifest.owner)
-            facts = replace(facts, paid=tuple(rows))
+            facts = replace(facts, paid=tuple(rows), speeds=_speeds(ledger, facts))
     except RunDirError:
         if _asks_providers(settings):
             missing.append("readable ledger of answers")
     return replace(facts, missing=tuple(missing))
+
+
+def _speeds(ledger: Ledger, facts: RunFacts) -> dict[str, Speed]:
+    """How fast the evaluated answers came, of the systems whose answers the ledger holds."""
+    settings = dict(flatten(facts.config))
+    tokens = settings.get("evaluate.max_new_tokens", "none")
+    tokens = settings.get("generate.max_new_tokens", "none") if tokens == "none" else tokens
+    if not tokens.isdigit():
+        return {}
+    sampling = Sampling(float(settings.get("evaluate.temperature", "0")), int(tokens))
+    systems = dict.fromkeys(s for row in facts.answers.values() for s in row)
+    texts = {s: {i: row[s].text for i, row in facts.answers.items() if s in row} for s in systems}
+    found = {s: speed(ledger, s, of, sampling) for s, of in texts.items()}
+    return {s: measured for s, measured in found.items() if measured is not None}
 
 
 def _answers(file: Path) -> dict[str, dict[str, EvaluatedAnswer]]:

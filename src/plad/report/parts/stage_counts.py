@@ -91,16 +91,26 @@ class RoundCounts(BaseModel):
     pairs: int | None = None
 
 
+class Kept(BaseModel):
+    """The step whose weights were kept."""
+
+    step: int
+
+
 class DistillCounts(BaseModel):
     """What distillation chose, and what it saw on the way.
 
     Attributes:
+        chosen_by: what the weights, the candidate and the round were chosen by; empty where an earlier version did.
+        alarms, withdrawn: signs of collapse in the weights that were kept; and those that others showed on the way.
         chosen: name of the candidate that was kept.
         stopped: why no further round was made; None where as many were made as were asked for.
         stage: the training run whose student was kept.
     """
 
     alarms: tuple[str, ...] = ()
+    chosen_by: str = ""
+    withdrawn: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     chosen: str | None = None
     rounds: tuple[RoundCounts, ...] = ()
@@ -108,3 +118,9 @@ class DistillCounts(BaseModel):
     stopped: str | None = None
     stage: str = "distill"
     too_long: int = 0
+    best: Kept | None = None
+
+    @property
+    def best_step(self) -> int | None:
+        """After which the weights stood that were kept; None where nothing validated."""
+        return self.best.step if self.best else None

@@ -1,11 +1,12 @@
 """The answer to "is my small model good now?", in one sentence that claims no more than the numbers do."""
 
-from plad.evaluate.metrics import Difference, Estimate, Metrics, SystemDifference, SystemFigures, WinRate
+from plad.evaluate.deciding import Decision, decision
+from plad.evaluate.metrics import Difference, Estimate, HeadToHead, Metrics, SystemDifference
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import BETTER, SAME, UNKNOWN, WORSE, Score, VerdictBox
 from plad.report.parts.estimates import evidence, points_apart, tone_of
-from plad.report.parts.formatting import interval, number, system_name
+from plad.report.parts.formatting import interval, number, p_value, system_name
 
 HEADLINES = {
     BETTER: "Distillation made the student better",
@@ -16,28 +17,29 @@ HEADLINES = {
 
 
 def verdict(metrics: Metrics | None) -> VerdictBox:
-    """The verdict of an evaluation.
-
-    The first judge that could judge the student decides; without one, ROUGE-L does.
-    """
+    """The verdict of an evaluation; what decides is the same for all that choose (`plad.judges.measure`)."""
     if metrics is None:
         return VerdictBox(UNKNOWN, "Not evaluated yet", "The evaluation has not run, so there is no verdict.")
-    rates = metrics.systems[STUDENT].win_rate if STUDENT in metrics.systems else dict[str, WinRate]()
-    m = _Measure(metrics, next((judge for judge, rate in rates.items() if rate.n), None))
-    student, change = m.score(STUDENT), m.change(STUDENT_SFT)
+    m = _Words(decision(metrics))
+    duel, change = m.decision.duel(STUDENT_SFT), m.decision.change(STUDENT_SFT)
+    student = duel or m.decision.score(STUDENT)
     if student is None or student.value is None:
         sentence = "No judge and no metric could measure the distilled student on the test set."
         return VerdictBox(UNKNOWN, HEADLINES[UNKNOWN], sentence)
-    reaches = m.reaches(student.value)
     if change is None or change.value is None:
         basis = f"95 % interval {interval(student, scale=100)}; {m.basis(student)}"
-        sentence = f"The distilled student {reaches} ({basis}). There is no SFT student to compare it with."
+        sentence = (
+            f"The distilled student {m.reaches(student.value)} ({basis}). There is no SFT student to compare it with."
+        )
         return VerdictBox(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(student.n), m.name, m.scores())
     tone = tone_of(change)
-    sentence = (
-        f"The distilled student {reaches}, {points_apart(change.value)} than before distillation "
-        f"({evidence(change)}; {m.basis(change)})."
-    )
+    if duel is not None:
+        sentence = f"The distilled student {m.beats(duel, STUDENT_SFT)}; {m.basis(change)})."
+    else:
+        sentence = (
+            f"The distilled student {m.reaches(student.value)}, {points_apart(change.value)} than before distillation "
+            f"({evidence(change)}; {m.basis(change)})."
+        )
     notes = (*_doubts(tone, change), *m.notes(student.n))
     return VerdictBox(tone, HEADLINES[tone], sentence, notes, m.name, m.scores())
 
@@ -57,34 +59,37 @@ def _doubts(tone: str, change: Difference) -> list[str]:
     return [f"At equal length the difference is {points} points ({band}): it may come from length alone."]
 
 
-class _Measure:
-    """The figures that decide: win rates by one judge, or ROUGE-L where `judge` is None."""
+class _Words:
+    """The figures that decide, in words."""
 
-    def __init__(self, metrics: Metrics, judge: str | None) -> None:
-        self.metrics, self.judge = metrics, judge
-        self.name = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
-
-    def score(self, system: str) -> Estimate | None:
-        figures = self.metrics.systems.get(system, SystemFigures())
-        return figures.rougeL if self.judge is None else figures.win_rate.get(self.judge)
-
-    def change(self, other: str) -> Difference | None:
-        """The distilled student minus another system."""
-        difference = self.metrics.difference(STUDENT, other) or SystemDifference()
-        return difference.rougeL if self.judge is None else difference.win_rate.get(self.judge)
+    def __init__(self, decides: Decision) -> None:
+        self.decision, self.metrics, self.judge = decides, decides.metrics, decides.judge
+        rated = decides.measure.name == "win_rate"
+        self.name = "Win rate against the human target" if rated else "ROUGE-L against the references"
 
     def reaches(self, value: float) -> str:
-        if self.judge is None:
+        if self.decision.measure.name != "win_rate":
             return f"reaches a ROUGE-L of {number(value, scale=100)}"
         return f"wins {number(value, scale=100)} % of the time against the human target"
 
+    def beats(self, duel: HeadToHead, other: str) -> str:
+        """`wins 58.1 % of the time against the SFT student (95 % interval ...`: the bracket stays open."""
+        kind = "nearer to the target" if self.decision.measure.likeness else "better"
+        shares = f"{number(duel.value, scale=100)} % of the time, ties half"
+        known = ", ".join(x for x in (f"95 % interval {interval(duel, scale=100)}", p_value(duel.p)) if x)
+        return f"is {kind} than the {_mid(other)} {shares} ({known}"
+
     def basis(self, e: Estimate) -> str:
-        judged = "no judge could compare with the human target" if self.judge is None else f"judge: {self.judge}"
+        judged = "no judge could compare with the human target"
+        if self.decision.measure.name == "win_rate":
+            judged = f"judge: {self.judge}"
+        elif self.judge is not None:
+            judged = f"by {self.decision.measure.words}: {judged}"
         seeds = f"{e.seeds} seeds, " if e.seeds else ""
         return f"{seeds}{e.n:,} test prompts, {judged}"
 
     def scores(self) -> tuple[Score, ...]:
-        found = {s: self.score(s) for s in (STUDENT_SFT, STUDENT, TEACHER)}
+        found = {s: self.decision.score(s) for s in (STUDENT_SFT, STUDENT, TEACHER)}
         return tuple(
             Score(system_name(s), number(e.value, scale=100), interval(e, scale=100), s == STUDENT)
             for s, e in found.items()
@@ -94,12 +99,17 @@ class _Measure:
     def notes(self, n: int) -> tuple[str, ...]:
         """The teacher, the other judges, and a warning where the sample of `n` is small."""
         notes: list[str] = []
-        teacher, gap = self.score(TEACHER), self.change(TEACHER)
-        if teacher is not None and teacher.value is not None and gap is not None and gap.value is not None:
+        teacher, gap = self.decision.score(TEACHER), self.decision.change(TEACHER)
+        duel = self.decision.duel(TEACHER)
+        if duel is not None:
+            notes.append(f"It {self.beats(duel, TEACHER)}).")
+        elif teacher is not None and teacher.value is not None and gap is not None and gap.value is not None:
             stands = _stands(tone_of(gap), gap.value)
             notes.append(f"The teacher {self.reaches(teacher.value)}{stands} ({evidence(gap)}).")
         says = {BETTER: "finds it better", WORSE: "finds it worse", SAME: "sees no clear difference"}
         gains = self.metrics.difference(STUDENT, STUDENT_SFT) or SystemDifference()
+        if self.decision.measure.name == "against" and gains.rougeL is not None and gains.rougeL.value is not None:
+            notes.append(f"ROUGE-L: {points_apart(gains.rougeL.value)} than before ({evidence(gains.rougeL)}).")
         for judge, change in gains.win_rate.items():
             if judge != self.judge and change.value is not None:
                 notes.append(
@@ -109,6 +119,11 @@ class _Measure:
         if n < SMALL:
             notes.append(f"Only {n} prompts were compared: below {SMALL}, take every figure as a rough one.")
         return tuple(notes)
+
+
+def _mid(system: str) -> str:
+    """A system's name within a sentence."""
+    return "teacher" if system == TEACHER else system_name(system)
 
 
 def _stands(tone: str, gap: float) -> str:

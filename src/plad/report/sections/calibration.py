@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from plad.evaluate.metrics import CalibrationChange, CalibrationFigures, LikelihoodCalibration, Metrics, ReliabilityBin
-from plad.records import STUDENT, STUDENT_SFT
+from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import (
     BETTER,
     SAME,
@@ -37,8 +37,12 @@ NOTE = (
     "distillation; only texts of one prompt are compared. Pairwise accuracy: how often the better of two texts is the "
     "likelier one, 50 % by chance. Kendall's tau and Spearman's rho: agreement of both orders over all texts of a "
     "prompt, from −1 (reversed) over 0 (none) to 1 (the same). Calibration error: how far confidence and accuracy are "
-    "apart in the bins below, less is better. Of own texts: those that the SFT student wrote itself, without the "
+    "apart in the bins below, less is better. Own texts: those that the SFT student wrote itself, without the "
     "teacher's, which distillation makes likelier on purpose."
+)
+_CAVEAT = (
+    "Distillation makes the teacher's texts likelier on purpose, and they are the better ones more often: that alone "
+    "moves these figures"
 )
 RELIABILITY = (
     "Of two texts a student says with confidence σ(difference in likelihood) which is the better one. Right: how often "
@@ -53,6 +57,12 @@ _MEASURES: dict[_Measure, tuple[str, float, int]] = {  # name, scale, digits
     "ece": ("Calibration error, points", 100.0, 1),
 }
 MODELS = (STUDENT_SFT, STUDENT)
+OWN, ALL = "own texts", "all texts"
+_IN_WORDS = {
+    OWN: "Of two of the student's own texts the better one was the likelier one in {}.",
+    ALL: f"With the teacher's texts among them it was so in {{}}. {_CAVEAT}.",
+    "": "The better of two texts was the likelier one in {}.",
+}
 _LEFT_OUT = {
     "same_text": "the same text again",
     "truncated": "cut off",
@@ -73,9 +83,10 @@ def calibration(facts: RunFacts) -> ReportSection | None:
     table = None if m is None else calibration_table(m)
     if m is None or table is None:
         return None
-    *first, basis = calibration_sentences(m)
+    head, *figures, basis = calibration_sentences(m)
     shown = blocks(
-        [Text(sentence, tone="lead" if len(first) == 2 and not i else "") for i, sentence in enumerate(first)],
+        Text(head, tone="lead") if head else None,
+        [Text(sentence, tone="") for sentence in figures],
         Text(basis, f"{basis} {NOTE}"),
         plots(calibration_plots(m)),
         table,
@@ -96,21 +107,45 @@ def judges_with_order(metrics: Metrics) -> dict[str, CalibrationChange]:
     return {judge: by for judge, by in found.items() if by.after.pairwise_accuracy.n}
 
 
+def kinds_of_texts(metrics: Metrics, by: CalibrationChange) -> dict[str, CalibrationChange]:
+    """What was measured by which texts, the student's own first; all texts have no name where nobody else wrote any."""
+    wrote = metrics.calibration.writers if metrics.calibration else ()
+    if by.own is None and TEACHER not in wrote:
+        return {"": by}
+    own = {OWN: by.own} if by.own and by.own.after.pairwise_accuracy.n else {}
+    return {**own, ALL: by}
+
+
 def calibration_sentences(metrics: Metrics) -> tuple[str, ...]:
-    """The first judge's answer: in a few words (where it can be said), with figures, and what it was measured on."""
+    """The first judge's answer: in a few words (empty where it can't be said), with figures, and on what.
+
+    The few words are about the student's own texts, and never about those of a teacher that it was taught to find
+    likely.
+    """
     judges = judges_with_order(metrics)
     if not judges or metrics.calibration is None:
         return ()
     judge, by = next(iter(judges.items()))
-    before, after = (e.pairwise_accuracy.value for e in (by.before, by.after))
-    change = by.difference.pairwise_accuracy
-    head, found = _HEADLINES.get(tone_of(change)), evidence(change)
-    figures = (
-        f"The better of two texts was the likelier one in {number(before, scale=100)} % of pairs before distillation "
-        f"and in {number(after, scale=100)} % after it: {points_apart(change.value or 0.0)}"
-        f"{f' ({found})' if found else ''}; judge: {judge}."
+    kinds = kinds_of_texts(metrics, by)
+    first, decides = next(iter(kinds.items()))
+    head = "" if first == ALL else _HEADLINES.get(tone_of(decides.difference.pairwise_accuracy), "")
+    lead = head and (f"On the student's own texts: {head[0].lower()}{head[1:]}." if first == OWN else f"{head}.")
+    figures = [_IN_WORDS[kind].format(_in_figures(found, judge)) for kind, found in kinds.items()]
+    return (lead, *figures, _measured_on(metrics.calibration, by))
+
+
+def _in_figures(by: CalibrationChange, judge: str) -> str:
+    before, after = (
+        (number(e.pairwise_accuracy.value, scale=100), number(e.ece.value, scale=100)) for e in (by.before, by.after)
     )
-    return (*([f"{head}."] if head else []), figures, _measured_on(metrics.calibration, by))
+    change, error = by.difference.pairwise_accuracy, by.difference.ece
+    found = evidence(change)
+    moved = f" ({number(error.value, scale=100, sign=True)}, {evidence(error)})" if error.value is not None else ""
+    return (
+        f"{before[0]} % of pairs before distillation and in {after[0]} % after it: "
+        f"{points_apart(change.value or 0.0)}{f' ({found})' if found else ''}; calibration error {before[1]} points "
+        f"before and {after[1]} after it{moved}; judge: {judge}, {by.after.pairs:,} pairs"
+    )
 
 
 def _measured_on(figures: CalibrationFigures, by: CalibrationChange) -> str:
@@ -125,16 +160,20 @@ def _measured_on(figures: CalibrationFigures, by: CalibrationChange) -> str:
 
 
 def calibration_table(metrics: Metrics) -> Table | None:
-    """Measures before and after distillation, and the paired difference."""
+    """Measures before and after distillation, and the paired difference; of the student's own texts first."""
     judges = judges_with_order(metrics)
-    rows: list[tuple[Cell, ...]] = []
-    for judge, by in judges.items():
-        rows += [_row(by_judge(title, judge, judges), by, measure) for measure, (title, _, _) in _MEASURES.items()]
-        if by.own and by.own.after.pairwise_accuracy.n:
-            title = f"{_MEASURES['pairwise_accuracy'][0]}, of own texts"
-            rows.append(_row(by_judge(title, judge, judges), by.own, "pairwise_accuracy"))
+    rows = tuple(
+        _row(by_judge(_named(title, kind), judge, judges), found, measure)
+        for judge, by in judges.items()
+        for kind, found in kinds_of_texts(metrics, by).items()
+        for measure, (title, _, _) in _MEASURES.items()
+    )
     columns = ("Measure", *map(system_name, MODELS), "Change")
-    return Table("Calibration of likelihoods", columns, tuple(rows)) if rows else None
+    return Table("Calibration of likelihoods", columns, rows) if rows else None
+
+
+def _named(title: str, kind: str) -> str:
+    return f"{title}, {kind}" if kind else title
 
 
 def _row(name: str, by: CalibrationChange, measure: _Measure) -> tuple[Cell, ...]:
@@ -156,13 +195,14 @@ def changes_table(runs: Mapping[str, Metrics]) -> Table | None:
     """
     rows = tuple(
         (
-            Cell(harmless(by_judge(run, judge, judges))),
-            *(estimate_cell(e.pairwise_accuracy, scale=100) for e in (by.before, by.after)),
-            *(_change_cell(by, measure) for measure in _MEASURES),
+            Cell(harmless(by_judge(_named(run, kind), judge, judges))),
+            *(estimate_cell(e.pairwise_accuracy, scale=100) for e in (found.before, found.after)),
+            *(_change_cell(found, measure) for measure in _MEASURES),
         )
         for run, metrics in runs.items()
         for judges in (judges_with_order(metrics),)
         for judge, by in judges.items()
+        for kind, found in kinds_of_texts(metrics, by).items()
     )
     accuracy = [f"Pairwise accuracy, {system_name(model)} (%)" for model in MODELS]
     changes = [f"Change: {title}" for title, _, _ in _MEASURES.values()]
@@ -174,12 +214,13 @@ def reliability_table(metrics: Metrics) -> Table | None:
     judges = judges_with_order(metrics)
     rows = tuple(
         (
-            Cell(by_judge(f"{100 * b.start:.0f} to {100 * b.end:.0f} %", judge, judges)),
+            Cell(by_judge(_named(f"{100 * b.start:.0f} to {100 * b.end:.0f} %", kind), judge, judges)),
             *_bin_cells(b),
             *_bin_cells(a),
         )
         for judge, by in judges.items()
-        for b, a in zip(by.before.reliability, by.after.reliability, strict=True)
+        for kind, found in kinds_of_texts(metrics, by).items()
+        for b, a in zip(found.before.reliability, found.after.reliability, strict=True)
         if b.pairs or a.pairs
     )
     names = [f"{system_name(model)}, {what}" for model in MODELS for what in ("right (%)", "pairs")]
@@ -192,24 +233,31 @@ def _bin_cells(row: ReliabilityBin) -> tuple[Cell, Cell]:
 
 
 def calibration_plots(metrics: Metrics) -> list[Plot]:
-    """A judge's two plots: pairwise accuracy before and after, and the reliability curves."""
+    """A judge's plots: pairwise accuracy before and after, and the reliability curves of each kind of texts."""
     drawn: list[Plot | None] = []
     for i, (judge, by) in enumerate(judges_with_order(metrics).items()):
-        models = dict(zip(map(system_name, MODELS), (by.before, by.after), strict=True))
+        kinds = {
+            kind: dict(zip(map(system_name, MODELS), (found.before, found.after), strict=True))
+            for kind, found in kinds_of_texts(metrics, by).items()
+        }
         drawn.append(
             rates_plot(
                 f"order-{i}",
                 f"How often the better of two texts is the likelier one, judge {judge}",
-                [(name, e.pairwise_accuracy) for name, e in models.items()],
-                mine=system_name(STUDENT),
+                [
+                    (_named(name, kind), e.pairwise_accuracy)
+                    for kind, models in kinds.items()
+                    for name, e in models.items()
+                ],
+                mine=_named(system_name(STUDENT), next(iter(kinds))),
                 axis="% of pairs (dashed: a coin)",
             )
         )
-        drawn.append(_reliability_plot(f"reliable-{i}", judge, models))
+        drawn += [_reliability_plot(f"reliable-{i}-{k}", judge, *e) for k, e in enumerate(kinds.items())]
     return [plot for plot in drawn if plot]
 
 
-def _reliability_plot(name: str, judge: str, models: Mapping[str, LikelihoodCalibration]) -> Plot | None:
+def _reliability_plot(name: str, judge: str, kind: str, models: Mapping[str, LikelihoodCalibration]) -> Plot | None:
     lines = {model: [b for b in e.reliability if b.pairs] for model, e in models.items()}
     if not any(lines.values()):
         return None
@@ -227,7 +275,8 @@ def _reliability_plot(name: str, judge: str, models: Mapping[str, LikelihoodCali
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2)
 
     alt = "; ".join(f"{model}: {', '.join(map(_bin_in_words, bins))}" for model, bins in lines.items())
-    return Plot(name, f"Confidence and how often it is right, judge {judge}", alt, 2.9, draw)
+    title = f"{_named('Confidence and how often it is right', kind)}, judge {judge}"
+    return Plot(name, title, alt, 2.9, draw)
 
 
 def _percent(bins: Sequence[ReliabilityBin], field: Literal["confidence", "value", "low", "high"]) -> list[float]:

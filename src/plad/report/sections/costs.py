@@ -11,7 +11,15 @@ from plad.report.parts.formatting import DASH, duration, flatten, system_name
 from plad.report.parts.run_facts import RunFacts, StageRecord
 
 _UNFINISHED = "not finished"
-_ELSEWHERE = {"scored", "wrong", "scorer", "alarms", "candidates", "rounds"}  # counts that have a table of their own
+_ELSEWHERE = {
+    "scored",
+    "wrong",
+    "scorer",
+    "alarms",
+    "withdrawn",
+    "candidates",
+    "rounds",
+}  # counts that have a table of their own
 
 
 def costs(facts: RunFacts) -> ReportSection:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from plad.config.judges import JudgeSection
 from plad.evaluate.metrics import Estimate, Metrics
+from plad.evaluate.stats import proportion
 from plad.judges.facts import JudgeFacts
 from plad.report.parts.blocks import Cell, ReportSection, Table, Text, blocks, explained, group
 from plad.report.parts.estimates import by_judge, count_cell, estimate_cell, share_cell
-from plad.report.parts.formatting import DASH, number, order_systems, p_value, system_name
+from plad.report.parts.formatting import DASH, interval, number, order_systems, p_value, system_name
 from plad.report.parts.measures import judges_of
 from plad.report.parts.run_facts import RunFacts
 
@@ -65,6 +66,12 @@ def _went(judge: str, facts: JudgeFacts, metrics: Metrics) -> Iterator[str]:
         yield "replies without a verdict: " + ", ".join(f"{n:,} {why}" for why, n in facts.unjudged.items())
     if facts.speaks_to_judge:
         yield f"answers that spoke to the judge: {facts.speaks_to_judge:,}, wins denied them: {facts.wins_denied:,}"
+    if facts.canaries:
+        e = proportion(facts.canaries_obeyed, facts.canaries)
+        yield (
+            f"an instruction put into an answer was obeyed in {facts.canaries_obeyed:,} of {facts.canaries:,} trials: "
+            f"{number(e.value, scale=100)} % ({interval(e, scale=100)})"
+        )
     if facts.scored is not None:
         yield f"{facts.truncated:,} of {facts.scored:,} inputs cut off"
 

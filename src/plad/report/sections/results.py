@@ -1,6 +1,6 @@
 """Results on the test set: what the judges and ROUGE say of every system, and what the differences are worth."""
 
-from plad.evaluate.metrics import Difference, Length, Metrics, SystemDifference
+from plad.evaluate.metrics import Difference, Length, Metrics
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import Cell, Plot, ReportSection, Table, Text, blocks, explained, group, plots
@@ -16,7 +16,7 @@ from plad.report.parts.estimates import (
     rates_plot,
     share_cell,
 )
-from plad.report.parts.formatting import DASH, METRICS, bin_name, number, order_systems, span, system_name
+from plad.report.parts.formatting import DASH, METRICS, bin_name, number, order_systems, p_value, span, system_name
 from plad.report.parts.measures import TEXT_METRICS, WORDS, judges_of, measures_of, scale_of, system_cells
 from plad.report.parts.run_facts import RunFacts
 from plad.report.sections.methods import methods
@@ -40,7 +40,11 @@ _WORTH = Text(
     "Percentage points (words: words), prompt by prompt. Coloured where the interval leaves out 0 and p is below 0.05.",
     "Percentage points (words: words), 95 % interval and p-value.",
 )
-_BY_LENGTH = Text("", "Points of win rate, by the words of the distilled student's answer.")
+_AGAINST = Text(
+    "How often one system's answer is better than another's, in %, ties half; where a judge can't compare most rows "
+    "with the human target. 50 is a draw; p is of the sign test, of compared methods corrected for their number (Holm)."
+)
+_BY_LENGTH = Text("", "Points of win rate over the SFT student, by the words of the answer.")
 
 
 def results(facts: RunFacts) -> ReportSection | None:
@@ -54,7 +58,6 @@ def results(facts: RunFacts) -> ReportSection | None:
     )
     wins, length = win_rate_plots(m), length_plot(m)
     folded = (
-        ("Gain by length", by_length_table(m), _BY_LENGTH),
         ("How many prompts it takes to see a difference", power_table(m), Text(_POWER)),
         ("What the answers are made of", texts_table(m), Text(_TEXTS)),
     )
@@ -62,7 +65,11 @@ def results(facts: RunFacts) -> ReportSection | None:
         explained(results_table(m), about),
         plots([*wins, *gain_plots(m), length]) if wins or length else None,
         methods(m),
+        group("Systems against each other", explained(against_table(m), _AGAINST)),
         group("What the differences are worth", explained(differences_table(m), _WORTH)),
+        group(
+            "Gain by length", explained(by_length_table(m), _BY_LENGTH), plots(gain_plots(m, methods=True)), folded=True
+        ),
         [g for title, table, text in folded if (g := group(title, explained(table, text), folded=True))],
     )
     return ReportSection("results", "Results on the test set", "Results", shown, m.warnings)
@@ -110,44 +117,78 @@ def differences_table(metrics: Metrics) -> Table | None:
     return Table("Paired differences", ("Metric", *map(_pair_name, pairs)), body) if metrics.differences else None
 
 
+def against_table(metrics: Metrics) -> Table | None:
+    """How often one system beats another, where systems were compared with each other."""
+    judges = dict.fromkeys(judge for d in metrics.differences.values() for judge in d.against)
+    rows = tuple(
+        (
+            Cell(by_judge(" against ".join(map(system_name, pair.split(" - "))), judge, judges)),
+            estimate_cell(e, scale=100),
+            *map(count_cell, (e.n, e.wins, e.ties, e.losses)),
+            estimate_cell(e.length_controlled, scale=100),
+            Cell(p_value(e.p if e.p_holm is None else e.p_holm).removeprefix("p = ").removeprefix("p ") or DASH),
+        )
+        for pair, difference in metrics.differences.items()
+        for judge, e in difference.against.items()
+    )
+    columns = ("Systems", "Won (%)", "Prompts", "Wins", "Ties", "Losses", "At equal length", "p")
+    return Table("Systems against each other", columns, rows) if rows else None
+
+
 def _pair_name(pair: str) -> str:
     return " − ".join(system_name(s) for s in pair.split(" - "))
 
 
 def by_length_table(metrics: Metrics) -> Table | None:
-    """What distillation gained, by the words of the distilled student's answer.
+    """What the student and every compared method gained, by the words of its own answer.
 
     Source: PLaD, Figure 3.
     """
-    gains = _gains(metrics)
     rows = tuple(
-        (Cell(by_judge(bin_name(b), judge, gains)), count_cell(b.n), difference_cell(b, 100))
+        (
+            Cell(by_judge(_of_method(system, bin_name(b), metrics), judge, gains)),
+            count_cell(b.n),
+            difference_cell(b, 100),
+        )
+        for system, gains in _gains(metrics).items()
         for judge, gain in gains.items()
         if len(gain.by_length) > 1
         for b in gain.by_length
     )
-    return Table("Gain by length", ("The student's answer", "Prompts", "Points gained"), rows) if rows else None
+    return Table("Gain by length", ("The answer", "Prompts", "Points gained"), rows) if rows else None
 
 
-def gain_plots(metrics: Metrics) -> list[Plot]:
-    """One plot a judge: what distillation gained, by the length of the distilled student's answer.
+def _of_method(system: str, text: str, metrics: Metrics) -> str:
+    """The text, with the method before it where there are several."""
+    return f"{system_name(system)}, {text}" if len(_gains(metrics)) > 1 else text
+
+
+def gain_plots(metrics: Metrics, *, methods: bool = False) -> list[Plot]:
+    """One plot a judge: what distillation gained by length of its answer; with `methods`, what the others did.
 
     Source: PLaD, Figure 3.
     """
     drawn = [
         gap_plot(
-            f"gain-{i}",
-            f"Gain by length of the distilled student's answer, judge {judge}",
+            f"gain-{n}-{i}" if methods else f"gain-{i}",
+            f"Gain by length, {system_name(system)}, judge {judge}"
+            if methods
+            else f"Gain by length of the distilled student's answer, judge {judge}",
             [(f"{bin_name(b)} (n = {b.n})", b) for b in gain.by_length],
         )
-        for i, (judge, gain) in enumerate(_gains(metrics).items())
+        for n, (system, gains) in enumerate(_gains(metrics).items())
+        if methods == (system != STUDENT)
+        for i, (judge, gain) in enumerate(gains.items())
         if sum(b.value is not None for b in gain.by_length) > 1
     ]
     return [plot for plot in drawn if plot]
 
 
-def _gains(metrics: Metrics) -> dict[str, Difference]:
-    return (metrics.difference(STUDENT, STUDENT_SFT) or SystemDifference()).win_rate
+def _gains(metrics: Metrics) -> dict[str, dict[str, Difference]]:
+    """What the student and every method it is compared with gained over the fine-tuned student, by judge."""
+    methods = metrics.comparison.methods if metrics.comparison else ()
+    found = {system: metrics.difference(system, STUDENT_SFT) for system in (STUDENT, *methods)}
+    return {system: difference.win_rate for system, difference in found.items() if difference}
 
 
 def power_table(metrics: Metrics) -> Table | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from plad.evaluate.metrics import Estimate, Metrics
+from plad.records import STUDENT
 from plad.report.parts.blocks import (
     BETTER,
     Cell,
@@ -20,18 +21,13 @@ from plad.report.parts.blocks import (
 )
 from plad.report.parts.drawing import SOFT, A, Axes, B
 from plad.report.parts.estimates import count_cell, estimate_cell, share_cell
-from plad.report.parts.formatting import DASH, harmless, interval, number
+from plad.report.parts.formatting import DASH, harmless, interval, number, system_name
 from plad.report.parts.run_facts import LogRow, RunFacts
 from plad.report.parts.stage_counts import RoundCounts, Validated
 
 _TEACHER = Text(
     "Distillation calls the teacher's answer the better one. On the distillation prompts it was, as often as this:",
     "95 % interval.",
-    tone="",
-)
-_CANDIDATES = Text(
-    "Each candidate was trained from the same student; the one with the best validation win rate was kept:",
-    "The one with the best validation win rate is kept.",
     tone="",
 )
 _VALIDATION = ("Validation win rate", "ROUGE-L", "Words", "Ended")
@@ -43,14 +39,33 @@ def training(facts: RunFacts) -> ReportSection | None:
     about = Text(
         f"Each round the student was sampled again and met the same answers of the teacher. {ended}", ended, tone=""
     )
+    by = facts.distill.chosen_by or "win rate"
+    candidates = Text(
+        f"Each candidate was trained from the same student; the one of best {by} on validation was kept:",
+        f"The one of best {by} on validation is kept.",
+        tone="",
+    )
+    chosen = chosen_by(facts)
     shown = blocks(
         explained(teacher_student_table(facts.metrics), _TEACHER),
-        explained(candidates_table(facts), _CANDIDATES),
+        Text(chosen, tone="") if chosen else None,
+        explained(candidates_table(facts), candidates),
         group("Rounds", explained(rounds_table(facts), about), plots([rounds_plot(facts.distill.rounds)])),
         plots(training_plots(kept_log(facts))),
+        [Text(f"On the way, but no longer in the weights that were kept: {s}") for s in facts.distill.withdrawn],
     )
-    alarms = tuple(f"While distilling, {sentence}" for sentence in facts.distill.alarms)
+    trained = {STUDENT: facts.distill.alarms, **facts.alarms_of_baselines}
+    alarms = tuple(f"{system_name(name)}: {sentence}" for name, found in trained.items() for sentence in found)
     return ReportSection("training", "Training", "Training", shown, alarms) if shown or alarms else None
+
+
+def chosen_by(facts: RunFacts) -> str:
+    """By what the teacher's weights and the student's were chosen on validation; empty where nothing was."""
+    sft = facts.counts("sft").get("teacher")
+    teacher = sft.get("chosen_by") if isinstance(sft, Mapping) else None
+    named = [("the teacher's weights", teacher), ("the student's", facts.distill.chosen_by)]
+    known = [f"{whose} by {by}" for whose, by in named if by]
+    return f"Chosen on validation: {', '.join(known)}." if known else ""
 
 
 def teacher_student_table(metrics: Metrics | None) -> Table | None:
@@ -111,8 +126,10 @@ def rounds_ended(facts: RunFacts) -> str:
 
 
 def _validation_cells(figures: Validated, tone: str = "") -> tuple[Cell, ...]:
-    rate = replace(share_cell(figures.win_rate), detail=interval(figures.rate, scale=100), tone=tone)
-    return (rate, share_cell(figures.rougeL), Cell(number(figures.words)), share_cell(figures.ended))
+    judged = figures.win_rate is not None
+    rate = replace(share_cell(figures.win_rate), detail=interval(figures.rate, scale=100), tone=tone if judged else "")
+    rouge = replace(share_cell(figures.rougeL), tone="" if judged else tone)
+    return (rate, rouge, Cell(number(figures.words)), share_cell(figures.ended))
 
 
 def rounds_plot(rounds: Sequence[RoundCounts]) -> Plot | None:
