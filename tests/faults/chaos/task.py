@@ -69,6 +69,9 @@ class Teacher:
 
     def __init__(self) -> None:
         self.server = Server(self._respond)
+        http = self.server._http  # on a port asked for by number, which stays ours while connections are refused
+        http.socket.close()
+        http.socket = socket.create_server(("127.0.0.1", http.server_port), backlog=256)
         self.server.__enter__()
         self.url = self.server.url
         self.weather, self.fair_for, self.refuses = "fair", 0, False
