@@ -97,7 +97,9 @@ def _link(source: Path, target: Path) -> None:
     try:
         copy = staging / target.name
         if source.is_dir():
-            shutil.copytree(source, copy, copy_function=_link_file)
+            for file in (source, *sorted(source.rglob("*"))):
+                place = copy / file.relative_to(source)
+                place.mkdir() if file.is_dir() else _link_file(file, place)
             shutil.rmtree(target, ignore_errors=True)
         else:
             _link_file(source, copy)
@@ -106,11 +108,11 @@ def _link(source: Path, target: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _link_file(source: str | Path, target: str | Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
+    except OSError:  # another file system or user, or one without links
+        shutil.copyfile(source, target)
 
 
 def _copy_log(donor: Path, run: RunDir, wanted: Wanted) -> None:
