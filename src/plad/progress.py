@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-EVERY_S = 60.0  # seconds between lines where there is no terminal
+FIRST_S, EVERY_S = 4.0, 60.0  # seconds before the first line, and between lines, where there is no terminal
 
 
 @dataclass
@@ -126,16 +127,24 @@ def _bar(progress: Progress, out: TextIO) -> Generator[None]:
 
 @contextlib.contextmanager
 def _lines(progress: Progress, out: TextIO) -> Generator[None]:
+    """A line soon after the start, whether or not anything is done by then; one a minute; one at the end."""
     shown = progress.started
+
+    def write() -> None:
+        print(f"{progress.label}: {progress.status()}", file=out, flush=True)
 
     def show(p: Progress) -> None:
         nonlocal shown
         if p.clock() - shown >= EVERY_S:
             shown = p.clock()
-            print(f"{p.label}: {p.status()}", file=out, flush=True)
+            write()
 
     progress.on_change = show
+    first = threading.Timer(FIRST_S, write)
+    first.daemon = True
+    first.start()
     try:
         yield
     finally:
-        print(f"{progress.label}: {progress.status()}", file=out, flush=True)
+        first.cancel()
+        write()

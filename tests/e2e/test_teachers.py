@@ -253,11 +253,15 @@ def test_a_refused_key_is_exit_code_3_and_a_budget_or_too_many_failures_are_4(tm
         worst = next(prompt for line in lines if (prompt := json.loads(line)["prompt"]) not in answered_)
         code, _, err = call("run", config, "--to", "generate")
         assert code == 4
-        assert "1 of 12 answers of teacher are missing (1 bad_request); the latest: HTTP 422: not this one" in err
+        assert "1 of 12 answers of teacher are missing (1 bad_request); most often: HTTP 422: not this one" in err
         assert "generate.max_failed=0.01" in err
+        shown = " ".join(call("status", tmp_path / "run")[1].split())
+        assert "generate failed" in shown
+        assert "1 of 12 answers of teacher are missing" in shown
         sent = len(server.calls)
         code, _, err = call("run", config, "--to", "pair", "generate.max_failed=0.1")
         assert (code, len(server.calls)) == (0, sent), err
+        assert "failed at" not in call("status", tmp_path / "run")[1]
 
 
 def test_a_key_that_isnt_set_is_found_before_anything_is_trained(

@@ -154,7 +154,7 @@ def test_what_is_missing_every_time_has_failed(undisturbed: dict[Key, Generation
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
         counts = fill(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)
         assert counts == {"ok": 40, "failed": 20}
-        assert ledger.messages("teacher") == ["HTTP 503: busy"]
+        assert list(ledger.messages("teacher")) == ["HTTP 503: busy"]
         assert sorted(Counter(provider.asked.values()).items()) == [(1, 40), (3, 20)]
         provider.row = lambda line, _: honest(line)
         assert by_id(answer(engine(server.url, ledger), EXAMPLES, ANSWERS, ledger)) == undisturbed

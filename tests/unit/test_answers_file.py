@@ -62,7 +62,7 @@ def test_samples_are_the_rows_in_order_and_missing_ones_fail(tmp_path: Path) -> 
     with Ledger(":memory:") as ledger:
         examples = [Example("e", "p"), Example("f", "q")]
         found = answer(engine, examples, AnswerSet("teacher", "w", Sampling(0.7, 4, 3), 0), ledger)
-        assert ledger.messages("teacher") == ["no answer in answers.jsonl"]
+        assert list(ledger.messages("teacher")) == ["no answer in answers.jsonl"]
     assert [(g.sample, g.text, g.outcome) for g in found[:3]] == [
         (0, "one", Outcome.OK),
         (1, "", Outcome.EMPTY),

@@ -1,6 +1,7 @@
 """The command line: quick help, exit codes, validate, init, doctor."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -91,6 +92,21 @@ def test_importing_plad_is_light():
 
 def test_version():
     assert call("--version") == (0, f"plad {plad.__version__}\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_stages_and_kinds(shell):
+    def completed(*words: str) -> str:
+        line = " ".join(("plad", *words))
+        environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(words)), "_TYPER_COMPLETE_ARGS": line}
+        environment |= {"_PLAD_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        command = [sys.executable, "-c", "from plad.cli import main; main()"]
+        environment = os.environ | environment
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    assert "generate" in completed("ge")
+    assert "judgements" in completed("show", "r", "ju")
+    assert "evaluate" in completed("run", "c.yaml", "--to", "ev")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -164,15 +164,17 @@ def test_show_prints_examples_that_cannot_harm_a_terminal(run, kind):
 def test_show_says_what_a_pair_a_generation_and_a_judgement_are(run):
     pairs = call("show", run, "pairs", "-n", 1)[1]
     assert "t0#0" in pairs
+    assert "t0 (test)" in pairs
     assert "chosen (teacher, quality 2.5)" in pairs
     assert "rejected (student_sft, quality -1)" in pairs
     assert "Prompt 0" in pairs
     generations = call("show", run, "generations", "-n", 1)[1]
-    assert "t5 sample 0: ok, 3 tokens" in generations
+    assert "teacher, sample 0: ok, 3 tokens" in generations
     assert "Prompt 5" in generations
     judgements = call("show", run, "judgements", "-n", 1)[1]
-    assert "t0: reference says" in judgements
+    assert "reference says" in judgements
     assert "the target 0" in judgements
+    assert "Prompt 0" in judgements
 
 
 @pytest.mark.parametrize("kind", ["pairs", "generations", "judgements"])
@@ -184,10 +186,76 @@ def test_show_as_json_is_ascii_and_counts(run, kind):
     assert len(json.loads(out)) == 4
 
 
-def test_show_json_of_a_judgement_has_both_texts(run):
-    (first,) = json.loads(call("show", run, "judgements", "-n", 1, "--json")[1])
+def test_show_json_of_a_judgement_has_both_texts_and_the_prompt(run):
+    (shown,) = json.loads(call("show", run, "judgements", "-n", 1, "--json")[1])
+    assert (shown["id"], shown["split"], shown["prompt"]) == ("t0", "test", "Prompt 0")
+    first = shown["items"][0]
     assert first["system"] == "teacher"
     assert (first["answer"], first["opponent_answer"]) == ("the target", "the target 0")
+
+
+def test_show_has_every_prompt_once_with_its_texts_side_by_side(run):
+    with Ledger(run / "generations.sqlite") as ledger:
+        for e in ROWS:
+            record(ledger, f"s{e.id}", "student_sft", answer(e, f"weaker {e.id}"))
+    out = call("show", run, "generations", "-n", 6)[1]
+    assert [out.count(f"Prompt {i}") for i in range(6)] == [1] * 6
+    line = next(line for line in out.splitlines() if "student_sft, sample 0" in line)
+    assert "teacher, sample 0" in line
+    judged = call("show", run, "judgements", "-n", 6)[1]
+    assert [judged.count(f"Prompt {i}") for i in range(6)] == [1] * 6
+
+
+def shown(run, *options):
+    code, out, err = call("show", run, *options, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_show_takes_a_system_a_split_and_a_draw(run):
+    only = shown(run, "judgements", "-n", 6, "--system", "student")
+    assert {tuple(sorted((i["system"], i["opponent"]))) for e in only for i in e["items"]} >= {("student", "target")}
+    assert all("student" in (i["system"], i["opponent"]) for e in only for i in e["items"])
+    assert len(shown(run, "pairs", "--split", "test", "-n", 9)) == 6
+    drawn = [tuple(e["id"] for e in shown(run, "pairs", "-n", 2, "--random", "--seed", s)) for s in range(12)]
+    assert drawn[0] == tuple(e["id"] for e in shown(run, "pairs", "-n", 2, "--random", "--seed", 0))
+    assert {i for ids in drawn for i in ids} == {f"t{i}" for i in range(6)}
+    assert all(len(set(ids)) == 2 for ids in drawn)
+    assert "the same again: --random --seed " in call("show", run, "generations", "--random")[1]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "generations", "judgements"])
+@pytest.mark.parametrize("option", [("--system", "nobody"), ("--split", "validation")])
+def test_show_says_that_nothing_fits(run, kind, option):
+    code, _, err = call("show", run, kind, *option)
+    assert code == 2
+    assert f"no {kind} with {' '.join(option)}" in err
+
+
+def test_ledger_counts_equal_failures(run):
+    with Ledger(run / "generations.sqlite") as ledger:
+        for i, message in enumerate(["busy", "busy", "too long", "busy"]):
+            reply = Reply(Outcome.FAILED, attempts=3, message=message)
+            ledger.put(Question(f"f{i}", f"f{i}", Example(f"x{i}", ""), 0, 0, None, {"key": i}), "teacher", reply)
+    out = call("ledger", run)[1]
+    assert "teacher, missing 3: busy" in out
+    assert "teacher, missing 1: too long" in out
+    assert out.count("busy") == 1
+
+
+def test_status_says_which_stage_failed_and_why_until_it_runs_again(tmp_path):
+    path = make_run(tmp_path / "r", stages=3)
+    with open_run(path) as run:
+        run.stop("pair", "the disk is full")
+    states = {s["stage"]: s["state"] for s in json.loads(call("status", path, "--json")[1])["stages"]}
+    assert (states["generate"], states["pair"], states["distill"]) == ("done", "failed", "pending")
+    assert "the disk is full" in call("status", path)[1]
+    with open_run(path) as run:
+        run.set_versions({})
+    assert "failed" not in call("status", path)[1]
+    with open_run(path) as run:
+        run.stop("pair")
+    assert "pair was stopped at " in call("status", path)[1]
 
 
 def test_show_renders_conversations(tmp_path):
@@ -207,7 +275,7 @@ def test_a_huge_answer_is_folded_with_a_count(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fix"), [("pairs", "plad pair"), ("judgements", "plad evaluate"), ("generations", "plad run")]
+    ("kind", "fix"), [("pairs", "plad pair"), ("judgements", "plad evaluate"), ("generations", "plad generate")]
 )
 def test_show_before_there_is_anything_names_the_command(tmp_path, kind, fix):
     with open_run(tmp_path / "r"):

@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 
 from plad.data.formats import (
+    iter_pairs_parquet,
     pair_to_trl,
     read_examples_jsonl,
     read_pairs_parquet,
@@ -51,7 +52,7 @@ def test_pairs_come_back_as_written(tmp_path, pairs):
 
 def test_the_first_pairs_can_be_read_alone(tmp_path):
     write_pairs_parquet(tmp_path / "pairs.parquet", PLAIN)
-    assert read_pairs_parquet(tmp_path / "pairs.parquet", limit=1) == PLAIN[:1]
+    assert next(iter_pairs_parquet(tmp_path / "pairs.parquet")) == PLAIN[0]
 
 
 def test_mixed_prompts_are_refused(tmp_path):

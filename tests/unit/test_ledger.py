@@ -101,8 +101,10 @@ def test_rows_are_the_latest_first_of_one_system(ledger: Ledger) -> None:
     for i in range(4):
         put(ledger, f"t{i}", example_id=f"e{i}")
         put(ledger, f"s{i}", system="student")
-    rows = list(ledger.rows("teacher", limit=2))
+    rows = list(ledger.rows("teacher", ["e2", "e3", "elsewhere"]))
     assert [r.generation.example_id for r in rows] == ["e3", "e2"]
+    assert list(ledger.rows("teacher", [])) == []
+    assert ledger.example_ids("teacher") == ["e3", "e2", "e1", "e0"]
     assert {(r.system, r.seconds) for r in rows} == {("teacher", 1.5)}
     assert len(list(ledger.rows())) == 8
 
@@ -155,7 +157,7 @@ def test_what_a_provider_told_is_kept(path: Path) -> None:
     reply = Reply(Outcome.BAD_REQUEST, model="big-1", cost=0.25, estimated=True, attempts=3, lost=2, message="no")
     with Ledger(path, run="r1") as ledger:
         ledger.put(Question("k", "a", Example("e", ""), 0, 0, None, {"engine": "openai"}), "teacher", reply)
-        assert ledger.messages("teacher") == ["no"]
+        assert ledger.messages("teacher") == {"no": 1}
         assert [(r.model, r.message) for r in ledger.rows()] == [("big-1", "no")]
     with sqlite3.connect(path) as db:
         columns = "engine, run, model, cost, estimated, attempts, lost, message"

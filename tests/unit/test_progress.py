@@ -1,9 +1,11 @@
 """Progress: counts, rates and time left, and where they are shown."""
 
 import io
+import time
 
 import pytest
 
+import plad.progress
 from plad.progress import duration, track
 
 
@@ -43,6 +45,18 @@ def test_without_a_terminal_a_line_comes_once_a_minute_and_at_the_end() -> None:
         "teacher: 300/300 answers",
     ]
     assert lines[-1].endswith("5 min 0 s in all")
+
+
+def test_without_a_terminal_the_first_line_comes_soon_though_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plad.progress.FIRST_S", 0.05)
+    out = io.StringIO()
+    with track("teacher", 3, "answers", stream=out):
+        for _ in range(100):
+            if out.getvalue():
+                break
+            time.sleep(0.05)
+        assert out.getvalue() == "teacher: 0/3 answers\n"
+    assert plad.progress.EVERY_S == 60
 
 
 def test_the_last_line_comes_after_an_error_too() -> None:

@@ -320,27 +320,31 @@ class Ledger:
         with self._errors():
             return dict(self._db.execute(query, (system, run)).fetchall())
 
-    def messages(self, system: str, limit: int = 1) -> list[str]:
-        """What was said about answers of a system that are missing, the latest first."""
+    def messages(self, system: str, limit: int = 1) -> dict[str, int]:
+        """What was said about answers of a system that are missing, with how often, the most frequent first."""
         query = (
-            "SELECT message FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
-            "AND message IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+            "SELECT message, COUNT(*) FROM generations WHERE system = ? AND outcome IN ('failed', 'bad_request') "
+            "AND message IS NOT NULL GROUP BY message ORDER BY 2 DESC, MAX(rowid) DESC LIMIT ?"
         )
         with self._errors():
-            return [row[0] for row in self._db.execute(query, (system, limit))]
+            return dict(self._db.execute(query, (system, limit)).fetchall())
 
-    def rows(self, system: str | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """Recorded answers, the latest first.
-
-        Args:
-            system: only the answers of this system.
-            limit: at most so many.
-        """
+    def example_ids(self, system: str | None = None) -> list[str]:
+        """The examples that have an answer, of this system if one is given, the latest first."""
         where, values = ("WHERE system = ?", [system]) if system is not None else ("", [])
-        columns = f"system, seconds, created, model, message, {_COLUMNS}"
-        query = f"SELECT {columns} FROM generations {where} ORDER BY rowid DESC LIMIT ?"
+        query = f"SELECT example_id FROM generations {where} GROUP BY 1 ORDER BY MAX(rowid) DESC"
         with self._errors():
-            for row in self._db.execute(query, (*values, -1 if limit is None else limit)):
+            return [row[0] for row in self._db.execute(query, values)]
+
+    def rows(self, system: str | None = None, examples: Sequence[str] | None = None) -> Iterator[Entry]:
+        """Recorded answers, the latest first; only those of a system, or to some examples, where these are given."""
+        columns = f"system, seconds, created, model, message, {_COLUMNS}"
+        query = (
+            f"SELECT {columns} FROM generations WHERE system = COALESCE(?1, system) "
+            "AND (?2 IS NULL OR example_id IN (SELECT value FROM json_each(?2))) ORDER BY rowid DESC"
+        )
+        with self._errors():
+            for row in self._db.execute(query, (system, None if examples is None else json.dumps(examples))):
                 yield Entry(row[0], _generation(row[5:]), *row[1:5])
 
     def close(self) -> None:

@@ -21,7 +21,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 unexpected, 2 bad input or config, 3 provider refused, 4 stopped short: more "
     "failures than allowed, or the budget, 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -122,6 +121,11 @@ def _fields(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def stages_beginning(incomplete: str) -> list[str]:
+    """What a shell offers to complete the name of a stage."""
+    return [name for name in NAMES if name.startswith(incomplete)]
 
 
 def known_stage(name: str | None) -> str | None:

@@ -13,7 +13,7 @@ from plad.answers.ledger import Ledger
 from plad.answers.schema import AnswerSums
 from plad.cli.app import AsJson, RunPath, print_result
 from plad.cli.guard import guard
-from plad.cli.show import prompts_of
+from plad.cli.show import places_of
 from plad.errors import RunDirError
 from plad.records import Outcome
 from plad.report.console import table
@@ -69,7 +69,7 @@ class SystemAnswers:
         attempts: requests; `lost` of them brought no answer and may be billed all the same.
         waited: seconds of all answers.
         models: answers by the model that served them.
-        said: by providers, of answers that are missing.
+        failures: what was said of answers that are missing, and how often; the most frequent of them.
     """
 
     system: str
@@ -84,7 +84,7 @@ class SystemAnswers:
     waited: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter[str])
     models: Counter[str] = field(default_factory=Counter[str])
-    said: list[str] = field(default_factory=list[str])
+    failures: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, row: AnswerSums) -> None:
         """Count a row of the ledger's summary."""
@@ -133,7 +133,7 @@ def ledger_summary(run: Path) -> LedgerSummary:
             key = row["system"], row["engine"]
             systems.setdefault(key, SystemAnswers(*key)).add(row)
         for entry in systems.values():
-            entry.said = opened.messages(entry.system, _MESSAGES)
+            entry.failures = opened.messages(entry.system, _MESSAGES)
         total = sum(sum(outcomes.values()) for outcomes in opened.counts().values())
     return LedgerSummary(str(run), str(path), owner is not None, total, list(systems.values()))
 
@@ -164,9 +164,10 @@ def export_ledger(run: Path, out: Path) -> int:
 
 
 def _rows(opened: Ledger, run: Path, owner: str | None) -> Iterator[dict[str, object]]:
-    prompts = prompts_of(run)
+    places = places_of(run)
     for row in opened.table(owner):
-        prompt = prompts.get(row["example_id"])
+        place = places.get(row["example_id"])
+        prompt = None if place is None else place.prompt
         text = prompt if prompt is None or isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         yield {**row, "prompt": text, "token_ids": json.loads(row["token_ids"]), "estimated": bool(row["estimated"])}
 
@@ -196,5 +197,5 @@ def ledger_view(summary: LedgerSummary) -> Iterator["RenderableType | str"]:
             yield f"{s.system}: tokens of {s.estimated:,} answers are estimated, the provider counted none"
         if s.lost:
             yield f"{s.system}: {s.lost:,} requests brought no answer and may be billed all the same"
-        for message in s.said:
-            yield fold(f"{s.system}, missing: {message}")
+        for message, n in s.failures.items():
+            yield fold(f"{s.system}, missing {n:,}: {message}")

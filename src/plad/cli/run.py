@@ -15,6 +15,7 @@ from plad.cli.app import (
     known_stage,
     limited,
     print_result,
+    stages_beginning,
 )
 from plad.cli.guard import guard
 from plad.pipeline.stage import NAMES, STAGES
@@ -28,7 +29,13 @@ def run(
     overrides: Overrides = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="STAGE", callback=known_stage, help=f"Last stage to run: {', '.join(NAMES)}."),
+        typer.Option(
+            "--to",
+            metavar="STAGE",
+            callback=known_stage,
+            autocompletion=stages_beginning,
+            help=f"Last stage to run: {', '.join(NAMES)}.",
+        ),
     ] = None,
     limit: Limit = None,
     clean: Annotated[
@@ -37,6 +44,7 @@ def run(
             "--clean",
             metavar="STAGE",
             callback=known_stage,
+            autocompletion=stages_beginning,
             help="Redo this stage and all that depends on it; recorded answers are kept.",
         ),
     ] = None,

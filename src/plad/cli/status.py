@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.console import RenderableType
 
-    from plad.rundir.manifest import Manifest
+    from plad.rundir.manifest import Manifest, Stopped
 
 commands = typer.Typer()
 
@@ -36,10 +36,11 @@ def status(run: RunPath, as_json: AsJson = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """A stage; of one that is not done there are no counts."""
+    """A stage; of one that is not done there are no counts; `state` is done, running, failed, stopped or pending."""
 
     stage: str
     done: bool
+    state: str
     seconds: float = 0.0
     finished: str = ""
     counts: "Mapping[str, JsonValue] | None" = None
@@ -47,7 +48,7 @@ class StageStatus:
     def to_json(self) -> object:
         """What is known of it."""
         known = {"seconds": self.seconds, "finished": self.finished, "counts": self.counts} if self.done else {}
-        return {"stage": self.stage, "done": self.done, **known}
+        return {"stage": self.stage, "done": self.done, "state": self.state, **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Status:
 
     Attributes:
         running: who works on it.
+        stopped: where and why the last command ended before its end.
         pairs: None before there are any.
         generations: recorded answers by system and outcome.
         latest: the last row of metrics.jsonl.
@@ -63,6 +65,7 @@ class Status:
 
     run: str
     running: str | None
+    stopped: "Stopped | None"
     stages: list[StageStatus]
     pairs: int | None
     generations: dict[str, dict[str, int]]
@@ -79,15 +82,31 @@ def read_status(run: Path) -> Status:
     from plad.rundir.manifest import read_manifest
 
     manifest = read_manifest(run)
-    done = manifest.stages
-    stages = [
-        StageStatus(s, True, done[s].seconds, done[s].finished, done[s].counts) if s in done else StageStatus(s, False)
-        for s in NAMES
-    ]
-    pairs, versions = _count_pairs(run), manifest.versions
+    owner = None if manifest.stopped else _owner(run)  # a command that begins takes back how the last one ended
     return Status(
-        str(run), _owner(run), stages, pairs, _count_generations(run, manifest), _latest_metrics(run), versions
+        run=str(run),
+        running=owner,
+        stopped=manifest.stopped,
+        stages=_stages(manifest, running=owner is not None),
+        pairs=_count_pairs(run),
+        generations=_count_generations(run, manifest),
+        latest=_latest_metrics(run),
+        versions=manifest.versions,
     )
+
+
+def _stages(manifest: "Manifest", *, running: bool) -> list[StageStatus]:
+    states = dict.fromkeys(NAMES, "pending")
+    if running and (now := next((s for s in NAMES if s not in manifest.stages), None)):
+        states[now] = "running"
+    elif manifest.stopped:
+        states[manifest.stopped.stage] = "failed" if manifest.stopped.why else "stopped"
+    return [
+        StageStatus(stage, True, "done", record.seconds, record.finished, record.counts)
+        if (record := manifest.stages.get(stage))
+        else StageStatus(stage, False, state)
+        for stage, state in states.items()
+    ]
 
 
 def _owner(run: Path) -> str | None:
@@ -148,16 +167,19 @@ def _latest_metrics(run: Path) -> "Mapping[str, JsonValue] | None":
 def status_view(status: Status) -> Iterator["RenderableType | str"]:
     """Stages, counts and versions."""
     rows: list[tuple[str, str, str, str]] = []
-    now = next((s.stage for s in status.stages if not s.done), None) if status.running else None
     for s in status.stages:
         if s.counts is None:
-            rows.append((s.stage, "running" if s.stage == now else "pending", "", ""))
+            rows.append((s.stage, s.state, "", ""))
         else:
             counts = {k: v for k, v in s.counts.items() if k not in ("wrong", "scorer")}
-            rows.append((s.stage, "done", f"{s.seconds:,.1f}", flat_text(counts)))
+            rows.append((s.stage, s.state, f"{s.seconds:,.1f}", flat_text(counts)))
     yield table(status.run, ["stage", "state", "seconds", "counts"], rows, numbers=False)
     if status.running:
         yield f"in use by {status.running}"
+    if (stopped := status.stopped) and stopped.why:
+        yield fold(f"{stopped.stage} failed at {stopped.at}: {stopped.why}")
+    elif stopped:
+        yield f"{stopped.stage} was stopped at {stopped.at}; the same command goes on"
     if status.pairs is not None:
         yield f"pairs: {status.pairs:,}"
     for s in status.stages:

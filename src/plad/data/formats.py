@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -98,12 +97,18 @@ def measured_with(path: Path) -> dict[str, str]:
     return json.loads(parquet_metadata(path).get(_MEASURED_WITH, "{}"))
 
 
-def read_pairs_parquet(path: Path, limit: int | None = None) -> list[Pair]:
-    """Read what `write_pairs_parquet` wrote; the first `limit` rows if given."""
+def read_pairs_parquet(path: Path) -> list[Pair]:
+    """Read what `write_pairs_parquet` wrote."""
+    return list(iter_pairs_parquet(path))
+
+
+def iter_pairs_parquet(path: Path) -> Iterator[Pair]:
+    """Read what `write_pairs_parquet` wrote, row by row."""
     if not path.is_file():
         raise _unusable(path, "is missing", "pair")
     try:
-        return [_pair(cast(dict[str, Any], row)) for row in islice(iter_parquet(path), limit)]
+        for row in iter_parquet(path):
+            yield _pair(cast(dict[str, Any], row))
     except (ValueError, KeyError) as e:
         raise _unusable(path, f"is damaged ({e})", "pair") from None
 

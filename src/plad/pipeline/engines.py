@@ -116,10 +116,10 @@ def _require_enough(ctx: Resources, system: str, counts: dict[str, int], ledger:
     if sum(failed.values()) <= share * total:
         return
     outcomes = "; ".join(f"{n:,} {name}" for name, n in failed.items())
-    messages = ledger.messages(system)
+    message = next(iter(ledger.messages(system)), "")
     raise PartialResultError(
         f"{sum(failed.values()):,} of {total:,} answers of {system} are missing ({outcomes})"
-        + (f"; the latest: {messages[0]}" if messages else ""),
+        + (f"; most often: {message}" if message else ""),
         where=f"generate.max_failed={share:g}",
         fix="the same command asks again for those that failed; all others are kept\n"
         f"plad ledger {ctx.run.path} shows what the provider said\n"

@@ -4,17 +4,18 @@ Every stage is recorded with a fingerprint of all it depends on. The same comman
 stopped; a changed setting is refused until the stages that depend on it are cleaned.
 """
 
+import contextlib
 import logging
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from plad.config.base import ROLES
 from plad.config.root import Config
-from plad.errors import ConfigError, RunDirError
+from plad.errors import ConfigError, Interrupted, RunDirError
 from plad.pipeline.resources import Resources
 from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned
 from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, up_to
@@ -22,6 +23,8 @@ from plad.pipeline.stages.baselines import reopen_for_methods
 from plad.pipeline.stages.sft import signature
 from plad.rundir.atomic import sweep_staging
 from plad.rundir.directory import RunDir
+from plad.text import clean as clean_text
+from plad.text import redact
 from plad.version import __version__
 
 log = logging.getLogger("plad")
@@ -149,7 +152,20 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
         return
     log.info("%s: started", stage.name)
     started = time.monotonic()
-    counts = stage.work.run(resources, depends)
+    with _stops_are_recorded(run_dir, stage):
+        counts = stage.work.run(resources, depends)
     run_dir.finish(stage.name, depends, counts, time.monotonic() - started)
     run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
     log.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _stops_are_recorded(run_dir: RunDir, stage: Stage) -> Generator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        run_dir.stop(stage.name)
+        raise
+    except Exception as e:
+        run_dir.stop(stage.name, clean_text(redact(str(e) or type(e).__name__)))
+        raise

@@ -34,14 +34,22 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
     return Group(Text(clean(title), style="bold"), made) if title else made
 
 
-def panel(title: str, parts: Sequence[tuple[str, str]]) -> "RenderableType":
-    """A framed block of labelled texts."""
+def panel(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> "RenderableType":
+    """A framed block: of each row its heading, if it has one, and its labelled texts in two columns."""
+    from rich.console import Group
     from rich.panel import Panel
+    from rich.table import Table
     from rich.text import Text
 
-    body = Text()
-    for i, (label, text) in enumerate(parts):
-        body.append("\n" * (i > 0) + clean(label) + "\n", style="bold")
-        body.append(fold(text) + "\n")
-    body.rstrip()
-    return Panel(body, title=Text(clean(title)), title_align="left")
+    parts: list[RenderableType] = []
+    for heading, texts in rows:
+        if heading:
+            parts.append(Text(clean(heading), style="italic"))
+        cells = [Text.assemble((clean(label) + "\n", "bold"), fold(text) + "\n") for label, text in texts]
+        grid = Table.grid(*([""] * min(2, len(cells))), expand=True, padding=(0, 1))
+        for column in grid.columns:
+            column.ratio, column.overflow = 1, "fold"
+        for at in range(0, len(cells), 2):
+            grid.add_row(*cells[at : at + 2])
+        parts.append(grid)
+    return Panel(Group(*parts), title=Text(clean(title)), title_align="left")

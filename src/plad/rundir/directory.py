@@ -1,5 +1,6 @@
 """A run is a directory: created or resumed, locked, every finished stage recorded with what it was made from."""
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -14,7 +15,7 @@ from plad.errors import RunDirError
 from plad.rundir.atomic import write_json
 from plad.rundir.fingerprint import as_json, differences, fingerprint
 from plad.rundir.lock import acquire
-from plad.rundir.manifest import FILE, Manifest, StageRecord, read_manifest
+from plad.rundir.manifest import FILE, Manifest, StageRecord, Stopped, read_manifest
 from plad.rundir.training_log import TrainingLog
 
 
@@ -91,9 +92,15 @@ class RunDir:
             inputs=now,
             counts=as_json(counts),
             seconds=round(seconds, 1),
-            finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            finished=_now(),
         )
         self.save()
+
+    def stop(self, stage: str, why: str = "") -> None:
+        """Record that a stage ended without being finished, and why; best effort, for the disk may be full."""
+        self.manifest.stopped = Stopped(stage=stage, at=_now(), why=why)
+        with contextlib.suppress(OSError):
+            self.save()
 
     def forget(self, stages: Sequence[str]) -> list[str]:
         """Count stages as not done; returns those that were. Their files stay."""
@@ -135,8 +142,9 @@ class RunDir:
             place.unlink(missing_ok=True)
 
     def set_versions(self, versions: Mapping[str, str]) -> None:
-        """Record what the run is made with."""
+        """Record what the run is made with, from now on."""
         self.manifest.versions = dict(versions)
+        self.manifest.stopped = None
         self.save()
 
     def save(self) -> None:
@@ -154,6 +162,10 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def check_place(path: Path) -> None:

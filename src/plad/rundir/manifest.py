@@ -32,6 +32,25 @@ class StageRecord(BaseModel):
     taken_from: str | None = None
 
 
+class Stopped(BaseModel):
+    """A stage that ended without being finished.
+
+    Attributes:
+        at: when, in UTC.
+        why: the message; empty where somebody stopped it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    stage: str
+    at: str
+    why: str = ""
+
+    def to_json(self) -> Mapping[str, object]:
+        """As it stands in the file."""
+        return self.model_dump(mode="json")
+
+
 class Manifest(BaseModel):
     """The manifest of a run.
 
@@ -40,6 +59,7 @@ class Manifest(BaseModel):
         versions: what it is made with.
         ledger: the file of its answers, where that is outside the run directory.
         cleaning: stages whose files are being deleted.
+        stopped: where the last command ended, if it did not reach its end; a process that was killed says nothing.
     """
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True, validate_by_name=True)
@@ -50,6 +70,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     ledger: str | None = None
     cleaning: list[str] = []
+    stopped: Stopped | None = None
 
     def ledger_file(self, run: Path) -> Path:
         """The file of the answers of the run in `run`."""
