@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from plad.answers.question import Question, canonical_json
-from plad.answers.reading import for_reading, nothing
+from plad.answers.reading import OpenFile, for_reading, nothing
 from plad.answers.reply import Reply
 from plad.answers.schema import COLUMNS, READABLE, SCHEMA, STEPS, AnswerSums, Recorded, select
 from plad.errors import RunDirError
@@ -77,6 +77,9 @@ class Ledger:
 
     def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False, run: str | None = None) -> None:
         self.path, self.run = Path(path), run
+        if self.path.is_dir():
+            fix = "remove it, or move it away; then run the same command again"
+            raise RunDirError("is a folder, where a file belongs", where=str(path), fix=fix)
         if readonly and not self.path.is_file():
             raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
         self._tidy = nothing
@@ -91,6 +94,8 @@ class Ledger:
         except BaseException:
             self.close()
             raise
+
+        self._file = None if path == ":memory:" or readonly else OpenFile(self.path)
 
     def _open(self, readonly: bool) -> None:
         # one statement, one snapshot: another process may be making the tables right now
@@ -192,6 +197,12 @@ class Ledger:
             *(canonical_json(q.spec), q.spec.get("engine", "transformers"), self.run),
             *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
         )
+        if self._file is not None and not self._file.is_there():
+            raise RunDirError(
+                "the ledger was deleted or replaced while answers were recorded",
+                where=str(self.path),
+                fix="put it back, or run the same command again: what is missing is asked for",
+            )
         with self._errors(), self._transaction():
             self._db.execute(f"INSERT INTO generations ({_PUT}) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
             self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (q.ask, q.key))

@@ -1,11 +1,26 @@
-"""Reading a ledger where nothing may be written: SQLite wants to make two files beside one in WAL mode."""
+"""Files of a ledger: read where nothing may be written, though SQLite wants to make two beside it; still in place."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from plad.rundir.writing import may_write
+
+
+class OpenFile:
+    """A file that is open; SQLite goes on without a word where its name is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._was = path, path.stat()
+
+    def is_there(self) -> bool:
+        """Whether its name still stands for it."""
+        try:
+            return os.path.samestat(self.path.stat(), self._was)
+        except OSError:
+            return False
 
 
 def nothing() -> None:

@@ -29,6 +29,13 @@ class _Formatter(logging.Formatter):
         return clean(redact(super().format(record)))
 
 
+class _RunLog(logging.FileHandler):
+    """A log that a full disk, or somebody who deletes its folder, costs lines and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Say nothing: whatever else is written there says it."""
+
+
 class Guarded:
     """What a guarded command may turn on."""
 
@@ -38,7 +45,7 @@ class Guarded:
     @contextlib.contextmanager
     def log_to(self, file: Path) -> Generator[None]:
         """Log to a run's run.log, and plad's own messages to the terminal too."""
-        to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+        to_file = _RunLog(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         to_terminal = logging.StreamHandler(sys.stderr)
         to_terminal.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

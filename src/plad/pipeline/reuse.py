@@ -12,6 +12,7 @@ from pathlib import Path
 from plad.answers.ledger import Ledger
 from plad.errors import RunDirError
 from plad.pipeline.finished import made_from
+from plad.pipeline.outputs import lost
 from plad.pipeline.stage import Inputs, Stage
 from plad.rundir.atomic import is_complete
 from plad.rundir.directory import RunDir
@@ -37,8 +38,8 @@ def adopt(run: RunDir, stage: Stage, inputs: Inputs, donors: Sequence[Path]) -> 
         if record is None or record.fingerprint != wanted:
             continue
         there = [name for name in outputs if (donor / name).exists()]
-        if outputs and not there:
-            continue  # deleted by hand
+        if lost(donor, stage, _manifest(donor)):
+            continue  # deleted by hand, or cut
         for name in there:
             _link(donor / name, run / name)
         _copy_log(donor, run, lambda of, _: of.partition("/")[0] == stage.name)

@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Generator
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from plad.errors import RunDirError
 from plad.rundir.fingerprint import file_sha256
+from plad.rundir.reading import AGAIN, reading
 from plad.rundir.writing import write_error
 
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
+_MARKER = TypeAdapter(dict[str, str])
 
 
 def _fsync(path: Path) -> None:
@@ -106,23 +110,35 @@ def is_complete(path: Path) -> bool:
     return (path / COMPLETE).is_file()
 
 
-def verify_dir(path: Path) -> None:
+def read_marker(path: Path, again: str = AGAIN) -> dict[str, str]:
+    """Files of a finished folder, with their hashes."""
+    with reading(path / COMPLETE, _delete(path, again)):
+        return _MARKER.validate_json((path / COMPLETE).read_bytes())
+
+
+def _delete(path: Path, again: str) -> str:
+    return f"delete the folder {path}, then {again}"
+
+
+def verify_dir(path: Path, again: str = AGAIN) -> None:
     """Check a finished folder against its marker.
+
+    Args:
+        again: what makes the folder again once it is deleted.
 
     Raises:
         RunDirError: it is unfinished, or a file is missing or differs.
     """
     if not is_complete(path):
-        raise RunDirError(
-            "the folder was not written completely", where=str(path), fix="delete it and run the stage again"
-        )
-    for name, digest in json.loads((path / COMPLETE).read_text()).items():
+        what = "the folder was not written completely" if path.exists() else "the folder is missing"
+        raise RunDirError(what, where=str(path), fix=_delete(path, again) if path.exists() else again)
+    for name, digest in read_marker(path, again).items():
         file = path / name
         if not file.is_file() or file_sha256(file) != digest:
             raise RunDirError(
                 "file is missing or damaged (hash differs)",
                 where=str(file),
-                fix="restore it from a copy\nor remove the folder and run the stage again",
+                fix=f"restore it from a copy\nor {_delete(path, again)}",
             )
 
 

@@ -61,7 +61,7 @@ def _write(
         RunDirError: there are none yet.
     """
     out, pairs = handover.place(default), handover.run / "pairs.parquet"
-    if not pairs.is_file():
+    if not pairs.exists():
         raise RunDirError("no pairs yet", where=str(handover.run), fix="plad pair CONFIG makes them")
     rows = (json.dumps(shape(pair), ensure_ascii=False) for pair in read_pairs_parquet(pairs))
     with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
