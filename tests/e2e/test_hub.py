@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from plad.policy.load import save_policy
 from plad.rundir.atomic import atomic_dir, write_json
 from tests.support.servers.hub import TOKEN, Hub, hub
+from tests.support.tiny_models import tiny_policy
 from tests.support.written_runs import MANIFEST
 
 CARD = "---\nlicense: other\nlibrary_name: transformers\n---\n# A student\n"
@@ -30,8 +32,7 @@ def run(tmp_path: Path) -> Path:
     (path / "run.log").write_text("private")
     with atomic_dir(path / "student") as folder:
         (folder / "README.md").write_text(CARD)
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(b"weights" * 100)
+        save_policy(tiny_policy(), folder)
     return path
 
 
@@ -50,10 +51,9 @@ def test_the_students_folder_and_nothing_else_arrives_in_one_private_commit(run:
     assert (code, out) == (0, f"uploaded: {server.url}/owner/name/commit/c0ffee\n"), err
     assert server.repos == {"owner/name": True}
     assert {k: v for k, v in server.files.items() if k != ".gitattributes"} == {
-        "README.md": CARD.encode(),
-        "config.json": b"{}",
-        "model.safetensors": b"weights" * 100,
+        file.name: file.read_bytes() for file in (run / "student").iterdir() if file.name != "COMPLETE"
     }
+    assert list((run / "export").iterdir()) == []
     assert server.messages == ["Student of the plad run my-run"]
     assert ModelCard(server.files["README.md"].decode()).data.license == "other"
     assert TOKEN not in out + err
@@ -107,3 +107,27 @@ def test_without_a_token_or_offline_the_way_out_is_named(run: Path, server: Hub)
     assert "HF_TOKEN: no token" in push(run, server, "--repo", "o/n", token=None)[2]
     assert "the hub is switched off" in push(run, server, "--repo", "o/n", HF_HUB_OFFLINE="1")[2]
     assert server.requests == []
+
+
+def test_a_dry_run_shows_what_would_be_pushed_and_asks_for_nothing(run: Path, server: Hub) -> None:
+    options = ("--repo", "o/n", "--dry-run")
+    code, out, err = push(run, server, *options, token=None, HF_HUB_OFFLINE="1")
+    assert (code, err) == (0, "")
+    assert f"to: {server.url}/o/n\nseen by: you alone" in out
+    files = [file for file in (run / "student").iterdir() if file.name != "COMPLETE"]
+    assert f"{len(files)} files, {sum(f.stat().st_size for f in files):,} bytes" in out
+    assert all(f"{file.stat().st_size:,}  {file.name}\n" in out for file in files)
+    assert "COMPLETE" not in out
+    assert out.endswith("  ---\n  license: other\n  library_name: transformers\n  ---\n  # A student\n")
+    assert "seen by: everybody" in push(run, server, *options, "--public", token=None)[1]
+    assert server.requests == []
+    assert list((run / "export").iterdir()) == []
+    half = push(run, server, *options, "--dtype", "bfloat16", token=None)[1]
+    size = (run / "student/model.safetensors").stat().st_size
+    assert f"{size:,}  model.safetensors" not in half
+
+
+def test_what_is_for_the_hub_alone_is_refused_elsewhere(run: Path, server: Hub) -> None:
+    code, _, err = push(run, server, "--to", "merged", "--dry-run")
+    assert code == 2
+    assert "--dry-run: is for --to hub alone" in err

@@ -4,6 +4,7 @@ Cases 20, 57 and 59 of the fault matrix.
 """
 
 import importlib.util
+import json
 import sys
 import threading
 import time
@@ -268,3 +269,22 @@ def test_a_machine_that_slept_while_a_batch_ran_collects_it() -> None:
         jobs = Jobs(ledger, server.url, "teacher")
         engine = OpenAI(section, "big", PromptSection(), clock=Suspended(), jobs=jobs)
         assert {g.outcome for g in answer(engine, EXAMPLES, ANSWERS, ledger)} == {Outcome.OK}
+
+
+@pytest.mark.parametrize("command", [["run"], ["sft"], ["reward"]])
+def test_one_of_several_processes_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Each would train on rows of its own, with gradients that nobody adds up."""
+    config = write_task(tmp_path)
+    if command == ["reward"]:
+        model = yaml.safe_load(config.read_text())["student"]["model"]
+        rows = [{"prompt": f"p {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        section = {"model": model, "data": {"train": "pairs.jsonl"}, "out": str(tmp_path / "run/reward")}
+        config.write_text(yaml.safe_dump(section))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = call(*command, config)
+    assert code == 2
+    assert "WORLD_SIZE=2: a launcher" in err
+    assert [f for f in (tmp_path / "run").rglob("*") if f.is_file() and f.suffix != ".log"] == []

@@ -1,12 +1,13 @@
 """Tiny tokenizers, models, folders and policies made on the spot; nothing is downloaded."""
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, normalizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel, Whitespace
@@ -18,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     GenerationConfig,
+    LlamaTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -99,6 +101,16 @@ def train_tokenizer(
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **{k: v for k, v in named.items() if v})
     tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def pieces_tokenizer() -> LlamaTokenizer:
+    """A vocabulary like Llama 2's: pieces of words after a visible space, and bytes for the rest."""
+    backend = Tokenizer(BPE(byte_fallback=True, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    backend.train_from_iterator(TEXTS, BpeTrainer(vocab_size=330, special_tokens=special))  # type: ignore[call-arg]
+    model = json.loads(backend.to_str())["model"]
+    return LlamaTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], add_bos_token=True)
 
 
 _LLAMA_LIKE: dict[str, Any] = {

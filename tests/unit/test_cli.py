@@ -27,6 +27,8 @@ COMMANDS = (
     "plan",
     "status",
     "show",
+    "try",
+    "serve",
     "ledger",
     "compare",
     "export",

@@ -19,6 +19,7 @@ from plad.records import Example, Generation, Outcome, Pair
 from plad.rundir.atomic import atomic_dir, verify_dir
 from plad.rundir.directory import open_run
 from tests.support.command import call, lines_fit
+from tests.support.tiny_models import CHATML, tiny_folder, train_tokenizer
 
 ROWS = [Example(f"t{i}", f"Prompt {i}", (f"the target {i}", f"a target {i}")) for i in range(6)]
 ESCAPE = "\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07 \u202eflow <b> [bold]markup[/bold] \x9b2J"
@@ -59,8 +60,8 @@ def make_run(path: Path, *, good: str = "the target", prompts: list[Example] = R
         write_judgements(run / "eval/judgements.parquet", judgements)
         write_answers(run / "eval/answers.jsonl", ROWS, answers)
     with atomic_dir(path / "student") as staging:
-        (staging / "config.json").write_text("{}")
-        (staging / "model.safetensors").write_bytes(b"weights")
+        chat = CHATML if any(not isinstance(e.prompt, str) for e in prompts) else None
+        tiny_folder(staging, tokenizer=train_tokenizer(chat_template=chat))
     return path
 
 
@@ -377,7 +378,8 @@ def test_the_student_is_exported_whole_and_verified(run, tmp_path):
     code, _, _ = call("export", run, "--to", "merged", "--out", tmp_path / "out")
     assert code == 0
     verify_dir(tmp_path / "out")
-    assert (tmp_path / "out/model.safetensors").read_bytes() == b"weights"
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "out", run / "student")]
+    assert weights[0] == weights[1]
 
 
 def test_a_damaged_student_is_not_exported(run, tmp_path):

@@ -1,20 +1,19 @@
 """GGUF files that transformers reads back as the same model and the same tokenizer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.export import gguf as gguf_write
 from plad.extras.export.gguf import write_gguf
 from plad.policy.backend import no_progress_bars
-from tests.support.tiny_models import CHATML, TEXTS, tiny_model, train_tokenizer
+from tests.support.tiny_models import BOS_CHATML, CHATML, pieces_tokenizer, tiny_model, train_tokenizer
 
 IDS = torch.tensor([[1, 40, 41, 42, 43]])
 PROBE = ("Hello world 1234  x\n\nit's é 日本 🙂", "<|im_start|>user hi", " leading", "tail ")
@@ -47,22 +46,13 @@ def test_the_same_logits(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None
 
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_the_same_tokens_and_chat_template(tmp_path: Path, adds_bos: bool) -> None:
-    tokenizer = train_tokenizer(chat_template=CHATML, adds_bos=adds_bos)
+    chat = BOS_CHATML if adds_bos else CHATML
+    tokenizer = train_tokenizer(chat_template=chat, adds_bos=adds_bos)
     write_gguf(saved(tmp_path / "model", tokenizer), tmp_path / "x.gguf", name="x")
     _, found = read_back(tmp_path / "x.gguf")
     assert [found(t).input_ids for t in PROBE] == [tokenizer(t).input_ids for t in PROBE]
-    assert found.chat_template == CHATML
+    assert found.chat_template == chat
     assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == (1, 2, 0)
-
-
-def pieces_tokenizer() -> LlamaTokenizer:
-    """A vocabulary like Llama 2's: pieces of words after a visible space, and bytes for the rest."""
-    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
-    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=330, special_tokens=special))  # type: ignore[call-arg]
-    model = json.loads(backend.to_str())["model"]
-    return LlamaTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], add_bos_token=True)
 
 
 def test_a_vocabulary_of_pieces_and_bytes(tmp_path: Path) -> None:

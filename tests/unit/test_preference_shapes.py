@@ -9,8 +9,6 @@ import pytest
 from plad.config.pairs import PreferenceColumns
 from plad.data.preferences import Preference, read_preferences
 from plad.data.sources import BadRowsError
-from plad.extras.export.pairs import axolotl_entry, llamafactory_entry, pair_to_axolotl, pair_to_llamafactory
-from plad.records import Pair
 
 USER = [{"role": "user", "content": "q"}]
 SYSTEM = [{"role": "system", "content": "s"}, *USER]
@@ -94,35 +92,3 @@ def test_a_row_of_no_shape_says_why(tmp_path: Path, row: Any, why: str) -> None:
     with pytest.raises(BadRowsError) as caught:
         read(tmp_path, row)
     assert why in str(caught.value)
-
-
-# -- out ------------------------------------------------------------------------------------------------
-
-PLAIN = Pair("e#0-0", "q", "a", "b", "teacher", "student_sft")
-TALK = Pair("e#0-0", (*SYSTEM, said("x"), {"role": "user", "content": "y"}), "a", "b", "teacher", "student_sft")  # type: ignore[arg-type]
-
-
-def test_llamafactory_rows_alternate_and_begin_with_a_human() -> None:
-    assert pair_to_llamafactory(PLAIN) == {
-        "conversations": [{"from": "human", "value": "q"}],
-        "chosen": {"from": "gpt", "value": "a"},
-        "rejected": {"from": "gpt", "value": "b"},
-        "system": "",
-    }
-    row = pair_to_llamafactory(TALK)
-    assert row["system"] == "s"
-    assert [t["from"] for t in row["conversations"]] == ["human", "gpt", "human"]
-
-
-def test_axolotl_rows_are_messages_and_two_answers() -> None:
-    assert pair_to_axolotl(PLAIN) == {"messages": USER, "chosen": said("a"), "rejected": said("b")}
-    assert pair_to_axolotl(TALK)["messages"] == [*SYSTEM, said("x"), {"role": "user", "content": "y"}]
-
-
-def test_the_registration_names_the_file_and_its_columns(tmp_path: Path) -> None:
-    text = llamafactory_entry(tmp_path / "pairs.json")
-    entry = json.loads(text[text.index("{") :])["pairs"]
-    assert entry["file_name"] == str(tmp_path / "pairs.json")
-    assert entry["ranking"] is True
-    assert set(entry["columns"].values()) == set(pair_to_llamafactory(PLAIN))
-    assert f"path: {tmp_path / 'pairs.jsonl'}" in axolotl_entry(tmp_path / "pairs.jsonl")

@@ -6,12 +6,12 @@ and name the module in `_SUBJECTS`. Imports that weigh anything stand inside fun
 
 import os
 
-from plad.cli import compare, doctor, extras, init, ledger, run, show, status
+from plad.cli import compare, doctor, extras, init, ledger, run, show, status, use
 from plad.cli.app import app
 
 __all__ = ["app", "main"]
 
-_SUBJECTS = (run, extras, status, show, ledger, compare, init, doctor)  # in the order of --help
+_SUBJECTS = (run, extras, status, show, use, ledger, compare, init, doctor)  # in the order of --help
 
 for _subject in _SUBJECTS:
     app.add_typer(_subject.commands)

@@ -1,7 +1,7 @@
 """Commands around a run: plan it, search its settings, train and check judges, hand over what it made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from plad.cli.app import (
     print_result,
 )
 from plad.cli.guard import guard, resume_command
+from plad.errors import ConfigError
 from plad.extras.export.handover import Handover
 from plad.extras.export.targets import TARGETS, targets_help
 from plad.extras.export.targets import export as hand_over
@@ -139,10 +140,20 @@ def export(
     ] = None,
     repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Repository on the hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository on the hub may be seen by all.")] = False,
+    dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"] | None,
+        typer.Option("--dtype", help="Type of the student's weights. Default: the one they were trained in."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of the hub: show what would be uploaded, and upload nothing.")
+    ] = False,
 ) -> None:
     """Hand over the pairs or the student."""
     with guard():
         from plad.rundir.manifest import read_manifest
 
+        for option, given in (("--dry-run", dry_run), ("--public", public), ("--repo", repo)):
+            if given and to != "hub":
+                raise ConfigError("is for --to hub alone", where=option, fix=f"remove {option}")
         read_manifest(run)
-        typer.echo(hand_over(to, Handover(run, out, repo, public)))
+        typer.echo(hand_over(to, Handover(run, out, repo, public, dtype, dry_run)))

@@ -1,10 +1,12 @@
 """What a model folder says of its policy, read without the weights: config, tokenizer, prompt format."""
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -23,9 +25,11 @@ from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.backend import from_pretrained
 from plad.policy.context import text_config
-from plad.policy.prompt import PromptFormat, make_prompt_format
+from plad.policy.prompt import PromptFormat, around_text, make_prompt_format
 from plad.policy.resolve import is_adapter, resolve_model
+from plad.rundir.atomic import write_json
 
+_GENERATION = "generation_config.json"
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
@@ -47,7 +51,7 @@ def read_format(
     """Prompt format, notes and config of a model that isn't loaded; an adapter's `weights` are its base's folder."""
     config = load_config(weights)
     generation: GenerationConfig | None = None
-    if (weights / "generation_config.json").is_file():
+    if (weights / _GENERATION).is_file():
         try:
             generation = GenerationConfig.from_pretrained(weights, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]  # typed in part
         except (OSError, ValueError, TypeError, AttributeError) as e:
@@ -58,6 +62,55 @@ def read_format(
             ) from None
     encoder = bool(config.is_encoder_decoder)
     return *make_prompt_format(load_tokenizer(folder), section, generation, encoder=encoder), config
+
+
+def folder_format(folder: Path, section: PromptSection) -> PromptFormat:
+    """The prompt format of a model folder, or of an adapter's."""
+    return read_format(folder, _weights_folder(folder), section)[0]
+
+
+def write_format(folder: Path, prompt: PromptFormat) -> None:
+    """Write a policy's tokenizer, with the chat template and the end tokens of its training, into its folder.
+
+    Texts and messages that other tools give it become the tokens that it was trained on.
+    """
+    tokenizer: Any = copy.deepcopy(prompt.tokenizer)
+    template = prompt.chat_template()
+    if template is not None:
+        tokenizer.chat_template = template
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(prompt.end_id)
+    if not prompt.close and around_text(tokenizer)[1]:
+        _open_end(tokenizer, prompt.start)
+    tokenizer.save_pretrained(folder)
+    if not is_adapter(folder) and not _ends_as(folder, prompt):
+        ends = {"eos_token_id": list(prompt.eos_ids)}
+        write_json(folder / _GENERATION, {**_generation(folder), **ends})
+
+
+def has_format(folder: Path, prompt: PromptFormat) -> bool:
+    """Whether `write_format` would change nothing of note: the chat template and the end tokens."""
+    return prompt.chat_template() in (None, prompt.tokenizer.chat_template) and _ends_as(folder, prompt)
+
+
+def _ends_as(folder: Path, prompt: PromptFormat) -> bool:
+    ends = list(prompt.eos_ids)
+    return _generation(folder).get("eos_token_id") in (ends, ends[0] if len(ends) == 1 else None)
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    file = folder / _GENERATION
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _open_end(tokenizer: Any, start: Sequence[int]) -> None:
+    """Let a tokenizer that closes every text no longer do so: a prompt goes on."""
+    first = tokenizer.convert_ids_to_tokens(list(start))
+    tokenizer._add_eos_token = False
+    tokenizer.init_kwargs.pop("add_eos_token", None)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=" ".join([*first, "$A"]), special_tokens=list(zip(first, start, strict=True))
+    )
 
 
 def check_init(init: PretrainedInit | PruneInit | None, config: PreTrainedConfig, role: str) -> None:

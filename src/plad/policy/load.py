@@ -14,7 +14,7 @@ from plad.errors import PolicyError
 from plad.policy import lora
 from plad.policy.backend import choose_device, choose_dtype, from_pretrained, no_progress_bars
 from plad.policy.context import context_of, fits
-from plad.policy.folder import first_line, load_config, load_tokenizer
+from plad.policy.folder import first_line, load_config, load_tokenizer, write_format
 from plad.policy.prompt import PromptFormat, choose_pad, make_prompt_format
 from plad.policy.resolve import check_folder, is_adapter, is_hub_name, resolve_model
 
@@ -158,7 +158,10 @@ def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights."""
+    """Write a policy in the Hugging Face layout with safetensors: an adapter folder if it has one, else all weights.
+
+    Its tokenizer renders messages as the policy was trained to read them; see `write_format`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with no_progress_bars():
         if not lora.has_adapter(policy.model):
@@ -170,7 +173,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
                 "an adapter can't be saved: the weights under it exist only in memory",
                 fix="save them first and load that folder\nor merge the adapter and save all weights",
             )
-        policy.tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+        write_format(folder, policy.prompt)
 
 
 def _load_model(

@@ -8,8 +8,10 @@ as the letters it consists of.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, cast
 
 from jinja2 import TemplateError
@@ -17,7 +19,17 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from plad.config.models import PromptSection
 from plad.errors import PolicyError
+from plad.policy.chat_template import (
+    around_prompt,
+    closed_chat,
+    plain_chat,
+    read_section,
+    system_chat,
+    template_chat,
+)
 from plad.records import Prompt
+
+log = logging.getLogger("plad")
 
 _MARK = "\ue123"  # a private-use character that no chat template writes
 
@@ -28,7 +40,7 @@ class PromptFormat:
 
     Attributes:
         kind: chat (the tokenizer's chat template), template (the config's) or plain.
-        template: the config's template, where kind is template.
+        template: the config's, where kind is template; where it is chat, the chat template, if not the tokenizer's.
         separator: text between a plain prompt and its completion, tokenised with the completion.
         system: system message put before a plain prompt in chat format.
         start: ids that the tokenizer puts before every text (a BOS token, or nothing).
@@ -58,15 +70,28 @@ class PromptFormat:
 
     def _open_prompt(self, prompt: Prompt) -> list[int]:
         if self.kind == "chat":
-            ids = self._render(self._messages(prompt), None)
+            ids = self._render(self.messages(prompt), self.template)
             while self.start and ids[: 2 * len(self.start)] == [*self.start, *self.start]:
                 ids = ids[len(self.start) :]
             return ids
         text = _plain_text(prompt, self.kind)
         if self.kind == "plain":
             return [*self.start, *self._encode_text(text)]
-        ids = self._render([{"role": "user", "content": text}], _jinja(self.template or "{prompt}"))
+        ids = self._render([{"role": "user", "content": text}], around_prompt(self.template or "{prompt}"))
         return ids if ids[: len(self.start)] == list(self.start) else [*self.start, *ids]
+
+    def text(self, prompt: Prompt) -> str:
+        """A prompt as the text that the tokenizer, left to itself, turns into its tokens."""
+        if self.kind == "chat":
+            text = cast(
+                str,
+                self.tokenizer.apply_chat_template(  # pyright: ignore[reportUnknownMemberType]  # typed in part
+                    self.messages(prompt), chat_template=self.template, add_generation_prompt=True, tokenize=False
+                ),
+            )
+        else:
+            text = (self.template or "{prompt}").replace("{prompt}", _plain_text(prompt, self.kind))
+        return text.removeprefix(self.text_of(self.start))
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of a completion, ended by exactly one end-of-sequence token."""
@@ -85,7 +110,7 @@ class PromptFormat:
         """Everything that shapes token ids beside the tokenizer, for fingerprints."""
         template = self.template if self.kind == "template" else None
         if self.kind == "chat":
-            text = self.tokenizer.get_chat_template()  # pyright: ignore[reportUnknownMemberType]  # typed in part
+            text = self._own_template()
             template = "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
         described: dict[str, object] = {
             "kind": self.kind,
@@ -98,7 +123,50 @@ class PromptFormat:
         }
         return {**described, "close": list(self.close)} if self.close else described
 
-    def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
+    def chat_template(self) -> str | None:
+        """A chat template under which a message becomes the tokens of a prompt; None where the tokenizer's does so.
+
+        A message's content is a row's prompt. What a tokenizer does at a text's beginning differs: the first way to
+        write it is taken under which a prompt, and its answer if one can, become exactly the tokens of training.
+        """
+        bos, end, close = (self.text_of(ids) for ids in (self.start, (self.end_id,), self.close))
+        section = PromptSection.model_validate({"separator": self.separator, "system": self.system})
+        if self.kind == "chat":
+            if not self.system:
+                return None
+            return system_chat(section.model_copy(update={"format": "chat"}), self._own_template())
+        write = plain_chat if self.kind == "plain" else template_chat
+        said = {"format": "plain"} if self.kind == "plain" else {"template": self.template}
+        section, found = section.model_copy(update=said), list[tuple[bool, str]]()
+        for start, join in product(dict.fromkeys((bos, f"{bos} ", "")), (self.separator, f" {self.separator}")):
+            template = write(section, start=start, join=join, end=end)
+            template = closed_chat(template, close) if close else template
+            found.append((self._is_exact(template), template))
+            if found[-1][0] and (close or self._is_exact(template, answered=True)):
+                return template
+        exact = [template for holds, template in found if holds]
+        if not exact:
+            log.warning(
+                "the tokenizer renders no chat template into the very tokens of training: give texts, not messages"
+            )
+        return [*exact, found[0][1]][0]
+
+    def _is_exact(self, template: str, *, answered: bool = False) -> bool:
+        text, messages = "Is it?", [{"role": "user", "content": "Is it?"}]
+        ids = self.encode_prompt(text)
+        if answered:
+            messages, ids = [*messages, {"role": "assistant", "content": text}], ids + self.encode_completion(text)
+        return self._render(messages, template) == ids
+
+    def _own_template(self) -> str:
+        return self.template or self.tokenizer.get_chat_template()  # pyright: ignore[reportUnknownMemberType]  # typed in part
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Control tokens as a template or a text names them."""
+        return "".join(_name(self.tokenizer, i) for i in ids)
+
+    def messages(self, prompt: Prompt) -> list[dict[str, str]]:
+        """A prompt in chat format, as messages."""
         if isinstance(prompt, str):
             system = [{"role": "system", "content": self.system}] if self.system else []
             return [*system, {"role": "user", "content": prompt}]
@@ -147,10 +215,12 @@ def make_prompt_format(
         generation_config: the model's, which may name further end-of-sequence tokens.
         encoder: whether prompts are read by an encoder: a text of its own, with its own end.
     """
+    section, own, known = _as_written(tokenizer, section)
     kind, why = _choose_kind(tokenizer, section)
+    why = "auto: the chat template says so" if known else why
     eos_ids, notes = find_eos_ids(tokenizer, generation_config)
     end_id, why_end = _choose_end(tokenizer, kind, eos_ids)
-    start, close = _around(tokenizer)
+    start, close = around_text(tokenizer)
     if section.separator and kind == "chat":
         raise PolicyError(
             f"a separator is for plain prompts, but the prompt format is chat ({why})",
@@ -164,7 +234,7 @@ def make_prompt_format(
             fix="write the instruction into `prompt.template`\nor remove `prompt.system`",
         )
     prompt_format = PromptFormat(
-        *(tokenizer, kind, section.template, section.separator, section.system, start, end_id, eos_ids),
+        *(tokenizer, kind, section.template or own, section.separator, section.system, start, end_id, eos_ids),
         close=close if encoder else (),
     )
     notes.insert(0, f"prompt format {kind} ({why})")
@@ -222,6 +292,20 @@ def choose_pad(tokenizer: PreTrainedTokenizerBase, eos_ids: Sequence[int]) -> tu
     return 1, f"pad token {_name(tokenizer, 1)} ({why}; padding is known from lengths)"
 
 
+def _as_written(tokenizer: PreTrainedTokenizerBase, section: PromptSection) -> tuple[PromptSection, str | None, bool]:
+    """The section, filled from a chat template that plad wrote where it leaves the format open; the model's own chat
+    template below that; and whether the section was filled."""
+    written = read_section(getattr(tokenizer, "chat_template", None))
+    if written is None:
+        return section, None, False
+    said, template = written
+    own = template if said.format == "chat" else None
+    if section.format != "auto" or section.template is not None:
+        return section, own if section.format == "chat" else None, False
+    set_here = {name: getattr(section, name) for name in section.model_fields_set - {"format", "template"}}
+    return said.model_copy(update=set_here), own, True
+
+
 def _choose_kind(
     tokenizer: PreTrainedTokenizerBase, section: PromptSection
 ) -> tuple[Literal["chat", "template", "plain"], str]:
@@ -265,7 +349,7 @@ def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return -1 if first is None else first[2]
 
 
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def around_text(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that the tokenizer puts before and after every text."""
     bare = _encode(tokenizer, "a", add_special_tokens=False)
     full = _encode(tokenizer, "a")
@@ -300,19 +384,6 @@ def _plain_text(prompt: Prompt, kind: str) -> str:
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in prompt)
-
-
-def _jinja(template: str) -> str:
-    """A chat template that writes the config's template around the first message.
-
-    The config's own control tokens count as such; those inside the message don't.
-    """
-    before, _, after = template.partition("{prompt}")
-    return f"{{{{ {_literal(before)} }}}}{{{{ messages[0]['content'] }}}}{{{{ {_literal(after)} }}}}"
-
-
-def _literal(text: str) -> str:
-    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
 def _name(tokenizer: PreTrainedTokenizerBase, i: int) -> str:

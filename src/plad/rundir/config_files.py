@@ -12,6 +12,8 @@ from plad.rundir.atomic import write_text
 from plad.rundir.directory import RunDir
 from plad.text import redact
 
+RESOLVED = "config.resolved.json"
+
 
 @contextlib.contextmanager
 def write_config(run: RunDir, path: Path, config: Config) -> Generator[None]:
@@ -21,7 +23,7 @@ def write_config(run: RunDir, path: Path, config: Config) -> Generator[None]:
     """
     texts = {
         "config.yaml": read_text(path),
-        "config.resolved.json": json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
+        RESOLVED: json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
     }
     former = {name: (run / name).read_text("utf-8", "replace") for name in texts if (run / name).is_file()}
     for name, text in texts.items():
@@ -32,3 +34,19 @@ def write_config(run: RunDir, path: Path, config: Config) -> Generator[None]:
         for name, text in former.items():
             write_text(run / name, text)
         raise
+
+
+def read_config(run: Path) -> Config:
+    """The settings that a run was made with.
+
+    Raises:
+        RunDirError: they are missing or damaged.
+    """
+    file = run / RESOLVED
+    try:
+        return Config.model_validate_json(file.read_bytes())
+    except (OSError, ValueError) as e:
+        reason = str(e).splitlines()[0]
+        raise RunDirError(
+            f"no settings of a run ({reason})", where=str(file), fix="plad run CONFIG writes them"
+        ) from None

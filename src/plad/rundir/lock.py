@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from plad.errors import RunDirError
+from plad.errors import ConfigError, RunDirError
 from plad.text import clean
 
 
@@ -56,8 +56,15 @@ def acquire(path: Path) -> Lock:
     """Lock a directory until it is closed or the process ends.
 
     Raises:
+        ConfigError: this is one of several processes that a launcher has started.
         RunDirError: another process holds it.
     """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise ConfigError(
+            f"a launcher (torchrun, accelerate, srun) has started {processes} processes, and plad trains in one",
+            where=f"WORLD_SIZE={processes}",
+            fix="start it once: plad run CONFIG\nor unset WORLD_SIZE where a job's environment sets it",
+        )
     lock = Lock(path, (path / "run.lock").open("a+", encoding="utf-8", errors="replace"), None)
     try:
         fcntl.flock(lock.file, fcntl.LOCK_EX | fcntl.LOCK_NB)

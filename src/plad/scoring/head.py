@@ -35,7 +35,7 @@ def recomputes(base: PreTrainedModel) -> bool:
 
     Each such layer decides by its own mode, not by the model's.
     """
-    if not base.is_gradient_checkpointing:
+    if not base.is_activation_checkpointing:
         return False
     return any(module.training and getattr(module, "gradient_checkpointing", False) for module in base.modules())
 

@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+from plad.config.models import PromptSection
 from plad.data.formats import read_examples_jsonl
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.export.handover import Handover
+from plad.policy.chat_template import literal
 from plad.rundir.atomic import atomic_file
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from plad.policy.prompt import PromptFormat
 
 log = logging.getLogger("plad")
 
@@ -74,7 +78,7 @@ class _Backend(TypedDict):
 def export_gguf(handover: Handover) -> str:
     """Write the student as one GGUF file."""
     out, student = handover.place("student.gguf"), handover.student()
-    write_gguf(student, out, name=handover.run.resolve().name)
+    write_gguf(student, out, name=handover.run.resolve().name, prompt=handover.prompt_format(), dtype=handover.dtype)
     _try_tokenizer(student, out, handover.run / "data/test.jsonl")
     return f"wrote {out}"
 
@@ -99,8 +103,10 @@ def _try_tokenizer(student: Path, out: Path, examples: Path) -> None:
         )
 
 
-def write_gguf(folder: Path, out: Path, *, name: str) -> None:
-    """Write a model folder as one GGUF file, its weights in the precision they have.
+def write_gguf(
+    folder: Path, out: Path, *, name: str, prompt: "PromptFormat | None" = None, dtype: str | None = None
+) -> None:
+    """Write a model folder as one GGUF file: chat template, end tokens and BOS are those of training.
 
     Tensors are copied one at a time, so the memory needed is that of the largest one.
 
@@ -108,6 +114,8 @@ def write_gguf(folder: Path, out: Path, *, name: str) -> None:
         folder: a Hugging Face folder: config.json, safetensors, tokenizer.json.
         out: the file to write; it appears whole or not at all.
         name: what the file says the model is called.
+        prompt: how it reads prompts. Default: as its folder says.
+        dtype: of the weights. Default: the precision they have.
 
     Raises:
         MissingExtraError: the `gguf` package is not installed.
@@ -119,15 +127,17 @@ def write_gguf(folder: Path, out: Path, *, name: str) -> None:
         )
     import gguf
 
-    from plad.policy.folder import load_config, load_tokenizer
+    from plad.policy.folder import folder_format, load_config
 
     config: Any = load_config(folder)
     _check(config, folder)
-    tokenizer = load_tokenizer(folder)
-    with _opened(folder) as tensors, atomic_file(out) as temporary:
+    config.dtype = dtype or config.dtype
+    prompt = prompt or folder_format(folder, PromptSection())
+    with _opened(folder, dtype) as tensors, atomic_file(out) as temporary:
         writer = gguf.GGUFWriter(temporary, "llama")
         _add_shape(writer, config, name)
-        _add_tokenizer(writer, tokenizer, config.vocab_size, folder)
+        spaced = _add_tokenizer(writer, prompt.tokenizer, config.vocab_size, folder)
+        _add_format(writer, prompt, spaced=spaced)
         _add_tensors(writer, tensors, config, folder)
         writer.close()
 
@@ -173,8 +183,8 @@ def _add_shape(writer: "GGUFWriter", config: Any, name: str) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def _add_tokenizer(writer: "GGUFWriter", tokenizer: Any, rows: int, folder: Path) -> None:
-    """The vocabulary, one token an embedding row, and how text is split into it."""
+def _add_tokenizer(writer: "GGUFWriter", tokenizer: Any, rows: int, folder: Path) -> bool:
+    """The vocabulary, one token an embedding row, and how text is split into it; whether it puts a blank before one."""
     backend: _Backend = json.loads(tokenizer.backend_tokenizer.to_str())
     model = backend["model"]
     if model["type"] != "BPE":
@@ -198,18 +208,39 @@ def _add_tokenizer(writer: "GGUFWriter", tokenizer: Any, rows: int, folder: Path
     writer.add_token_list(tokens)
     writer.add_token_types([_kind(i, t, added, by_id, tokenizer.unk_token_id, pieces) for i, t in enumerate(tokens)])
     writer.add_token_merges(merges)
-    first = tokenizer("a").input_ids[:1]
-    writer.add_add_bos_token(tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id])
     for add, token_id in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
         (writer.add_unk_token_id, tokenizer.unk_token_id),
         (writer.add_pad_token_id, tokenizer.pad_token_id),
     ):
         if token_id is not None:
             add(token_id)
-    if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
+    return pieces and _adds_space(backend)
+
+
+def _add_format(writer: "GGUFWriter", prompt: "PromptFormat", *, spaced: bool) -> None:
+    """Chat template, end tokens, and whether a text begins with BOS.
+
+    llama.cpp puts BOS before every text if the file says so, and takes it away from what a chat template wrote.
+    """
+    tokenizer: Any = prompt.tokenizer
+    template: str | None = prompt.chat_template() or tokenizer.chat_template
+    begins = [tokenizer.bos_token_id] == list(prompt.start)
+    if begins and isinstance(template, str):
+        begins = prompt.encode_prompt("a")[:1] == list(prompt.start)
+    writer.add_add_bos_token(begins)
+    writer.add_eos_token_id(prompt.end_id)
+    others = [i for i in prompt.eos_ids if i != prompt.end_id]
+    if others:
+        writer.add_eot_token_id(others[0])
+    if not isinstance(template, str):
+        return
+    if spaced and prompt.start:  # llama.cpp puts the blank after a control token itself
+        bos = prompt.text_of(prompt.start)
+        template = template.replace(f'{{{{- "{bos} ', f'{{{{- "{bos}', 1)
+    if "eos_token" in template and tokenizer.eos_token_id != prompt.end_id:
+        template = f"{{%- set eos_token = {literal(tokenizer.eos_token or '')} %}}{template}"
+    writer.add_chat_template(template)
 
 
 def _no_tokenizer(what: str, folder: Path) -> PolicyError:
@@ -258,16 +289,20 @@ def _adds_space(backend: _Backend) -> bool:
 
 
 @contextmanager
-def _opened(folder: Path) -> Generator[dict[str, Callable[[], "Tensor"]]]:
-    """The folder's tensors by name, each read when it is asked for."""
+def _opened(folder: Path, dtype: str | None) -> Generator[dict[str, Callable[[], "Tensor"]]]:
+    """The folder's tensors by name, each read, in the given type, when it is asked for."""
+    import torch
     from safetensors import safe_open
+
+    def read(get: Callable[[str], "Tensor"], name: str) -> "Tensor":
+        return get(name).to(getattr(torch, dtype)) if dtype else get(name)
 
     with ExitStack() as stack:
         tensors: dict[str, Callable[[], Tensor]] = {}
         for file in sorted(folder.glob("*.safetensors")):
             opened: Any = safe_open(file, framework="pt")
             handle: Any = stack.enter_context(opened)
-            tensors |= {name: partial(handle.get_tensor, name) for name in list[str](handle.keys())}
+            tensors |= {name: partial(read, handle.get_tensor, name) for name in list[str](handle.keys())}
         if not tensors:
             raise PolicyError("no weights in safetensors", where=str(folder), fix="plad export RUN --to merged")
         yield tensors

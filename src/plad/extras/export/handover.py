@@ -1,9 +1,15 @@
 """What is asked to be handed over of which run, and where it is put."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plad.errors import RunDirError
+
+if TYPE_CHECKING:
+    from plad.config.models import PromptSection
+    from plad.policy.prompt import PromptFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +19,16 @@ class Handover:
     Attributes:
         out: where to; None for a place in RUN/export.
         repo: `owner/name` on the hub; made where it doesn't exist, and public if that is wished.
+        dtype: of the student's weights; None for the one they have.
+        dry_run: only say what would be uploaded.
     """
 
     run: Path
     out: Path | None = None
     repo: str | None = None
     public: bool = False
+    dtype: str | None = None
+    dry_run: bool = False
 
     def place(self, default: str, *, folder: bool = False) -> Path:
         """Where to write.
@@ -44,3 +54,25 @@ class Handover:
             raise RunDirError("no student yet", where=str(self.run), fix="plad distill CONFIG makes it")
         verify_dir(student)
         return student
+
+    def prompt_section(self) -> "PromptSection":
+        """The student's prompt format as the run's config has it."""
+        from plad.config.models import PromptSection
+
+        file = self.run / "config.resolved.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return PromptSection.model_validate(known.get("student", {}).get("prompt", {}))
+
+    def prompt_format(self) -> "PromptFormat":
+        """How the student of the run, distilled or not yet, reads a prompt.
+
+        Raises:
+            RunDirError: there is no student of any stage.
+        """
+        from plad.policy.folder import folder_format
+        from plad.rundir.atomic import is_complete
+
+        for folder in (self.run / "student", self.run / "sft/student"):
+            if is_complete(folder):
+                return folder_format(folder, self.prompt_section())
+        raise RunDirError("no student, whose tokenizer is needed", where=str(self.run), fix="plad sft CONFIG")

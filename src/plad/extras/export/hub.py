@@ -1,18 +1,23 @@
 """Put a finished student on the Hugging Face hub, or on a server that speaks its language."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from plad.errors import ConfigError, ProviderError, RunDirError
 from plad.extras.export.handover import Handover
-from plad.rundir.atomic import COMPLETE
+from plad.extras.export.merged import fill
 from plad.text import hide
+
+_HUB = "https://huggingface.co"
 
 
 def export_hub(handover: Handover) -> str:
     """Upload the student's folder with its model card, nothing else of the run, in one commit.
 
-    A repository that is made here is private unless wished otherwise; an existing one stays as it is.
+    A repository that is made here is private unless wished otherwise; an existing one stays as it is. A dry run says
+    what would be uploaded, and asks neither for a token nor anything of the hub.
 
     Raises:
         ConfigError: no repository or no token is given, or the hub is switched off.
@@ -27,28 +32,56 @@ def export_hub(handover: Handover) -> str:
     if repo is None or repo.count("/") != 1 or not all(repo.split("/")):
         what = f"{repo!r} is no repository" if repo else "no repository is named"
         raise ConfigError(what, where="--repo", fix="--repo OWNER/NAME")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if not handover.dry_run and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise ConfigError("the hub is switched off", where="HF_HUB_OFFLINE", fix="unset HF_HUB_OFFLINE")
-    return f"uploaded: {_upload(student, repo, run.resolve().name, handover.public)}"
+    token = None if handover.dry_run else _token()
+    place = run / "export"
+    place.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=".hub-", dir=place) as folder:
+        fill(Path(folder), handover, link=True)
+        if token is None:
+            return "\n".join(_shown(Path(folder), repo, public=handover.public))
+        return f"uploaded: {_upload(Path(folder), repo, handover, token)}"
 
 
-def _upload(student: Path, repo: str, name: str, public: bool) -> str:
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
+def _shown(folder: Path, repo: str, *, public: bool) -> Iterator[str]:
+    """What a dry run says: where to, for whose eyes, each file with its size, and how the card begins."""
+    files = sorted((str(f.relative_to(folder)), f.stat().st_size) for f in folder.rglob("*") if f.is_file())
+    sizes = [f"{size:,}" for _, size in files]
+    width = max(map(len, sizes))
+    yield "dry run: nothing is uploaded and nothing is asked of the hub"
+    yield f"to: {os.environ.get('HF_ENDPOINT', _HUB).rstrip('/')}/{repo}"
+    yield f"seen by: {'everybody' if public else 'you alone'}, if it is made new; an existing repository stays as it is"
+    yield f"{len(files)} files, {sum(size for _, size in files):,} bytes, in one commit:"
+    yield from (f"  {size:>{width}}  {name}" for (name, _), size in zip(files, sizes, strict=True))
+    yield "the card begins:"
+    text, heading = (folder / "README.md").read_text(encoding="utf-8"), "\n# "
+    head, _, body = text.partition(heading)
+    yield from (f"  {line}".rstrip() for line in f"{head}{heading}{body.partition(heading[0])[0]}".splitlines())
+
+
+def _token() -> str:
+    from huggingface_hub import get_token
 
     token = get_token()
     if token is None:
         raise ConfigError("no token", where="HF_TOKEN", fix="set HF_TOKEN to a token that may write\nor: hf auth login")
     hide(token)
+    return token
+
+
+def _upload(folder: Path, repo: str, handover: Handover, token: str) -> str:
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     api = HfApi(token=token)
     try:
-        api.create_repo(repo, private=not public, exist_ok=True)
+        api.create_repo(repo, private=not handover.public, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo,
-            folder_path=student,
-            commit_message=f"Student of the plad run {name}",
-            ignore_patterns=[COMPLETE],
+            folder_path=folder,
+            commit_message=f"Student of the plad run {handover.run.resolve().name}",
         )
     except HfHubHTTPError as e:
         status = e.response.status_code
