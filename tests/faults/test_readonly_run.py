@@ -14,8 +14,7 @@ from plad.answers.reply import Reply
 from plad.data.formats import write_pairs_parquet
 from plad.records import Outcome, Pair
 from plad.rundir.writing import write_error
-from tests.support.command import call
-from tests.support.other_user import call_without_rights, open_folder, protect
+from tests.support.command import call, call_without_rights, open_folder, protect
 from tests.support.written_runs import BAD, EXAMPLES, GOOD, write_full_run
 
 READS = (
@@ -97,7 +96,6 @@ def test_what_writes_says_so_in_one_line(written: Path, folder: Path) -> None:
     for command in (
         ("run", folder / "config.yaml"),
         ("report", run),
-        ("export", run, "--to", "trl"),
         ("ledger", run, "--export", run / "answers.parquet"),
         ("compare", run, folder / "other", "--html", run / "page.html"),
     ):
@@ -109,7 +107,7 @@ def test_what_writes_says_so_in_one_line(written: Path, folder: Path) -> None:
         assert all(way.startswith("  -> ") for way in ways), err
     target = folder / "open"
     target.mkdir()
-    assert call_without_rights("export", run, "--to", "trl", "--out", target / "pairs.jsonl")[0] == 0
+    assert call_without_rights("ledger", run, "--export", target / "answers.parquet")[0] == 0
 
 
 def test_a_finished_run_of_somebody_else_is_reused(written: Path, folder: Path) -> None:
