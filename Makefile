@@ -12,7 +12,7 @@ MODEL := models/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lock licences hooks browser model demo compare-demo scitldr lint types fast check test coverage bench clean
+.PHONY: help setup lock licences hooks browser model demo compare-demo scitldr lint types fast check test coverage chaos bench clean
 
 help:
 	@echo "make setup    build .venv with pinned dependencies"
@@ -24,6 +24,7 @@ help:
 	@echo "make check    format, lint, types and the fast tests: a minute on two cores"
 	@echo "make test     format, lint, types and all tests"
 	@echo "make coverage all tests, with the branch coverage of src and the lines that none of them reaches"
+	@echo "make chaos    200 sequences of kills, faults and damage on a tiny run: what must hold, holds (half an hour)"
 	@echo "make hooks    git runs make check's steps before every commit"
 	@echo "make bench    speed and memory side by side with TRL and transformers"
 	@echo "make clean    remove .venv and caches; runs and models stay"
@@ -91,6 +92,9 @@ test: model browser lint types
 
 coverage: model browser
 	$(PY) -m pytest --cov
+
+chaos: $(READY)
+	$(PY) -m tests.faults.chaos --json runs/chaos.json
 
 bench: model
 	$(PY) -m benchmarks

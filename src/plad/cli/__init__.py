@@ -5,6 +5,8 @@ and name the module in `_SUBJECTS`. Imports that weigh anything stand inside fun
 """
 
 import os
+import sys
+from io import TextIOWrapper
 
 from plad.cli import compare, doctor, extras, init, ledger, run, show, status, use
 from plad.cli.app import app
@@ -21,4 +23,6 @@ def main() -> None:
     """Entry point."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show a letter shows its number
     app(prog_name="plad")
