@@ -90,7 +90,7 @@ def test_an_empty_folder_and_a_new_absolute_one_are_taken(tmp_path):
         (json.dumps({"stages": {}}), "written by another version of plad"),
         ('{"schema": 1, "sta', "damaged manifest"),
         ('{"schema": 1, "stages": {"data": {"seconds": "soon"}}}', r"damaged manifest \(stages.data.seconds: "),
-        ("[]", "written by another version of plad"),
+        ("[]", r"damaged manifest \(not an object\)"),
     ],
 )
 def test_a_run_of_another_version_or_damaged_is_refused_and_unlocked(tmp_path, content, message):

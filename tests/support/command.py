@@ -1,9 +1,15 @@
 """plad started as a shell would, or in the test's own process: quicker, and open to interruption at a chosen place."""
 
+import ctypes
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -13,6 +19,8 @@ from plad.config.file import load_config
 from plad.pipeline import run as pipeline
 from plad.rundir.config_files import write_config
 from plad.rundir.directory import open_run
+
+_CAPABILITIES_V3 = 0x20080522
 
 
 class KilledError(Exception):
@@ -79,3 +87,42 @@ def write_package(folder: Path, module: str, text: str, entry: tuple[str, str, s
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:{cls}\n")
     return folder
+
+
+@contextmanager
+def open_folder() -> Generator[Path]:
+    """A folder that every user can reach: pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def protect(folder: Path) -> None:
+    """Take the right to write away from everybody."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def call_without_rights(*args: object) -> tuple[int, str, str]:
+    """`call` in a process that rights count for: the modes of files bind it, whoever it is."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=_call, args=(theirs, args))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+
+
+def _call(pipe: Connection, args: tuple[object, ...]) -> None:
+    header, none = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, none) == 0
+    pipe.send(call(*args))

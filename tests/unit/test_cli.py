@@ -224,7 +224,7 @@ def test_a_full_disk_says_how_much_is_free(project, monkeypatch):
 
     monkeypatch.setattr(pipeline, "run", fail)
     code, _, err = call("run", project)
-    assert code == 1
+    assert code == 2
     assert "error: runs/x/pairs.parquet: can't write: No space left on device;" in err
     assert "MiB are free there" in err
 

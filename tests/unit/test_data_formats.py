@@ -34,7 +34,7 @@ def test_examples_come_back_as_written(tmp_path):
 def test_a_damaged_or_missing_file_names_the_way_out(tmp_path, content):
     for damage in (lambda f: None, lambda f: f.write_text(content)):
         damage(tmp_path / "x.jsonl")
-        with pytest.raises(DataError, match="--clean data"):
+        with pytest.raises(DataError, match="plad run CONFIG makes it again"):
             read_examples_jsonl(tmp_path / "x.jsonl")
 
 
@@ -63,7 +63,7 @@ def test_mixed_prompts_are_refused(tmp_path):
 
 def test_a_damaged_pairs_file_names_the_way_out(tmp_path):
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="--clean pair"):
+    with pytest.raises(DataError, match="plad run CONFIG makes it again"):
         read_pairs_parquet(tmp_path / "pairs.parquet")
 
 

@@ -10,7 +10,6 @@ runs can share one ledger.
 
 import contextlib
 import json
-import shutil
 import sqlite3
 import time
 from collections import defaultdict
@@ -21,12 +20,15 @@ from typing import Any, Literal, cast
 
 from plad.answers.checksum import ANSWER, REPAIR, Checked, Damaged, check, checksum
 from plad.answers.question import Question, canonical_json
+from plad.answers.reading import OpenFile, for_reading, nothing
 from plad.answers.reply import Reply, without_secrets
 from plad.answers.schema import COLUMNS, READABLE, SCHEMA, STEPS, AnswerSums, Recorded, select
 from plad.errors import RunDirError
 from plad.records import Generation, Outcome
+from plad.rundir.writing import may_write, room
 
 _TIMEOUT = 30.0  # seconds to wait for another process
+_REFUSED = ("unable to open", "readonly", "read-only")
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
 _COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
 _PUT = ", ".join(COLUMNS)
@@ -84,18 +86,25 @@ class Ledger:
 
     def __init__(self, path: Path | Literal[":memory:"], *, readonly: bool = False, run: str | None = None) -> None:
         self.path, self.run = Path(path), run
+        if self.path.is_dir():
+            fix = "remove it, or move it away; then run the same command again"
+            raise RunDirError("is a folder, where a file belongs", where=str(path), fix=fix)
         if readonly and not self.path.is_file():
             raise RunDirError("no generations yet", where=str(path), fix="plad run CONFIG makes them")
-        mode = "ro" if readonly else "rwc"
-        address = path if path == ":memory:" else f"{self.path.absolute().as_uri()}?mode={mode}"
+        self._tidy = nothing
+        address = path if path == ":memory:" else f"{self.path.absolute().as_uri()}?mode=rwc"
         with self._errors():
+            if readonly:
+                address, self._tidy = for_reading(self.path)
             self._db = sqlite3.connect(address, uri=True, timeout=_TIMEOUT, isolation_level=None)
         try:
             with self._errors():
                 self._open(readonly)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
+
+        self._file = None if path == ":memory:" or readonly else OpenFile(self.path)
 
     def _open(self, readonly: bool) -> None:
         # one statement, one snapshot: another process may be making the tables right now
@@ -159,15 +168,20 @@ class Ledger:
             yield
         except sqlite3.DatabaseError as e:
             message = str(e)
-            if any(sign in message for sign in ("disk I/O", "full", "unable to open")):
-                free = shutil.disk_usage(self.path.parent).free if self.path.parent.exists() else 0
+            if not may_write(self.path) and any(sign in message for sign in _REFUSED):
                 raise RunDirError(
-                    f"can't write the ledger ({message}); {free / 2**20:,.0f} MiB are free there",
+                    f"this user may not open the ledger ({message})",
                     where=str(self.path),
-                    fix="make room (or lift the limit on file size, or the write protection)\n"
-                    "then run the same command again: every recorded answer is kept",
+                    fix="make the file and its folder writable for this user, or name another run.dir",
                 ) from e
-            if "locked" in message or "readonly" in message:
+            if any(sign in message for sign in ("disk I/O", "full", "unable to open")):
+                raise RunDirError(
+                    f"can't write the ledger ({message}); {room(self.path)}",
+                    where=str(self.path),
+                    fix="make room, or lift the limit on file size or the quota; then run the same command again: "
+                    "every recorded answer is kept",
+                ) from e
+            if "locked" in message:
                 raise RunDirError(
                     f"can't write the ledger ({message})", where=str(self.path), fix="end the process that holds it"
                 ) from e
@@ -194,6 +208,12 @@ class Ledger:
             *(canonical_json(q.spec), q.spec.get("engine", "transformers"), self.run),
             *(r.model, r.cost, r.estimated, r.attempts, r.lost, r.message),
         )
+        if self._file is not None and not self._file.is_there():
+            raise RunDirError(
+                "the ledger was deleted or replaced while answers were recorded",
+                where=str(self.path),
+                fix="put it back, or run the same command again: what is missing is asked for",
+            )
         row = (*row, checksum(row[: len(ANSWER)]))
         with self._errors(), self._transaction():
             self._db.execute(f"INSERT INTO generations ({_PUT}, checksum) VALUES ({_marks(row)}) {_KEEPS_ITS_ROW}", row)
@@ -231,8 +251,9 @@ class Ledger:
         """
         with Ledger(other, readonly=True) as opened:  # says what is wrong with it
             theirs = opened.checksum
+        address, tidy = for_reading(other)
         with self._errors():
-            self._db.execute("ATTACH ? AS other", (f"{other.absolute().as_uri()}?mode=ro",))
+            self._db.execute("ATTACH ? AS other", (address,))
             try:
                 with self._transaction():
                     taken = self._db.execute(
@@ -245,6 +266,7 @@ class Ledger:
                     )
             finally:
                 self._db.execute("DETACH other")
+                tidy()
         return taken
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
@@ -374,6 +396,7 @@ class Ledger:
     def close(self) -> None:
         """Close the file; what is recorded stays."""
         self._db.close()
+        self._tidy()
 
     def __enter__(self) -> "Ledger":
         return self

@@ -1,11 +1,9 @@
 """Around every command: errors in one shape, signals, logs without secrets."""
 
 import contextlib
-import errno
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 import traceback
@@ -13,14 +11,14 @@ import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import typer
 
 from plad.errors import Interrupted, PladError, ProblemsError
+from plad.rundir.writing import write_error
 from plad.text import clean, redact
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ONCE = ("--clean",)  # options that a resumed command doesn't repeat
 
 
@@ -29,6 +27,13 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(redact(super().format(record)))
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a full disk, or somebody who deletes its folder, costs lines and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Say nothing: whatever else is written there says it."""
 
 
 class Guarded:
@@ -40,7 +45,7 @@ class Guarded:
     @contextlib.contextmanager
     def log_to(self, file: Path) -> Generator[None]:
         """Log to a run's run.log, and plad's own messages to the terminal too."""
-        to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+        to_file = _RunLog(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         to_terminal = logging.StreamHandler(sys.stderr)
         to_terminal.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -110,24 +115,17 @@ def guard(resume: str | None = None) -> Generator[Guarded]:
         raise typer.Exit(0) from None
     except (typer.Exit, typer.Abort):
         raise
-    except OSError as e:
-        if e.errno not in _FULL:
-            _unexpected(e, guarded.log_file)
-        place = Path(e.filename).parent if isinstance(e.filename, str) else Path.cwd()
-        free = shutil.disk_usage(place if place.is_dir() else Path.cwd()).free / 2**20
-        print_error(
-            PladError(
-                f"can't write: {e.strerror}; {free:,.0f} MiB are free there",
-                where=str(e.filename or place),
-                fix="make room, then run the same command again: everything finished so far is kept",
-            )
-        )
-        raise typer.Exit(1) from None
     except Exception as e:
-        _unexpected(e, guarded.log_file)
+        named = getattr(e, "filename", None)
+        folder = guarded.log_file.parent if guarded.log_file else Path.cwd()
+        known = write_error(e, Path(named) if isinstance(named, str) else folder)
+        if known is None:
+            _unexpected(e, guarded.log_file)
+        print_error(known)
+        raise typer.Exit(known.exit_code) from None
 
 
-def _unexpected(error: Exception, log_file: Path | None) -> None:
+def _unexpected(error: Exception, log_file: Path | None) -> NoReturn:
     if log_file is None:
         print(clean(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
     first = (str(error).strip() or "(no message)").splitlines()[0]

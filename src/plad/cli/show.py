@@ -239,7 +239,7 @@ def places_of(run: Path) -> dict[str, Place]:
     places: dict[str, Place] = {}
     for split in _SPLITS:
         file = run / f"data/{split}.jsonl"
-        for example in iter_examples_jsonl(file) if file.is_file() else ():
+        for example in iter_examples_jsonl(file) if file.exists() else ():
             before = places.get(example.id)
             same = before is None or before.prompt == example.prompt
             places[example.id] = Place(split, example.prompt if same else None)
@@ -272,14 +272,14 @@ def _pairs(run: Path, n: int, wanted: Filter, places: _Places) -> _Groups:
     from plad.data.formats import iter_pairs_parquet
 
     file = run / "pairs.parquet"
-    return _chosen(map(ShownPair, iter_pairs_parquet(file)), n, wanted, places) if file.is_file() else []
+    return _chosen(map(ShownPair, iter_pairs_parquet(file)), n, wanted, places) if file.exists() else []
 
 
 def _generations(run: Path, n: int, wanted: Filter, places: _Places) -> _Groups:
     from plad.answers.ledger import Ledger
     from plad.rundir.manifest import read_manifest
 
-    if not (file := read_manifest(run).ledger_file(run)).is_file():
+    if not (file := read_manifest(run).ledger_file(run)).exists():
         return []
     with Ledger(file, readonly=True) as ledger:
         latest = ledger.example_ids(wanted.system)
@@ -295,7 +295,7 @@ def _generations(run: Path, n: int, wanted: Filter, places: _Places) -> _Groups:
 def _judgements(run: Path, n: int, wanted: Filter, places: _Places) -> _Groups:
     from plad.evaluate.files import read_judgements
 
-    if not (file := run / "eval/judgements.parquet").is_file():
+    if not (file := run / "eval/judgements.parquet").exists():
         return []
     order = {i: at for at, i in enumerate(sorted(places, key=lambda i: places[i].split, reverse=True))}  # test first
     judgements = sorted(read_judgements(file), key=lambda j: order.get(j.example_id, len(order)))
@@ -317,11 +317,11 @@ def _judged_texts(run: Path, ids: set[str]) -> _Texts:
     from plad.evaluate.files import read_answers
 
     texts: dict[tuple[str, str], str | None] = {}
-    if (file := run / "eval/answers.jsonl").is_file():
+    if (file := run / "eval/answers.jsonl").exists():
         for row in read_answers(file):
             if row["id"] in ids:
                 texts |= {(row["id"], system): answer.get("text") for system, answer in row["answers"].items()}
-    if (file := run / "data/test.jsonl").is_file():
+    if (file := run / "data/test.jsonl").exists():
         texts |= {(e.id, TARGET): e.target for e in iter_examples_jsonl(file) if e.id in ids}
     return texts
 

@@ -112,7 +112,7 @@ def _stages(manifest: "Manifest", *, running: bool) -> list[StageStatus]:
 def _owner(run: Path) -> str | None:
     """`pid N on HOST` if that process lives; the lock itself is left alone."""
     lock = run / "run.lock"
-    text = lock.read_text() if lock.is_file() else ""
+    text = lock.read_text(encoding="utf-8", errors="replace") if lock.is_file() else ""
     match = re.fullmatch(r"pid (\d+) on (.+)", text)
     if match is None:
         return None
@@ -128,7 +128,7 @@ def _owner(run: Path) -> str | None:
 
 
 def _count_pairs(run: Path) -> int | None:
-    if not (run / "pairs.parquet").is_file():
+    if not (run / "pairs.parquet").exists():
         return None
     from plad.data.parquet import count_rows
 
@@ -138,7 +138,7 @@ def _count_pairs(run: Path) -> int | None:
 def _count_generations(run: Path, manifest: "Manifest") -> dict[str, dict[str, int]]:
     """Answers in the run's own ledger; those that it got itself, where it shares one."""
     path = manifest.ledger_file(run)
-    if not path.is_file():
+    if not path.exists():
         return {}
     from plad.answers.ledger import Ledger
 
@@ -149,7 +149,7 @@ def _count_generations(run: Path, manifest: "Manifest") -> dict[str, dict[str, i
 def _latest_metrics(run: Path) -> "Mapping[str, JsonValue] | None":
     """The last whole line of metrics.jsonl."""
     file = run / "metrics.jsonl"
-    if not file.is_file():
+    if not file.exists():
         return None
     with file.open("rb") as f:
         f.seek(max(0, file.stat().st_size - 65_536))
@@ -157,7 +157,7 @@ def _latest_metrics(run: Path) -> "Mapping[str, JsonValue] | None":
     for line in reversed(lines):
         try:
             row: JsonValue = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             return row

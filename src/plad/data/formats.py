@@ -3,15 +3,28 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from plad.data.parquet import Column, iter_parquet, parquet_metadata, write_parquet
 from plad.errors import DataError
 from plad.records import Example, Message, Pair, Prompt
 from plad.rundir.atomic import atomic_file
+from plad.rundir.reading import reading
 
 SIDES = ("chosen", "rejected")
 _MEASURED_WITH = "plad.measured_with"
+
+
+class _Row(TypedDict):
+    id: str
+    prompt: str | list[Message]
+    references: list[str]
+
+
+_EXAMPLE, _PAIR = TypeAdapter(_Row), TypeAdapter(Pair)
 
 
 class TrlPair(TypedDict):
@@ -37,18 +50,12 @@ def read_examples_jsonl(path: Path) -> list[Example]:
 
 def iter_examples_jsonl(path: Path) -> Iterator[Example]:
     """Read what `write_examples_jsonl` wrote, row by row."""
-    if not path.is_file():
-        raise _unusable(path, "is missing", "data")
-    try:
-        with path.open(encoding="utf-8") as f:
-            for r in map(json.loads, f):
-                yield Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"]))
-    except (ValueError, KeyError, TypeError) as e:
-        raise _unusable(path, f"is damaged ({e})", "data") from None
-
-
-def _unusable(path: Path, what: str, stage: str) -> DataError:
-    return DataError(what, where=str(path), fix=f"plad run CONFIG --clean {stage} writes it again")
+    with reading(path, kind=DataError), path.open(encoding="utf-8") as f:
+        for number, line in enumerate(f, start=1):
+            with reading(path, kind=DataError, line=number):
+                r = _EXAMPLE.validate_json(line)
+                example = Example(r["id"], _prompt_from_json(r["prompt"]), tuple(r["references"]))
+            yield example
 
 
 def pair_to_trl(pair: Pair) -> TrlPair:
@@ -94,7 +101,8 @@ def write_pairs_parquet(path: Path, pairs: Sequence[Pair], measured_with: Mappin
 
 def measured_with(path: Path) -> dict[str, str]:
     """The keys that `write_pairs_parquet` kept with a file's values."""
-    return json.loads(parquet_metadata(path).get(_MEASURED_WITH, "{}"))
+    with reading(path, kind=DataError):
+        return json.loads(parquet_metadata(path).get(_MEASURED_WITH, "{}"))
 
 
 def read_pairs_parquet(path: Path) -> list[Pair]:
@@ -104,13 +112,9 @@ def read_pairs_parquet(path: Path) -> list[Pair]:
 
 def iter_pairs_parquet(path: Path) -> Iterator[Pair]:
     """Read what `write_pairs_parquet` wrote, row by row."""
-    if not path.is_file():
-        raise _unusable(path, "is missing", "pair")
-    try:
+    with reading(path, kind=DataError):
         for row in iter_parquet(path):
-            yield _pair(cast(dict[str, Any], row))
-    except (ValueError, KeyError) as e:
-        raise _unusable(path, f"is damaged ({e})", "pair") from None
+            yield _PAIR.validate_python(_pair(cast(dict[str, Any], row)))
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:

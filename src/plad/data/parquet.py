@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plad.rundir.atomic import atomic_file
+from plad.rundir.reading import reading
 
 Column = Literal["text", "integer", "number", "truth", "integers", "messages"]
 _BATCH = 4096  # rows written or read at once
@@ -48,7 +49,8 @@ def iter_parquet(path: Path) -> Iterator[object]:
 
 def count_rows(path: Path) -> int:
     """How many rows a file has, without reading them."""
-    return import_module("pyarrow.parquet").read_metadata(path).num_rows
+    with reading(path), _said_in_one_line():
+        return import_module("pyarrow.parquet").read_metadata(path).num_rows
 
 
 def parquet_metadata(path: Path) -> Mapping[str, str]:

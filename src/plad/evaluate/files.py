@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from plad.data.parquet import Column, iter_parquet, write_parquet
 from plad.errors import DataError
 from plad.records import Example, Generation, Judgement
 from plad.rundir.atomic import atomic_file
+from plad.rundir.reading import reading
 
 _JUDGEMENTS: dict[str, Column] = {
     **dict.fromkeys(("example_id", "judge", "system", "opponent", "verdict"), "text"),
@@ -45,7 +46,8 @@ def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
 
 def read_judgements(path: Path) -> list[Judgement]:
     """Read back what `write_judgements` wrote."""
-    return [_JUDGEMENT.validate_python(row) for row in iter_parquet(path)]
+    with reading(path):
+        return [_JUDGEMENT.validate_python(row) for row in iter_parquet(path)]
 
 
 def write_answers(path: Path, examples: Sequence[Example], answers: Mapping[str, Mapping[str, Generation]]) -> None:
@@ -66,11 +68,8 @@ def read_answers(path: Path) -> Iterator[AnswersRow]:
     Raises:
         DataError: a line is not such a row.
     """
-    with path.open(encoding="utf-8") as f:
+    with reading(path, kind=DataError), path.open(encoding="utf-8") as f:
         for number, line in enumerate(f, start=1):
-            try:
+            with reading(path, what="not a row of answers", line=number, kind=DataError):
                 row = _ROW.validate_json(line)
-            except ValidationError:
-                where = f"{path}:{number}"
-                raise DataError("not a row of answers", where=where, fix="run the evaluation again") from None
             yield row

@@ -7,12 +7,13 @@ is not set, and has its default here.
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from plad.errors import RunDirError
 from plad.judges.facts import JudgeFacts
 from plad.records import STUDENT, STUDENT_SFT
 from plad.rundir.atomic import write_json
+from plad.rundir.reading import reading
 
 FILE, SCHEMA = "eval/metrics.json", 1
 TextMetric = Literal["rouge1", "rouge2", "rougeL", "words"]
@@ -384,15 +385,10 @@ class Metrics(Figures):
             RunDirError: it was not evaluated yet, or the file is damaged.
         """
         file = run / FILE
-        if not file.is_file():
+        if not file.exists():
             raise RunDirError("not evaluated yet", where=str(run), fix="plad evaluate CONFIG")
-        try:
+        with reading(file):
             return cls.model_validate_json(file.read_bytes())
-        except ValidationError as e:
-            first = e.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            what = f"{place}: {first['msg']}" if place else first["msg"]
-            raise RunDirError(f"is damaged ({what})", where=str(file), fix="plad run CONFIG --clean evaluate") from None
 
     def write(self, run: Path) -> None:
         """Write them whole or not at all."""

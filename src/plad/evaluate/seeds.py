@@ -17,6 +17,7 @@ from plad.evaluate.texts import count_words
 from plad.evaluate.winrate import POINTS
 from plad.judges.rouge import Rouge
 from plad.records import TARGET
+from plad.rundir.reading import reading
 
 METHOD = {
     "seeds": "mean over seeds and prompts; interval from a two-way random-effects analysis of variance (seeds crossed "
@@ -80,11 +81,12 @@ def seed_groups(runs: Mapping[str, Path]) -> list[list[str]]:
     groups: dict[str, dict[Any, str]] = {}  # settings -> seed -> name
     for name, run in runs.items():
         file = run / "config.resolved.json"
-        if not file.is_file():
+        if not file.exists():
             continue
-        config = json.loads(file.read_text(encoding="utf-8"))
-        seed = config["run"].get("seed")
-        config["run"] = {k: v for k, v in config["run"].items() if k not in ("seed", "dir")}
+        with reading(file, "plad run CONFIG writes it again"):
+            config = json.loads(file.read_text(encoding="utf-8"))
+            seed = config["run"].get("seed")
+            config["run"] = {k: v for k, v in config["run"].items() if k not in ("seed", "dir")}
         groups.setdefault(json.dumps(config, sort_keys=True), {}).setdefault(seed, name)
     return [list(names.values()) for names in groups.values() if len(names) > 1]
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, JsonValue
 
 from plad.policy.fingerprint import MADE_FROM
 from plad.rundir.atomic import atomic_dir, is_complete, verify_dir, write_json
+from plad.rundir.reading import AGAIN, reading
 
 log = logging.getLogger("plad")
 
@@ -21,7 +22,8 @@ class MadeFrom(BaseModel):
 
 def made_from(folder: Path) -> MadeFrom:
     """What stands in a finished folder."""
-    return MadeFrom.model_validate_json((folder / MADE_FROM).read_text(encoding="utf-8"))
+    with reading(folder / MADE_FROM, f"delete the folder {folder}, then {AGAIN}"):
+        return MadeFrom.model_validate_json((folder / MADE_FROM).read_text(encoding="utf-8"))
 
 
 def save_finished(folder: Path, save: Callable[[Path], None], inputs: str, counts: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from plad.answers.ledger import Ledger
 from plad.errors import RunDirError
 from plad.pipeline.finished import made_from
+from plad.pipeline.outputs import lost
 from plad.pipeline.stage import Inputs, Stage
 from plad.rundir.atomic import is_complete
 from plad.rundir.directory import RunDir
@@ -37,8 +38,8 @@ def adopt(run: RunDir, stage: Stage, inputs: Inputs, donors: Sequence[Path]) -> 
         if record is None or record.fingerprint != wanted:
             continue
         there = [name for name in outputs if (donor / name).exists()]
-        if outputs and not there:
-            continue  # deleted by hand
+        if lost(donor, stage, _manifest(donor)):
+            continue  # deleted by hand, or cut
         for name in there:
             _link(donor / name, run / name)
         _copy_log(donor, run, lambda of, _: of.partition("/")[0] == stage.name)
@@ -105,7 +106,9 @@ def _link(source: Path, target: Path) -> None:
     try:
         copy = staging / target.name
         if source.is_dir():
-            shutil.copytree(source, copy, copy_function=_link_file)
+            for file in (source, *sorted(source.rglob("*"))):
+                place = copy / file.relative_to(source)
+                place.mkdir() if file.is_dir() else _link_file(file, place)
             shutil.rmtree(target, ignore_errors=True)
         else:
             _link_file(source, copy)
@@ -114,11 +117,11 @@ def _link(source: Path, target: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _link_file(source: str | Path, target: str | Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
+    except OSError:  # another file system or user, or one without links
+        shutil.copyfile(source, target)
 
 
 def _copy_log(donor: Path, run: RunDir, wanted: Wanted) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from plad.config.base import ROLES
 from plad.config.root import Config
 from plad.errors import ConfigError, Interrupted, RunDirError
+from plad.pipeline.outputs import files_of, fingerprint_of, lost, make_room
 from plad.pipeline.resources import Resources
 from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned, name_models_as
-from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, up_to
+from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, following, up_to
 from plad.pipeline.stages.baselines import reopen_for_methods
 from plad.pipeline.stages.sft import signature
 from plad.policy.fingerprint import as_known_before
@@ -126,6 +127,8 @@ def run(
     """
     for name in sweep_staging(run_dir.path):
         log.info("removed %s, left half-written by a stopped run", name)
+    if broken := run_dir.log.mend():
+        log.warning("%s: %d broken lines are left out", run_dir.log.file, broken)
     finish_cleaning(run_dir)
     resources = Resources(config, run_dir, base, skip_invalid, verify)
     if clean is not None:
@@ -145,7 +148,9 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
     run_dir, depends = resources.run, inputs(resources, stage)
     if stage.name == "baselines" and reopen_for_methods(run_dir, depends):
         log.info("baselines: other methods than before; what is trained is kept")
-    if run_dir.is_done(stage.name, depends):
+    done = run_dir.is_done(stage.name, depends)
+    gone = lost(run_dir.path, stage, run_dir.manifest) if done else []
+    if done and not gone:
         log.info("%s: done before", stage.name)
         return
     if only not in (None, stage.name) and not stage.on_demand and _asked_for(resources.config, stage):
@@ -154,6 +159,11 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
             where=str(run_dir.path),
             fix=f"plad {stage.name} CONFIG\nor plad run CONFIG",
         )
+    before = run_dir.manifest.stages[stage.name].made if gone else ""
+    if gone:
+        named = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+        log.warning("%s: done before, but %s is gone or damaged: it is made again", stage.name, named)
+        make_room(run_dir, stage, gone)
     if _adopted(resources, stage, depends, donors):
         return
     log.info("%s: started", stage.name)
@@ -161,8 +171,12 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
     with _stops_are_recorded(run_dir, stage):
         counts = stage.work.run(resources, depends)
     run_dir.finish(stage.name, depends, counts, time.monotonic() - started)
+    made = fingerprint_of(run_dir.path, stage)
+    run_dir.keep_files(stage.name, files_of(run_dir.path, stage), made)
     run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
     log.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
+    if gone and (stage.name == "generate" or before != made) and (later := run_dir.forget(following(stage.name)[1:])):
+        log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ run, so that the table itself needs no library.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     from plad.pipeline.resources import Resources
@@ -36,6 +36,10 @@ class Stage:
     Attributes:
         after: stages whose outcome it depends on; one that the config does not ask for is left out.
         outputs: patterns of the files that it makes, which go when the stage, or one before it, is cleaned.
+        makes: those of them that must be there as long as it counts as done.
+        also: those that may be.
+        rewritten: whether they are written again later, with other sizes.
+        unit: what is made again where a file of them is lost.
         lasting: those that stay until the stage itself is cleaned by its name.
         command: help of the command that does nothing but run it; empty where there is none.
         on_demand: whether it is also run where a later stage alone is asked for.
@@ -45,6 +49,10 @@ class Stage:
     name: str
     after: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    rewritten: bool = False
+    unit: Literal["file", "folder", "stage"] = "file"
     lasting: tuple[str, ...] = ()
     command: str = ""
     on_demand: bool = False
@@ -57,31 +65,51 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", outputs=("data",), on_demand=True),
-    Stage("sft", ("data",), ("sft", "checkpoints/sft-*"), command="Only fine-tune teacher and student."),
+    Stage("data", outputs=("data",), makes=("data",), on_demand=True),
+    Stage(
+        "sft",
+        ("data",),
+        ("sft", "checkpoints/sft-*"),
+        makes=("sft",),
+        unit="folder",
+        command="Only fine-tune teacher and student.",
+    ),
     Stage("generate", ("sft",), command="Only sample answers of both."),  # they stay in the ledger
     Stage(
         "pair",
         ("generate",),
         ("pairs.parquet", "teacher_logits", "baselines"),
+        makes=("pairs.parquet",),
+        rewritten=True,
         command="Only build the preference pairs.",
     ),
     Stage(
         "distill",
         ("pair",),
         ("student", "rounds", "checkpoints/distill*", "checkpoints/rounds"),
+        makes=("student",),
+        also=("rounds",),
+        unit="stage",
         command="Only train the student on the pairs.",
     ),
     Stage(
         "baselines",
         ("distill",),
         ("checkpoints/baselines-*",),
+        makes=("baselines",),
+        unit="folder",
         lasting=("baselines",),
         command="Only train the methods that the student is compared with.",
         optional=True,
     ),
-    Stage("evaluate", ("distill", "baselines"), ("eval",), command="Only compare the systems on the test rows."),
-    Stage("report", ("evaluate",), ("report",)),
+    Stage(
+        "evaluate",
+        ("distill", "baselines"),
+        ("eval",),
+        makes=("eval",),
+        command="Only compare the systems on the test rows.",
+    ),
+    Stage("report", ("evaluate",), ("report",), makes=("report",), rewritten=True),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from plad.policy.resolve import ADAPTER, is_adapter, resolve_model
-from plad.rundir.atomic import COMPLETE
+from plad.rundir.atomic import COMPLETE, read_marker
 from plad.rundir.fingerprint import file_sha256, fingerprint
 
 _SHAPING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -69,7 +69,7 @@ def folder_fingerprint(folder: Path) -> ModelFingerprint:
     if resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name):
         return _unchanged({"commit": resolved.name})
     marker = folder / COMPLETE
-    known: dict[str, str] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    known: dict[str, str] = read_marker(folder) if marker.is_file() else {}
     files = {p for pattern in _SHAPING for p in folder.glob(pattern)}
     files = sorted(p for p in files if p.name not in (ADAPTER, MADE_FROM))
     content = {p.name: known.get(p.name) or file_sha256(p) for p in files}

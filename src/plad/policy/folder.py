@@ -66,7 +66,14 @@ def read_format(
     config = load_config(weights)
     generation: GenerationConfig | None = None
     if (weights / _GENERATION).is_file():
-        generation = GenerationConfig.from_pretrained(weights, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+        try:
+            generation = GenerationConfig.from_pretrained(weights, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]  # typed in part
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            raise PolicyError(
+                f"generation_config.json can't be read: {first_line(e)}",
+                where=str(weights),
+                fix="copy it again, or remove it: config.json and the tokenizer then say how answers end",
+            ) from None
     encoder = bool(config.is_encoder_decoder)
     return *make_prompt_format(load_tokenizer(folder), section, generation, encoder=encoder), config
 
@@ -159,7 +166,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         exact = (folder / "tokenizer.json").is_file() and _tokenizer_class(folder) in _GENERIC
         loader = PreTrainedTokenizerFast if exact else AutoTokenizer
         tokenizer: PreTrainedTokenizerBase = from_pretrained(loader, folder)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as e:
         raise PolicyError(
             f"the tokenizer can't be loaded: {first_line(e)}",
             where=str(folder),
@@ -183,7 +190,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """The model's config, if it is one of a language model that transformers itself knows."""
     try:
         config: PreTrainedConfig = from_pretrained(AutoConfig, folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         if "trust_remote_code" in str(e):
             raise PolicyError(
                 "the model needs Python code from its own repository; plad never runs code that comes with a model",

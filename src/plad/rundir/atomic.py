@@ -3,16 +3,20 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from plad.errors import RunDirError
 from plad.rundir.fingerprint import file_sha256
+from plad.rundir.reading import AGAIN, reading
+from plad.rundir.writing import write_error
 
-FULL = 2**26  # bytes; with less than this left, a failed write is a full disk
 COMPLETE = "COMPLETE"  # marker in a finished folder: {file name: sha256}
+_MARKER = TypeAdapter(dict[str, str])
 
 
 def _fsync(path: Path) -> None:
@@ -23,21 +27,38 @@ def _fsync(path: Path) -> None:
         os.close(fd)
 
 
+def _staging(path: Path) -> Path:
+    """A name beside `path` that nobody has; `sweep_staging` knows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
+@contextlib.contextmanager
+def _failed_writes(path: Path) -> Generator[None]:
+    """A write that fails for want of room or rights is one error that names the place, whoever wrote."""
+    try:
+        yield
+    except Exception as e:
+        named = str(getattr(e, "filename", None) or path)
+        known = write_error(e, path if ".tmp" in named else Path(named))
+        if known is None:
+            raise
+        raise known from e
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(fd)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.chmod(temporary, 0o644)
-        temporary.replace(path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _failed_writes(path):
+        temporary = _staging(path)
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the user's umask
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,35 +78,31 @@ def atomic_dir(path: Path) -> Generator[Path]:
 
     An existing `path` is replaced only then. A README.md may be rewritten later and is not hashed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        yield staging
-        os.chmod(staging, 0o755)
-        files = sorted(p for p in staging.rglob("*") if p.is_file() and p.name != "README.md")
-        hashes = {str(p.relative_to(staging)): file_sha256(p) for p in files}
-        for p in files:
-            p.chmod(0o644)  # some writers leave their files to their owner alone
-            _fsync(p)
-        write_json(staging / COMPLETE, hashes)
-        old = path.parent / f".{path.name}.old.tmp"
-        if path.exists():
-            path.replace(old)
-        staging.replace(path)  # killed before this line, `sweep_staging` puts the finished folder into place
-        _fsync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except Exception as e:
-        free = shutil.disk_usage(path.parent).free
-        if free < FULL:
-            raise RunDirError(
-                f"the disk is full ({free / 2**20:.0f} MB left): {e}",
-                where=str(path),
-                fix="make space and run the same command again; nothing finished is lost",
-            ) from e
-        raise
-    finally:
-        if staging.exists():
+    with _failed_writes(path):
+        staging = _staging(path)
+        staging.mkdir()
+        try:
+            yield staging
+            _finish(staging)
+            old = path.parent / f".{path.name}.old.tmp"
+            if path.exists():
+                path.replace(old)
+            staging.replace(path)  # killed before this line, `sweep_staging` puts the finished folder into place
+            _fsync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finish(staging: Path) -> None:
+    """Bring a folder to the disk, with its marker."""
+    files = sorted(p for p in staging.rglob("*") if p.is_file() and p.name != "README.md")
+    hashes = {str(p.relative_to(staging)): file_sha256(p) for p in files}
+    mode = staging.stat().st_mode & 0o666  # as the user's umask has it: some writers leave their files to their owner
+    for p in files:
+        p.chmod(mode)
+        _fsync(p)
+    write_json(staging / COMPLETE, hashes)
 
 
 def is_complete(path: Path) -> bool:
@@ -93,23 +110,35 @@ def is_complete(path: Path) -> bool:
     return (path / COMPLETE).is_file()
 
 
-def verify_dir(path: Path) -> None:
+def read_marker(path: Path, again: str = AGAIN) -> dict[str, str]:
+    """Files of a finished folder, with their hashes."""
+    with reading(path / COMPLETE, _delete(path, again)):
+        return _MARKER.validate_json((path / COMPLETE).read_bytes())
+
+
+def _delete(path: Path, again: str) -> str:
+    return f"delete the folder {path}, then {again}"
+
+
+def verify_dir(path: Path, again: str = AGAIN) -> None:
     """Check a finished folder against its marker.
+
+    Args:
+        again: what makes the folder again once it is deleted.
 
     Raises:
         RunDirError: it is unfinished, or a file is missing or differs.
     """
     if not is_complete(path):
-        raise RunDirError(
-            "the folder was not written completely", where=str(path), fix="delete it and run the stage again"
-        )
-    for name, digest in json.loads((path / COMPLETE).read_text()).items():
+        what = "the folder was not written completely" if path.exists() else "the folder is missing"
+        raise RunDirError(what, where=str(path), fix=_delete(path, again) if path.exists() else again)
+    for name, digest in read_marker(path, again).items():
         file = path / name
         if not file.is_file() or file_sha256(file) != digest:
             raise RunDirError(
                 "file is missing or damaged (hash differs)",
                 where=str(file),
-                fix="restore it from a copy\nor remove the folder and run the stage again",
+                fix=f"restore it from a copy\nor {_delete(path, again)}",
             )
 
 

@@ -25,7 +25,7 @@ def write_config(run: RunDir, path: Path, config: Config) -> Generator[None]:
         "config.yaml": read_text(path),
         RESOLVED: json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
     }
-    former = {name: (run / name).read_text(encoding="utf-8") for name in texts if (run / name).is_file()}
+    former = {name: (run / name).read_text("utf-8", "replace") for name in texts if (run / name).is_file()}
     for name, text in texts.items():
         write_text(run / name, redact(text))
     try:

@@ -7,14 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import JsonValue
 
 from plad.errors import RunDirError
 from plad.rundir.atomic import write_json
 from plad.rundir.fingerprint import as_json, differences, fingerprint
-from plad.rundir.lock import acquire
+from plad.rundir.lock import Lock, acquire
 from plad.rundir.manifest import FILE, FINGERPRINTS, Manifest, StageRecord, Stopped, read_manifest
 from plad.rundir.training_log import TrainingLog
 
@@ -25,7 +24,7 @@ class RunDir:
 
     path: Path
     manifest: Manifest
-    _lock: TextIO | None = field(default=None, repr=False)
+    _lock: Lock | None = field(default=None, repr=False)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -79,7 +78,7 @@ class RunDir:
         raise RunDirError(
             f"stage {stage} was made with other settings: {changed}",
             where=str(self.path),
-            fix=f"--clean {stage} does it and all that depends on it again (recorded answers are kept)\n"
+            fix=f"plad run CONFIG --clean {stage} does it and what depends on it again; answers are kept\n"
             "run.dir=NEW keeps this run and starts another\n"
             "or put the setting back",
         )
@@ -96,10 +95,16 @@ class RunDir:
         )
         self.save()
 
+    def keep_files(self, stage: str, files: Mapping[str, int], made: str) -> None:
+        """Record what a finished stage made: its files with their sizes, and the fingerprint of its models."""
+        self.manifest.stages[stage].files = dict(files)
+        self.manifest.stages[stage].made = made
+        self.save()
+
     def stop(self, stage: str, why: str = "") -> None:
         """Record that a stage ended without being finished, and why; best effort, for the disk may be full."""
         self.manifest.stopped = Stopped(stage=stage, at=_now(), why=why)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RunDirError):
             self.save()
 
     def forget(self, stages: Sequence[str]) -> list[str]:
@@ -148,7 +153,13 @@ class RunDir:
         self.save()
 
     def save(self) -> None:
-        """Write the manifest."""
+        """Write the manifest.
+
+        Raises:
+            RunDirError: the directory is no longer there.
+        """
+        if self._lock is not None:
+            self._lock.check()
         write_json(self.path / FILE, self.manifest.to_json())
 
     def close(self) -> None:

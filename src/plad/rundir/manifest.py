@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from plad.errors import RunDirError
+from plad.rundir.reading import reading
 
 SCHEMA = 1
 FILE = "manifest.json"
 FINGERPRINTS = 2  # by what a model's files say; 1, in runs of plad 0.1.0: by their bytes
+LEDGER = "generations.sqlite"
 
 
 class StageRecord(BaseModel):
@@ -20,6 +22,8 @@ class StageRecord(BaseModel):
         fingerprint: of `inputs`, all that the stage depends on.
         counts: what it counted.
         finished: when, in UTC.
+        files: that it made, with their sizes; 0 of one that is written again later.
+        made: fingerprint of the models among them.
         taken_from: the run that had made it.
     """
 
@@ -30,6 +34,8 @@ class StageRecord(BaseModel):
     counts: dict[str, JsonValue] = {}
     seconds: float = 0.0
     finished: str = ""
+    files: dict[str, int] = {}
+    made: str = ""
     taken_from: str | None = None
 
 
@@ -77,7 +83,7 @@ class Manifest(BaseModel):
 
     def ledger_file(self, run: Path) -> Path:
         """The file of the answers of the run in `run`."""
-        return Path(self.ledger or run / "generations.sqlite")
+        return Path(self.ledger or run / LEDGER)
 
     @property
     def owner(self) -> str | None:
@@ -104,19 +110,16 @@ def read_manifest(path: Path) -> Manifest:
         RunDirError: there is none, or it is damaged or of another schema.
     """
     file = path / FILE
-    if not file.is_file():
+    if not file.exists():
         raise RunDirError("not a run directory (no manifest.json)", where=str(path), fix="plad run CONFIG makes one")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        written_by = content.get("schema") if isinstance(content, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # JSON, checked below
+    fix = f"put back a copy\nor run.dir=NEW generate.ledger={path / LEDGER} starts anew with the answers of this one"
+    with reading(file, fix, what="damaged manifest"):
+        content: JsonValue = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        written_by = content.get("schema")
         if written_by == SCHEMA:
             return Manifest.model_validate(content)
-    except ValidationError as e:
-        at = ".".join(map(str, e.errors()[0]["loc"]))
-        message = f"damaged manifest ({at}: {e.errors()[0]['msg']})"
-        raise RunDirError(message, where=str(file), fix="start a new run.dir") from None
-    except ValueError as e:
-        raise RunDirError(f"damaged manifest ({e})", where=str(file), fix="start a new run.dir") from None
     raise RunDirError(
         f"written by another version of plad (schema {written_by}, this one reads {SCHEMA})",
         where=str(path),

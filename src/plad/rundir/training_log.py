@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from plad.rundir.atomic import write_text
+from plad.rundir.reading import reading
 
 Row = dict[str, JsonValue]
 Wanted = Callable[[str, int], bool]
@@ -23,7 +24,7 @@ class TrainingLog:
 
     def append(self, row: Mapping[str, object]) -> None:
         """Append a row."""
-        with self.file.open("ab+") as f:
+        with reading(self.file, what="can't be written"), self.file.open("ab+") as f:
             if f.tell():
                 f.seek(-1, os.SEEK_END)
                 if f.read(1) != b"\n":  # a line that a full disk or a power cut tore
@@ -34,8 +35,10 @@ class TrainingLog:
         """Every line that is whole, with its row."""
         text = self.file.read_text(encoding="utf-8", errors="replace") if self.file.is_file() else ""
         for line in text.splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                yield line, json.loads(line)
+            with contextlib.suppress(ValueError, RecursionError):
+                row: JsonValue = json.loads(line)
+                if isinstance(row, dict):
+                    yield line, row
 
     def of(self, stage: str) -> list[Row]:
         """The rows of a training stage."""
@@ -46,6 +49,15 @@ class TrainingLog:
         kept = "".join(f"{line}\n" for line, row in self.rows() if _is(row, wanted))
         if self.file.is_file() and kept != self.file.read_text(encoding="utf-8", errors="replace"):
             write_text(self.file, kept)
+
+    def mend(self) -> int:
+        """Leave out what is no row; returns the number of such lines."""
+        if not self.file.is_file():
+            return 0
+        broken = len(self.file.read_text(encoding="utf-8", errors="replace").splitlines()) - sum(1 for _ in self.rows())
+        if broken:
+            self.keep(lambda *_: True)
+        return broken
 
     def copy(self, other: "TrainingLog", wanted: Wanted) -> None:
         """Append rows of another run; those that are there already were copied by a run that was killed."""

@@ -192,7 +192,8 @@ def _resume(job: TrainingJob, depends: Mapping[str, JsonValue]) -> Path | None:
             raise TrainingError(
                 f"the checkpoint was trained with other settings: {values}",
                 where=str(checkpoint),
-                fix="put the setting back\nor --clean the stage to train from the beginning",
+                fix="put the setting back\n"
+                f"or plad run CONFIG --clean {job.stage.partition('/')[0]} trains from the beginning",
             )
         log.info("%s: resuming from step %d", job.stage, step)
     job.log.keep(lambda stage, of_step: stage != job.stage or of_step <= step)

@@ -192,14 +192,15 @@ class KeepBest(TrainerCallback):
         Raises:
             RunDirError: the stored weights are missing or damaged.
         """
-        verify_dir(self.folder)
+        training = self.folder.parent / self.folder.name.removesuffix("-best")
+        verify_dir(self.folder, f"delete {training} too: plad run CONFIG trains from the beginning")
         weights = load_file(self.folder / WEIGHTS)
         trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         if weights.keys() != trained.keys():
             raise RunDirError(
                 "the best weights belong to other parameters than those trained now",
                 where=str(self.folder),
-                fix="--clean the stage trains from the beginning",
+                fix=f"plad run CONFIG --clean {self.stage.partition('/')[0]} trains from the beginning",
             )
         with torch.no_grad():
             for name, parameter in trained.items():

@@ -84,7 +84,7 @@ def _write(
     if handover.dtype is not None:
         raise ConfigError("pairs hold no weights", where="--dtype", fix="remove --dtype")
     out, file = handover.place(default), handover.run / "pairs.parquet"
-    if not file.is_file():
+    if not file.exists():
         raise RunDirError("no pairs yet", where=str(handover.run), fix="plad pair CONFIG makes them")
     prompt, pairs = handover.prompt_format(), read_pairs_parquet(file)
     rows = (json.dumps(shape(pair, prompt), ensure_ascii=False) for pair in pairs)

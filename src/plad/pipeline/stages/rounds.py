@@ -5,12 +5,13 @@ states is that a student which improves stops meeting it. So the assumption is m
 """
 
 import gc
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, TypeVar, cast
+
+from pydantic import TypeAdapter
 
 from plad.answers.engine import Engine
 from plad.answers.fill import are_recorded, recorded
@@ -41,12 +42,14 @@ from plad.records import ANSWERED, Example, Generation, Pair
 from plad.rundir.atomic import write_json
 from plad.rundir.directory import RunDir
 from plad.rundir.fingerprint import fingerprint
+from plad.rundir.reading import reading
 from plad.sampling.transformers import Transformers
 from plad.train.validation import Figures, rank, told
 
 log = logging.getLogger("plad")
 
 T = TypeVar("T")
+_ROUND = TypeAdapter(dict[str, Any])
 
 
 class Rate(TypedDict):
@@ -312,7 +315,11 @@ def _file(n: int) -> str:
 
 def _read_round(run: RunDir, n: int) -> dict[str, Any]:
     """What a round has come to so far, by part; empty where nothing is known."""
-    return json.loads((run / _file(n)).read_text()) if (run / _file(n)).is_file() else {}
+    file = run / _file(n)
+    if not file.exists():
+        return {}
+    with reading(file):
+        return _ROUND.validate_json(file.read_bytes())
 
 
 def training_of_round(run: RunDir, n: int) -> StudentCounts:

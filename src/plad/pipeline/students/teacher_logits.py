@@ -16,7 +16,7 @@ from plad.errors import DataError, PolicyError
 from plad.pipeline.resources import Resources, fine_tuned, weights
 from plad.progress import track
 from plad.records import Pair
-from plad.rundir.atomic import is_complete
+from plad.rundir.atomic import is_complete, verify_dir
 from plad.rundir.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def _teacher(
                 advance=bar.advance,
             )
         gc.collect()
+    verify_dir(folder)
     stored = StoredTeacher.read(folder)
     return stored, stored.seconds
 

@@ -1,6 +1,5 @@
 """Everything that a report says, read from the files of a run directory; what is missing is None or empty."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from plad.records import Example, Judgement
 from plad.report.parts.formatting import flatten
 from plad.report.parts.stage_counts import DataCounts, DistillCounts, PairCounts
 from plad.rundir.manifest import StageRecord, read_manifest
+from plad.rundir.reading import reading
 
 CONFIG = "config.resolved.json"
 LOG = "metrics.jsonl"
@@ -124,7 +124,7 @@ def read_facts(path: Path) -> RunFacts:
     missing: list[str] = []
 
     def of(name: str, read: Callable[[Path], _T], otherwise: _T) -> _T:
-        if (path / name).is_file():
+        if (path / name).exists():
             return read(path / name)
         missing.append(name)
         return otherwise
@@ -166,10 +166,11 @@ def _speeds(ledger: Ledger, facts: RunFacts) -> dict[str, Speed]:
 
 
 def _answers(file: Path) -> dict[str, dict[str, EvaluatedAnswer]]:
-    return {
-        row["id"]: {system: EvaluatedAnswer.model_validate(answer) for system, answer in row["answers"].items()}
-        for row in read_answers(file)
-    }
+    with reading(file):
+        return {
+            row["id"]: {system: EvaluatedAnswer.model_validate(answer) for system, answer in row["answers"].items()}
+            for row in read_answers(file)
+        }
 
 
 def _asks_providers(settings: Mapping[str, JsonValue]) -> bool:
@@ -180,17 +181,15 @@ def _asks_providers(settings: Mapping[str, JsonValue]) -> bool:
 
 
 def _settings(file: Path) -> dict[str, JsonValue]:
-    try:
-        return _ROW.validate_python(json.loads(file.read_bytes()))
-    except ValueError as e:
-        raise RunDirError(f"damaged ({e})", where=str(file), fix="run its stage again") from None
+    with reading(file, "plad run CONFIG writes it again"):
+        return _ROW.validate_json(file.read_bytes())
 
 
 def _log(file: Path) -> Iterator[LogRow]:
     """Rows of a log; a last line without its end was being written when a run was killed, and is left out."""
-    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
-        try:
-            row = _ROW.validate_python(json.loads(line))
-        except ValueError as e:
-            raise RunDirError(f"damaged ({e})", where=str(file), fix="run the training stages again") from None
-        yield LogRow.of(row)
+    with reading(file):
+        text = file.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        with reading(file, "plad run CONFIG leaves the line out", line=number):
+            row = LogRow.of(_ROW.validate_json(line))
+        yield row
