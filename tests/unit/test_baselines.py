@@ -14,8 +14,9 @@ from plad.config.file import load_config
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.kd import KdObjective
 from plad.errors import ConfigError
+from plad.evaluate.deciding import frame, with_comparison
 from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.run import frame, holm, with_comparison
+from plad.evaluate.stats import holm
 from plad.objectives.plad import MarginObjective
 from plad.objectives.sft import SftObjective
 from plad.pipeline.stages.baselines import cost_of

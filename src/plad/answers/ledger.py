@@ -103,7 +103,6 @@ class Ledger:
         except BaseException:
             self.close()
             raise
-
         self._file = None if path == ":memory:" or readonly else OpenFile(self.path)
 
     def _open(self, readonly: bool) -> None:
@@ -117,17 +116,13 @@ class Ledger:
         if readonly and READABLE <= version <= SCHEMA:
             return
         if older and readonly:
-            raise RunDirError(
-                f"a ledger of an older version (schema {version}, this one reads {SCHEMA})",
-                where=str(self.path),
-                fix="plad run CONFIG brings it up to date; every recorded answer is kept",
-            )
+            what = f"a ledger of an older version (schema {version}, this one reads {SCHEMA})"
+            fix = "plad run CONFIG brings it up to date; every recorded answer is kept"
+            raise RunDirError(what, where=str(self.path), fix=fix)
         if version != SCHEMA and not older and (version or tables or readonly):
-            raise RunDirError(
-                f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
-                where=str(self.path),
-                fix="use the version of plad that wrote it, or start a new run.dir",
-            )
+            what = f"a ledger of another version (schema {version}, this one reads {SCHEMA})"
+            fix = "use the version of plad that wrote it, or start a new run.dir"
+            raise RunDirError(what, where=str(self.path), fix=fix)
         if readonly:
             return
         self._write_ahead()

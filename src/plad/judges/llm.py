@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -182,7 +182,7 @@ class LlmComparer:
         for (example, ours, theirs), question in drawn:
             verdict = _read(question, replies[question.key])
             if isinstance(verdict, int):
-                wanted = cast("Literal[1, -1]", -1 if verdict > 0 else 1)
+                wanted = -1 if verdict > 0 else 1
                 canaries.append((self._ask(example, ours, theirs, wanted), wanted))
         again = self._replies([question for question, _ in canaries])
         for question, wanted in canaries:

@@ -9,9 +9,10 @@ from pathlib import Path
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
 from plad.errors import PolicyError
+from plad.evaluate.deciding import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.metrics import ModelFacts, WinRate
-from plad.evaluate.run import evaluate_systems, with_comparison
+from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Judge, open_judges

@@ -10,9 +10,9 @@ from plad.cli.compare import compare_view
 from plad.cli.validate.run import validation_view
 from plad.config.judges import JudgeSection
 from plad.errors import Finding, Findings
-from plad.evaluate.deciding import decision
+from plad.evaluate.deciding import decision, with_comparison
 from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.run import evaluate_systems, with_comparison
+from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.judges.base import kind_of
 from plad.judges.measure import most, of_systems, of_weights
