@@ -33,6 +33,7 @@ def write_base(folder: Path) -> None:
 def write_config(folder: Path, base: Path, url: str) -> None:
     """The config of a sequence: the same text in every folder, so that the runs are the same."""
     engine = {"type": "openai", "base_url": url, "concurrency": CONCURRENCY, "timeout_s": 5, "max_attempts": 2}
+    engine["max_wait_s"] = 0.5  # a rate limit that never ends is given up soon
     adapter = {"r": 2, "alpha": 8, "dropout": 0.1}
     config: dict[str, Any] = {
         "run": {"dir": "run", "seed": 1},
