@@ -110,6 +110,8 @@ def _above_even(duel: HeadToHead) -> Difference:
         low=less(duel.low),
         high=less(duel.high),
         n=duel.n,
+        seeds=duel.seeds,
+        sd_seeds=duel.sd_seeds,
         p=duel.p,
         power=duel.power,
         length_controlled=controlled,
