@@ -5,7 +5,7 @@ from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import BlockGroup, Cell, Plot, Table, Text, group, plots
 from plad.report.parts.estimates import count_cell, difference_cell, gap_plot
 from plad.report.parts.formatting import DASH, METRICS, duration, number, system_name
-from plad.report.parts.measures import difference_of, judges_of, measures_of, system_cells
+from plad.report.parts.measures import corrected, difference_of, judges_of, measures_of, system_cells
 
 NOTE = (
     "All students start from the same fine-tuned student; how many updates each has taken, and on how many of the "
@@ -93,9 +93,7 @@ def _compared(metrics: Metrics) -> dict[str, str]:
 
 def _difference(metrics: Metrics, ours: str, theirs: str, measure: str) -> Cell:
     e = difference_of(metrics.difference(ours, theirs), measure)
-    if e is None:
-        return Cell(DASH)
-    return difference_cell(e if e.p_holm is None else e.model_copy(update={"p": e.p_holm}), 100)
+    return Cell(DASH) if e is None else difference_cell(corrected(e), 100)
 
 
 def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
