@@ -155,7 +155,7 @@ def read_facts(path: Path) -> RunFacts:
     try:
         with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
             rows = purchases(ledger, manifest.owner)
-            facts = replace(facts, paid=tuple(rows), speeds=_speeds(ledger, facts))
+            facts = replace(facts, paid=tuple(rows), speeds=_speeds(ledger, facts, manifest.owner))
     except RunDirError:
         if _asks_providers(settings):
             missing.append("readable ledger of answers")
@@ -172,7 +172,7 @@ def is_seq2seq(run: Path) -> bool:
         return isinstance(config, dict) and bool(cast("dict[str, object]", config).get("is_encoder_decoder"))
 
 
-def _speeds(ledger: Ledger, facts: RunFacts) -> dict[str, Speed]:
+def _speeds(ledger: Ledger, facts: RunFacts, run: str | None) -> dict[str, Speed]:
     """How fast the evaluated answers came, of the systems whose answers the ledger holds."""
     settings = dict(flatten(facts.config))
     if facts.max_new_tokens is None:
@@ -180,7 +180,7 @@ def _speeds(ledger: Ledger, facts: RunFacts) -> dict[str, Speed]:
     sampling = Sampling(float(settings.get("evaluate.temperature", "0")), facts.max_new_tokens)
     systems = dict.fromkeys(s for row in facts.answers.values() for s in row)
     texts = {s: {i: row[s].text for i, row in facts.answers.items() if s in row} for s in systems}
-    found = {s: speed(ledger, s, of, sampling) for s, of in texts.items()}
+    found = {s: speed(ledger, s, of, sampling, run) for s, of in texts.items()}
     return {s: measured for s, measured in found.items() if measured is not None}
 
 
