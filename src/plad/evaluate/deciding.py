@@ -70,7 +70,7 @@ class Decision:
             return difference.win_rate.get(self.judge or "")
         if self.measure.name == "against":
             duel = self.duel(other)
-            return None if duel is None else _above_even(duel)
+            return None if duel is None else above_even(duel)
         return difference.rougeL
 
 
@@ -90,11 +90,16 @@ def decision(metrics: Metrics) -> Decision:
             return Decision(metrics, against_target(judge), judge)
     if STUDENT not in metrics.systems or metrics.systems[STUDENT].rougeL is None:
         return Decision(metrics, NOTHING)
+    return Decision(metrics, rouge_of(metrics))
+
+
+def rouge_of(metrics: Metrics) -> Measure:
+    """ROUGE-L; where the target has a figure of its own, rows have further references."""
     target = metrics.systems.get(TARGET, SystemFigures()).rougeL
-    return Decision(metrics, by_rouge(2 if target is not None and target.n else 1))
+    return by_rouge(2 if target is not None and target.n else 1)
 
 
-def _above_even(duel: HeadToHead) -> Difference:
+def above_even(duel: HeadToHead) -> Difference:
     """A win rate less 0.5."""
 
     def less(value: float | None) -> float | None:
@@ -110,6 +115,8 @@ def _above_even(duel: HeadToHead) -> Difference:
         low=less(duel.low),
         high=less(duel.high),
         n=duel.n,
+        seeds=duel.seeds,
+        sd_seeds=duel.sd_seeds,
         p=duel.p,
         power=duel.power,
         length_controlled=controlled,

@@ -162,7 +162,7 @@ def _run_stage(
             where=str(run_dir.path),
             fix=f"plad {stage.name} CONFIG\nor plad run CONFIG",
         )
-    before = run_dir.manifest.stages[stage.name].made if gone else ""
+    before = run_dir.manifest.stages[stage.name].made if gone else None
     if gone:
         named = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
         log.warning("%s: done before, but %s is gone or damaged: it is made again", stage.name, named)
@@ -171,21 +171,27 @@ def _run_stage(
         later = run_dir.forget(following(stage.name))[1:]
         log.warning("%s: what depends on it is made again too: %s", stage.name, ", ".join(later))
     if not _adopted(resources, stage, depends, donors):
-        _make(resources, stage, depends)
-    made = run_dir.manifest.stages[stage.name].made
-    if gone and before != made and (later := run_dir.forget(following(stage.name)[1:])):
-        log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
+        _make(resources, stage, depends, before)
+    else:
+        _forget_later(run_dir, stage, before, run_dir.manifest.stages[stage.name].made)
 
 
-def _make(resources: Resources, stage: Stage, depends: Inputs) -> None:
+def _make(resources: Resources, stage: Stage, depends: Inputs, before: str | None) -> None:
     run_dir, started = resources.run, time.monotonic()
     log.info("%s: started", stage.name)
     with _stops_are_recorded(run_dir, stage):
         counts = stage.work.run(resources, depends)
-    run_dir.finish(stage.name, depends, counts, time.monotonic() - started)
-    run_dir.keep_files(stage.name, files_of(run_dir.path, stage), fingerprint_of(run_dir.path, stage))
+    seconds, made = time.monotonic() - started, fingerprint_of(run_dir.path, stage)
+    _forget_later(run_dir, stage, before, made)
+    run_dir.finish(stage.name, depends, counts, seconds, files=files_of(run_dir.path, stage), made=made)
     run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
-    log.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
+    log.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def _forget_later(run: RunDir, stage: Stage, before: str | None, made: str) -> None:
+    """Count what depends on a stage as not done where its models were there before and are others now."""
+    if before not in (None, made) and (later := run.forget(following(stage.name)[1:])):
+        log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
 
 
 @contextlib.contextmanager
