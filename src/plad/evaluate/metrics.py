@@ -329,6 +329,7 @@ class ModelFacts(Figures):
         parameters: an adapter's among them.
         disk: bytes of the stored weights.
         dtype: that most of them are stored in.
+        licence: of the model that it was made from, as the card of that names it.
     """
 
     name: str
@@ -336,6 +337,7 @@ class ModelFacts(Figures):
     layers: int | None = None
     disk: int | None = None
     dtype: str | None = None
+    licence: str | None = None
 
 
 class Metrics(Figures):

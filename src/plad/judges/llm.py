@@ -100,6 +100,11 @@ class LlmJudge(JudgeKind, Endpoint):
         """How many of so many comparisons are asked once more with an injected instruction."""
         return min(comparisons, max(_CANARIES, math.ceil(self.canary_share * comparisons))) if self.canary_share else 0
 
+    def inputs(self) -> dict[str, JsonValue]:
+        """What its verdicts depend on; canaries shape none, and only another share than the usual is measured anew."""
+        usual = self.canary_share == type(self).model_fields["canary_share"].default
+        return self.shaping(apart=("canary_share",) if usual else ())
+
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """The HTTP client and the key; nothing is sent."""
         try:

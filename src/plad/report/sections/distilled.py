@@ -11,6 +11,7 @@ from plad.report.parts.formatting import DASH, flatten, harmless, number, system
 from plad.report.parts.measures import corrected, difference_of, judges_of
 from plad.report.parts.next_steps import next_steps
 from plad.report.parts.run_facts import RunFacts
+from plad.report.parts.usage import folder_lines, python_lines
 from plad.report.parts.verdict import beats
 from plad.report.sections.costs import dollars
 
@@ -34,8 +35,20 @@ def distilled(facts: RunFacts) -> ReportSection | None:
         NOTE,
         against_seqkd(facts, m),
         group("Try next", [Text(step, tone="") for step in steps] or nothing),
+        group("Use it", use_it(facts), folded=True),
     )
     return ReportSection("models", "What was distilled", "Models", shown)
+
+
+def use_it(facts: RunFacts) -> tuple[Block, ...]:
+    """Lines to paste in the run's directory; none before there is a student."""
+    if facts.max_new_tokens is None or facts.metrics is None or STUDENT not in facts.metrics.systems:
+        return ()
+    lines = {"Python, with transformers": python_lines("student", facts.max_new_tokens, seq2seq=facts.seq2seq)}
+    lines |= folder_lines("student", facts.max_new_tokens, seq2seq=facts.seq2seq)
+    words = "In the run's directory; for llama.cpp and Ollama, plad export --to gguf writes the file and says how."
+    shown = [block for tool, code in lines.items() for block in (Text(f"{tool}:", "", tone=""), Code(code))]
+    return (Text(words, "student/README.md has lines to paste for Python and vLLM.", tone=""), *shown)
 
 
 def models_table(facts: RunFacts) -> Table:
