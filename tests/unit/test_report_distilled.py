@@ -89,13 +89,13 @@ def test_a_run_of_an_earlier_version_shows_the_names() -> None:
 def test_who_was_not_compared_with_seqkd_is_told_how() -> None:
     section = distilled(facts())
     assert section is not None
-    assert [b.text for b in section.each() if isinstance(b, Code)] == ["plad compare CONFIG --methods seqkd"]
+    assert "plad compare CONFIG --methods seqkd" in [b.text for b in section.each() if isinstance(b, Code)]
     trained = {**CONFIG, "distill": {"objective": {"type": "sft"}}}
     figures = measured()
     figures["differences"]["student - seqkd"] = figures["differences"]["student - further"]
     for known in (facts(config=trained), facts(metrics=typed(figures))):
         section = distilled(known)
-        assert section is not None
+        assert not [b for b in section.each() if isinstance(b, Code) and "plad compare" in b.text]
         assert not [b for b in section.each() if isinstance(b, Code)]
     assert (
         "Against SeqKD, plain training on the teacher's answers: win rate by judge reference 0.0 points (95 %"
