@@ -1,16 +1,20 @@
 """A model's fingerprint follows what it computes, not where it lies."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from plad.errors import PolicyError
 from plad.policy.fingerprint import folder_fingerprint, model_fingerprint
 from plad.policy.load import save_policy
+from plad.policy.lora import read_adapter
 from plad.rundir.atomic import atomic_dir
 from tests.support.tiny_models import tiny_folder, tiny_lora_policy, tiny_policy
 
@@ -134,3 +138,21 @@ def test_damaged_json_counts_as_it_stands(tmp_path: Path) -> None:
     before = folder_fingerprint(folder)
     (folder / "generation_config.json").write_text("[")
     assert folder_fingerprint(folder) != before
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b'{"base', b"[1]", b"{}"])
+@pytest.mark.parametrize("read", [folder_fingerprint, read_adapter])
+def test_a_damaged_adapter_is_named_with_its_way_out(
+    content: bytes, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(PolicyError, match=re.escape(str(tmp_path))) as caught:
+        read(tmp_path)
+    by_hand = "write base_model_name_or_path into adapter_config.json" if content == b"{}" else "save the adapter again"
+    assert caught.value.fix == by_hand
+    (tmp_path / "COMPLETE").write_text("{}")
+    with pytest.raises(PolicyError) as caught:
+        read(tmp_path)
+    again = f"delete the folder {tmp_path}, then plad run CONFIG makes it again"
+    assert caught.value.fix == (by_hand if content == b"{}" else again)

@@ -84,9 +84,10 @@ def damage_named(ledger: Path, key: str, system: str, example_id: str) -> Genera
 
 def _is_readable(answer: Sequence[Any]) -> bool:
     try:
-        return parse(answer) is not None
+        parse(answer)
     except ValueError:
         return False
+    return True
 
 
 def check(rows: Iterable[tuple[Any, ...]]) -> Checked:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self, cast
 
-from plad.policy.resolve import ADAPTER, is_adapter, resolve_model
+from plad.policy.resolve import ADAPTER, adapter_config, is_adapter, resolve_model
 from plad.rundir.atomic import COMPLETE, read_marker
 from plad.rundir.fingerprint import file_sha256, fingerprint
 
@@ -76,7 +76,7 @@ def folder_fingerprint(folder: Path) -> ModelFingerprint:
     now = {p.name: _json_digest(p) if p.suffix == ".json" else content[p.name] for p in files}
     if not is_adapter(folder):
         return ModelFingerprint(fingerprint({"model": now}), fingerprint(content))
-    config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    config = adapter_config(folder)
     base = model_fingerprint(config.pop("base_model_name_or_path"), config.pop("revision", None))
     shaping = {k: v for k, v in canonical_adapter(config).items() if k not in _ADAPTER_NOTES}
     return ModelFingerprint(

@@ -20,7 +20,7 @@ from plad.errors import PolicyError
 from plad.policy.backend import modules_of
 from plad.policy.context import text_config
 from plad.policy.fingerprint import canonical_adapter
-from plad.policy.resolve import ADAPTER, check_folder
+from plad.policy.resolve import ADAPTER, adapter_config, check_folder
 
 _PREFIX = "base_model.model."
 _TIED = "Model has `tie_word_embeddings=True` and a tied layer"
@@ -137,11 +137,8 @@ def save(model: Any, folder: Path, base: str, revision: str | None) -> None:
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter folder's config."""
     check_folder(folder)
-    try:
-        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        base, kind = config.get("base_model_name_or_path"), config.get("peft_type")
-    except (ValueError, AttributeError) as e:
-        raise PolicyError(f"damaged {ADAPTER}: {e}", where=str(folder), fix="save the adapter again") from None
+    config = adapter_config(folder)
+    kind = config.get("peft_type")
     if kind != "LORA":
         raise PolicyError(f"an adapter of type {kind}; LoRA is supported", where=str(folder), fix="use a LoRA adapter")
     if config.get("megatron_config"):
@@ -150,11 +147,7 @@ def read_adapter(folder: Path) -> Adapter:
             where=str(folder),
             fix=f"set megatron_config to null in {ADAPTER} if the adapter was trained without Megatron",
         )
-    if not base:
-        raise PolicyError(
-            "the adapter names no base model", where=str(folder), fix=f"write base_model_name_or_path into {ADAPTER}"
-        )
-    return Adapter(folder, base, config.get("revision"), config.get("r", 8))
+    return Adapter(folder, config["base_model_name_or_path"], config.get("revision"), config.get("r", 8))
 
 
 def load_merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:

@@ -4,13 +4,16 @@ import difflib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+from pydantic import JsonValue
 from yaml import YAMLError
 
 from plad.data.sources import locate
 from plad.errors import PolicyError
 from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
 from plad.rundir.atomic import is_complete
+from plad.rundir.reading import AGAIN, reading
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -102,6 +105,24 @@ def is_hub_name(model: str) -> bool:
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a LoRA adapter rather than a whole model."""
     return (folder / ADAPTER).is_file()
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """What an adapter folder says of itself, the name of its base among it.
+
+    Raises:
+        PolicyError: it is damaged, or names no base.
+    """
+    made_here = is_complete(folder)
+    fix = f"delete the folder {folder}, then {AGAIN}" if made_here else "save the adapter again"
+    with reading(folder / ADAPTER, fix, kind=PolicyError):
+        config: JsonValue = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    if not config.get("base_model_name_or_path"):
+        fix = f"write base_model_name_or_path into {ADAPTER}"
+        raise PolicyError("the adapter names no base model", where=str(folder), fix=fix)
+    return config
 
 
 def check_folder(folder: Path) -> None:
