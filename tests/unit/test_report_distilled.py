@@ -95,8 +95,8 @@ def test_who_was_not_compared_with_seqkd_is_told_how() -> None:
     figures["differences"]["student - seqkd"] = figures["differences"]["student - further"]
     for known in (facts(config=trained), facts(metrics=typed(figures))):
         section = distilled(known)
+        assert section is not None
         assert not [b for b in section.each() if isinstance(b, Code) and "plad compare" in b.text]
-        assert not [b for b in section.each() if isinstance(b, Code)]
     assert (
         "Against SeqKD, plain training on the teacher's answers: win rate by judge reference 0.0 points (95 %"
         in str(section)
