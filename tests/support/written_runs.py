@@ -74,6 +74,7 @@ MANIFEST: dict[str, Any] = {
 CONFIG: dict[str, Any] = {
     "run": {"dir": "runs/demo", "seed": 0},
     "teacher": {"model": "big", "lora": {"r": 8}},
+    "generate": {"max_new_tokens": 48},
     "evaluate": {"judges": [{"type": "reference"}]},
 }
 

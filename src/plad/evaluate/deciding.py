@@ -154,7 +154,7 @@ def _why_blind(examples: Sequence[Example], kind: type[JudgeSection] | None) -> 
     if not any(e.references for e in examples):
         return "no row has a reference; an llm judge or a reward model needs none to compare two systems"
     if kind is not None and kind.needs_references:
-        return "no row has a second reference, and the target's own words can't be what it is measured by"
+        return "no row has a second reference, by which answer and target could both be measured"
     return "no row has what it needs"
 
 

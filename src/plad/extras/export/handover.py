@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad.config.pairs import GenerateSection
 from plad.errors import RunDirError
-from plad.rundir.config_files import read_config
 
 if TYPE_CHECKING:
     from plad.config.models import PromptSection
@@ -64,16 +64,21 @@ class Handover:
         return student
 
     def max_new_tokens(self) -> int:
-        """Most tokens of an answer, as the evaluation had it."""
-        return read_config(self.run).evaluation_max_new_tokens
+        """Most tokens of an answer, as the evaluation had it; the default where the run doesn't say."""
+        known = self._settings()
+        named = (known.get(stage, {}).get("max_new_tokens") for stage in ("evaluate", "generate"))
+        return next(filter(None, named), GenerateSection().max_new_tokens)
 
     def prompt_section(self) -> "PromptSection":
         """The student's prompt format as the run's config has it."""
         from plad.config.models import PromptSection
 
+        return PromptSection.model_validate(self._settings().get("student", {}).get("prompt", {}))
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """As the run has them, whatever version wrote them; none where they are gone."""
         file = self.run / "config.resolved.json"
-        known: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return PromptSection.model_validate(known.get("student", {}).get("prompt", {}))
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def prompt_format(self) -> "PromptFormat":
         """How the student of the run, distilled or not yet, reads a prompt.
