@@ -3,8 +3,9 @@
 import difflib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue
 from yaml import YAMLError
@@ -250,11 +251,11 @@ def cached(name: str, revision: str | None) -> Path | None:
 
 def licence_of(folder: Path) -> str | None:
     """The licence that a model's card names; None where there is no card, or it names none."""
-    from huggingface_hub.repocard import metadata_load
+    from huggingface_hub import repocard
 
-    card = folder / "README.md"
+    card, read = folder / "README.md", cast("Callable[[Path], dict[str, object] | None]", repocard.metadata_load)  # pyright: ignore[reportUnknownMemberType]  # typed in part
     try:
-        licence = (metadata_load(card) or {}).get("license") if card.is_file() else None
+        licence = (read(card) or {}).get("license") if card.is_file() else None
     except (ValueError, OSError, YAMLError):
         return None
     return licence if isinstance(licence, str) else None
