@@ -22,6 +22,7 @@ from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
 from plad.judges.base import kind_of
+from plad.pipeline.keys import user_keys
 from plad.pipeline.resources import Resources, weights_names
 from plad.pipeline.stage import NAMES, STAGES
 from plad.records import Outcome
@@ -177,7 +178,7 @@ def _done(ctx: Resources) -> tuple[set[str], str | None]:
     done: set[str] = set()
     for stage in STAGES:
         try:
-            if not ctx.run.is_done(stage.name, inputs(ctx, stage)):
+            if not ctx.run.is_done(stage.name, inputs(ctx, stage), named=user_keys(ctx.config, stage.name)):
                 return done, None
         except PladError as e:
             return done, e.what
