@@ -17,6 +17,7 @@ from plad.config.file import load_config
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
+from plad.extras.plan.local import LocalTime, local_time, trainings
 from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
@@ -67,6 +68,7 @@ class Plan(Sizes):
         done: stages that need nothing more.
         tokens: how they are counted, by system.
         unpriced: endpoints that are asked and have no price.
+        here: how long this machine works.
     """
 
     run: str
@@ -79,6 +81,7 @@ class Plan(Sizes):
     spent: Spent
     budget: BudgetOutlook | None
     time: list[PacedTime | BatchTime]
+    here: LocalTime
     notes: list[str]
 
 
@@ -112,8 +115,11 @@ class _Progress:
         return sum(r["seconds"] * r["answers"] for r in rows) / answers if answers else None
 
 
-def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Plan:
-    """Plan a run without asking, loading or writing anything.
+def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False, measure: bool = False) -> Plan:
+    """Plan a run without asking or writing anything.
+
+    Args:
+        measure: time the models on this machine, for about 20 seconds; else none is loaded.
 
     Raises:
         PladError: config or data are wrong; all problems in one.
@@ -134,11 +140,14 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
         latency = {place: s for place in endpoints if (s := progress.latency(_asked_at(place, config))) is not None}
     kept = [line for line in lines if line.split != "validation"]
     recorded = sum(line.new for line in kept), sum(line.completion_tokens for line in kept)
-    sizes = memory_and_disk(config, prepared, base, counters, recorded, gpu=_has_gpu())
+    gpu = _has_gpu()
+    sizes = memory_and_disk(config, prepared, base, counters, recorded, gpu=gpu)
+    to_train = list(trainings(config, prepared, counters, progress.done))
     return Plan(
         memory=sizes.memory,
         gpu=sizes.gpu,
         disk=sizes.disk,
+        weights=sizes.weights,
         size_notes=sizes.size_notes,
         run=str(config.run.dir),
         prompts=_prompts(config, prepared),
@@ -150,6 +159,7 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
         spent=Spent(*progress.spent),
         budget=config.budget and _budget(config.budget, lines, progress.spent),
         time=list(wall_times(lines, endpoints, latency)),
+        here=local_time(config, prepared, base, lines, to_train, gpu=gpu, measure=measure),
         notes=[progress.changed] if progress.changed else [],
     )
 
@@ -218,7 +228,8 @@ def _answers(a: AnswerRequests, progress: _Progress, counters: Mapping[str, Coun
     prompt = sum(new[e.id] * counter.prompt(e) for e in a.rows if new[e.id])
     most = prompt if counter.exact else sum(new[e.id] * counter.most(e) for e in a.rows if new[e.id])
     tokens = prompt, round(n * each), most, n * a.max_new_tokens
-    return Line(a.stage, a.system, a.split, place, total, total - n, *tokens, basis)
+    read = sum((1 if a.kept else new[e.id]) * counter.prompt(e) for e in a.rows if new[e.id])
+    return Line(a.stage, a.system, a.split, place, total, total - n, *tokens, basis, read_tokens=read)
 
 
 def _held(a: AnswerRequests, progress: _Progress) -> Mapping[str, int]:
