@@ -1,6 +1,7 @@
 """What a plan says of this machine: seconds by measured rates, the teacher beside the student, disk, fewer rows."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,16 @@ def test_measuring_stops_when_its_time_is_over(tmp_path: Path) -> None:
     section = config.student.model_copy(update={"model": str(tmp_path / "model")})
     rows = prepare(config, base=tmp_path).sft
     timed = Timed(section, rows, 2, None, config.sft.settings("student"))
-    with pytest.raises(TooSlowError, match="to load it"):
-        measure(timed, -1.0, iter([0.0]).__next__)
-    with pytest.raises(TooSlowError, match="after it was loaded"):
-        measure(timed, 1.0, iter([0.0, 2.0]).__next__)
-    ticks = iter(range(100))
-    assert measure(timed, 3.0, lambda: float(next(ticks))).train is None
+    for times in ([1.0], [0.0, 1.0], [0.0] * 9 + [1.0]):  # before it is loaded, after, and in a pass
+        clock = iter(times)
+        with pytest.raises(TooSlowError):
+            measure(timed, 0.5, lambda clock=clock: next(clock))
+    calls = count()
+    whole = measure(timed, 1e9, lambda: float(next(calls)))
+    used = next(calls)
+    calls = count()
+    assert measure(timed, used - 20.0, lambda: float(next(calls))).train is None  # in its training
+    assert whole.train is not None
 
 
 def test_a_teacher_whose_logits_are_needed_stands_beside_the_student(tmp_path: Path) -> None:

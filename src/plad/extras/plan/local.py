@@ -91,7 +91,9 @@ def local_time(
     """Time the models that still have something to do here, and tell how long that takes."""
     rates: dict[Role, Rate] = {}
     unknown: dict[Role, str] = {}
-    wanted = [r for r in ROLES if any(t.role == r for t in trainings) or any(_here(line) == r for line in lines)]
+    wanted: list[Role] = [
+        r for r in ROLES if any(t.role == r for t in trainings) or any(_here(line) == r for line in lines)
+    ]
     began = time.monotonic()
     for role in wanted:
         found = _rate(config, prepared, base, role, SECONDS / len(wanted), gpu=gpu) if measure else "--no-measure"
@@ -107,8 +109,8 @@ def local_time(
 def _rate(config: Config, prepared: Prepared, base: Path, role: Role, seconds: float, *, gpu: bool) -> Rate | str:
     """The rate of a model, or why there is none."""
     section: ModelSection = config.teacher if role == "teacher" else config.student
-    if role == "teacher" and config.teacher.engine.type != "transformers":
-        return f"engine {config.teacher.engine.type} is not timed"
+    if role == "teacher" and config.teacher.engine.tag() != "transformers":
+        return f"engine {config.teacher.engine.tag()} is not timed"
     folder, model = folder_of(section, base), model_of(section, base)
     if folder is None or model is None:
         return f"{section.model} is not on this machine as a folder"
@@ -124,7 +126,7 @@ def _rate(config: Config, prepared: Prepared, base: Path, role: Role, seconds: f
     try:
         return measure(Timed(here, rows, config.generate.slots, lora, settings), time.monotonic() + seconds)
     except TooSlowError as e:
-        return f"{e} of {seconds:g} s"
+        return f"{e} of {seconds:g} s to time its answers"
     except PladError as e:
         return e.what
 
@@ -175,7 +177,7 @@ def stage_times(
     lines: Sequence[Line], trainings: Sequence[Training], rates: Mapping[Role, Rate]
 ) -> Iterator[StageTime]:
     """Seconds of every stage that has something to do here, in the order of the stages."""
-    work = [(line, role) for line in lines if (role := _here(line)) is not None]
+    work: list[tuple[Line, Role]] = [(line, role) for line in lines if (role := _here(line)) is not None]
     order = ("sft", "generate", "distill", "baselines", "evaluate")
     for stage in (s for s in order if any(t.stage == s for t in trainings) or any(w.stage == s for w, _ in work)):
         training = [_train_seconds(t, rates.get(t.role)) for t in trainings if t.stage == stage]
