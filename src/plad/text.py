@@ -13,7 +13,8 @@ _SECRET = re.compile(  # a key begins a word: task-summaries holds none, nor doe
     r"(?i:(?<![\w-])sk-[\w-]{8,})|(?<![\w-])hf_\w{8,}|(?i:(?<=bearer ))\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 _HIDDEN: set[str] = set()
-_LEAST = 8  # letters and digits: shorter ones are words, such as a local server's key `none`
+_LEAST = 8  # letters and digits of a key, and of a part of one
+_WORDY = 16  # of a key of nothing but letters, or digits; shorter ones are `none`, `not-needed` or `12345678`
 _BETWEEN = re.compile("[^A-Za-z0-9]+")
 _REDACTED = "[redacted]"
 
@@ -60,7 +61,8 @@ def _without(text: str, *, parts: bool) -> str:
     bare = _BETWEEN.sub("", text).lower()
     for secret in _HIDDEN:
         forwards = _BETWEEN.sub("", secret).lower()
-        for form in (forwards, forwards[::-1]) if len(forwards) >= _LEAST else ():
+        least = _WORDY if forwards.isalpha() or forwards.isdigit() else _LEAST
+        for form in (forwards, forwards[::-1]) if len(forwards) >= least else ():
             for part in sorted(_parts(bare, form) if parts else {form}, key=len, reverse=True):
                 if part in bare:
                     text = re.sub("[^A-Za-z0-9]*".join(part), _REDACTED, text, flags=re.IGNORECASE | re.ASCII)

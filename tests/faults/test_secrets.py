@@ -100,11 +100,12 @@ def test_a_key_in_a_log_line_is_redacted_also_reversed_and_split(spelt: str) -> 
 
 
 def test_words_and_short_keys_change_no_answer() -> None:
-    """A local server's key is often a word."""
-    for key in ("none", "EMPTY", "test", "token"):
+    """A local server's key is often a word, or nothing but a placeholder."""
+    for key in ("none", "EMPTY", "test", "token", "not-needed", "placeholder", "lm-studio", "password", "12345678"):
         hide(key)
     hide(KEY)
     text = "There is none; the token is empty, a test of risk-averse project managers 0123456789."
+    text += " Surgery was not needed. The password is a placeholder. Count: 1, 2, 3, 4, 5, 6, 7, 8. LM Studio."
     assert conceal(text) == text
 
 
@@ -142,7 +143,9 @@ def test_a_row_of_a_batch_is_redacted_too() -> None:
 
 def test_what_validate_shows_of_a_server_is_redacted() -> None:
     with serve(lambda _: reply_with("hello", model=KEY[::-1])) as server:
-        assert probe(OpenAI(section(server.url), "big", PromptSection()), EXAMPLES[0])[0].model == "[redacted]"
+        engine = OpenAI(section(server.url), "big", PromptSection())
+        question = next(ANSWERS.questions(EXAMPLES[0], engine.encode(EXAMPLES[0]), {}))
+        assert probe(engine, question, ANSWERS.sampling)[0].model == "[redacted]"
 
 
 # -- in a config ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from plad.answers.ledger import Ledger
 from plad.answers.question import Question
 from plad.answers.reply import Reply
 from plad.data.formats import write_examples_jsonl
+from plad.evaluate.deciding import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.likelihood_calibration import (
     METHOD,
@@ -22,7 +23,7 @@ from plad.evaluate.likelihood_calibration import (
 )
 from plad.evaluate.likelihoods import ScoredText, judged
 from plad.evaluate.metrics import CalibrationFigures, Cost, Metrics
-from plad.evaluate.run import evaluate_systems, with_comparison
+from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Comparison

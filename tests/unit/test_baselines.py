@@ -14,13 +14,14 @@ from plad.config.file import load_config
 from plad.distillers.f_distill import FDistillObjective
 from plad.distillers.kd import KdObjective
 from plad.errors import ConfigError
+from plad.evaluate.deciding import frame, with_comparison
 from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.run import frame, holm, with_comparison
+from plad.evaluate.stats import holm
 from plad.objectives.plad import MarginObjective
 from plad.objectives.sft import SftObjective
-from plad.pipeline.stages.baselines import cost_of
+from plad.pipeline.stages.baselines import cost_of, reads_targets
 from plad.report.parts.formatting import system_name
-from plad.report.sections.methods import lead_plots, method_costs_table, methods_table
+from plad.report.sections.methods import lead_plots, method_costs_table, methods_table, note
 from tests.support.task import write_task
 
 # -- the list -------------------------------------------------------------------------------------
@@ -29,7 +30,7 @@ from tests.support.written_runs import typed
 
 def read(folder: Path, listed: str) -> tuple[Baseline, ...]:
     """As it stands in a config file."""
-    return load_config(write_task(folder), [f"evaluate.baselines={listed}"]).evaluate.baselines
+    return load_config(write_task(folder), [f"evaluate.baselines={listed}", "generate.samples=2"]).evaluate.baselines
 
 
 def test_methods_by_name_by_key_and_by_type(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_methods_by_name_by_key_and_by_type(tmp_path: Path) -> None:
         Baseline(name="kd", objective=KdObjective(text="teacher")),
         Baseline(name="f_distill-js", objective=FDistillObjective(divergence="js")),
         Baseline(name="f_distill-tvd", objective=FDistillObjective(divergence="tvd")),
-        Baseline(name="m", objective=MarginObjective(spans=(1, 2))),
+        Baseline(name="m", objective=MarginObjective(spans=(1, 2), reference="teacher")),
     )
 
 
@@ -235,3 +236,28 @@ def test_in_a_comparison_kd_learns_the_texts_of_all_others_unless_asked_otherwis
     assert plain.objective == KdObjective(text="teacher")
     assert asked.objective == KdObjective(text="auto")
     assert (plain.name, KdObjective().text) == ("kd", "auto")
+
+
+def test_in_a_comparison_margin_sees_no_target_unless_asked_to(tmp_path: Path) -> None:
+    plain, asked = read(tmp_path, "[margin, {type: margin, reference: target, name: own}]")
+    assert plain.objective == MarginObjective(reference="teacher")
+    assert asked.objective == MarginObjective(reference="target")
+    assert MarginObjective().reference == "target"
+    one = ["evaluate.baselines=[margin]", "generate.samples=1"]
+    with pytest.raises(ConfigError, match="reference: target, which reads human targets that other methods don't see"):
+        load_config(write_task(tmp_path), one)
+
+
+def test_who_read_the_human_targets_is_told() -> None:
+    own, teacher = MarginObjective(), MarginObjective(reference="teacher")
+    assert [reads_targets(o, ["a", ""]) for o in (own, teacher, SftObjective(), KdObjective())] == [True] + [False] * 3
+    assert reads_targets(KdObjective(), ["a", "b"])
+    assert reads_targets(KdObjective(text="target"), ["a", ""])
+    assert not any(reads_targets(o, ["", ""]) for o in (own, KdObjective()))
+    costs = {"student": Cost(targets=True), "seqkd": Cost(targets=False)}
+    told = note(with_comparison(typed(metrics(("student", "seqkd"), {})), ["seqkd"], costs))
+    assert told.endswith("Distilled student read the human targets of the distillation half; the others did not.")
+    none = {system: Cost(targets=False) for system in costs}
+    assert note(with_comparison(typed(metrics(("student", "seqkd"), {})), ["seqkd"], none)).endswith(
+        "No method read the human targets of the distillation half."
+    )

@@ -103,3 +103,11 @@ def test_a_canary_is_a_question_of_its_own() -> None:
     assert len({plain.key, one.key, other.key}) == 3
     assert len({plain.first, one.first, other.first}) == 3
     assert read_verdict(one, json.dumps({"verdict": one.first})) == 1
+
+
+def test_a_finished_run_of_a_version_without_canaries_stays_finished() -> None:
+    judge = {"type": "llm", "base_url": "http://h/v1", "model": "wise"}
+    usual = LlmJudge(**judge).inputs()
+    assert "canary_share" not in usual
+    assert LlmJudge(**judge, canary_share=0.1).inputs() == usual
+    assert LlmJudge(**judge, canary_share=0.2).inputs() == {**usual, "canary_share": 0.2}

@@ -93,3 +93,23 @@ def test_what_is_taken_out_is_no_longer_there(path: Path) -> None:
         assert list(ledger.asked(["ask k", "ask l"])) == ["ask l"]
         assert ledger.finished("batch", "b") is None
         assert not ledger.check().damaged
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize(("column", "value"), [("token_ids", "[1,"), ("token_ids", '"1"'), ("outcome", "nk")])
+def test_a_row_that_is_no_answer_is_named_wherever_it_is_read_and_taken_out(
+    column: str, value: str, checked: bool, path: Path
+) -> None:
+    edit(path, f"UPDATE generations SET {column} = ? WHERE key = 'k'", value)
+    if not checked:
+        edit(path, "UPDATE generations SET checksum = NULL")
+    with Ledger(path) as ledger:
+        readers = [lambda: list(ledger.rows()), lambda: list(ledger.table()), lambda: ledger.get_many(["k"])]
+        for read in [*readers, *([lambda: ledger.outcomes(["l", "k"])] if column == "outcome" else [])]:
+            with pytest.raises(RunDirError, match=r"teacher to prompt e is damaged .*key k"):
+                read()
+        found = ledger.check()
+        assert [bad.key for bad in found.damaged] == ["k"]
+        ledger.take_out(found.damaged)
+        assert [row.generation.text for row in ledger.rows()] == [ledger.get_many(["l"])["l"].text]
+        assert not ledger.check().damaged

@@ -139,6 +139,23 @@ def test_each_sign_of_collapse_is_told_once(tmp_path: Path) -> None:
     assert "2.0 words" in run.keep.alarms["answers get shorter"]  # the latest figures
 
 
+def test_a_resumed_run_remembers_its_alarms(tmp_path: Path) -> None:
+    """An alarm of step 1; after a kill it isn't told again, and is withdrawn where the kept weights don't show it."""
+    words = [10.0, 3.0, 3.0, 10.0]
+    first = Run(tmp_path, [0.2, 0.3, 0.2, 0.2], TrainingLog(tmp_path / "metrics.jsonl"), watched=True)
+    first.keep.validate = lambda: {"win_rate": 0.2, "words": words.pop(0), "ended": 1.0}
+    first.state.max_steps = 1
+    first.train()
+    second = Run(tmp_path, [0.2, 0.9, 0, 0], first.keep.log, watched=True)
+    second.keep.validate = lambda: {"win_rate": 0.3 * len(words), "words": words.pop(0), "ended": 1.0}
+    second.state.global_step = 1
+    second.train()
+    assert len([r for r in first.keep.log.of("t") if "alarm" in r]) == 1
+    assert not second.said
+    second.keep.finish("last")
+    assert (list(second.keep.alarms), list(second.keep.withdrawn)) == ([], ["answers get shorter"])
+
+
 def test_unwatched_nothing_is_said(tmp_path: Path) -> None:
     run = Run(tmp_path, [0.2, 0.3, 0.5])
     words = iter([10.0, 3.0, 2.0])

@@ -217,6 +217,18 @@ def test_answers_of_another_ledger_are_taken_over_once(ledger: Ledger, tmp_path:
         ledger.take_over(tmp_path / "none.sqlite")
 
 
+def test_an_answer_of_another_ledger_stands_in_for_one_that_failed_here(tmp_path: Path, ledger: Ledger) -> None:
+    put(ledger, "a", outcome=Outcome.FAILED, text="", token_ids=())
+    put(ledger, "b", text="mine")
+    with Ledger(tmp_path / "other.sqlite") as other:
+        theirs = put(other, "a")
+        put(other, "b", text="theirs")
+    assert ledger.take_over(tmp_path / "other.sqlite") == 1
+    assert ledger.outcomes(["a"]) == {"a": Outcome.OK}
+    assert ledger.asked(["ask a"]) == {"ask a": theirs}
+    assert ledger.get_many(["b"])["b"].text == "mine"
+
+
 # -- files that are no ledger ---------------------------------------------------------------------------
 
 

@@ -43,6 +43,13 @@ def test_headlines(tmp_path: Path, first: list[str], second: list[str], headline
     assert f"{headline}." in page(tmp_path, {"a": make(tmp_path / "a", first), "b": make(tmp_path / "b", second)})
 
 
+def test_a_judge_of_a_few_rows_decides_no_comparison(tmp_path: Path) -> None:
+    """Three of 40 rows have a second reference: the target decides, by ROUGE-L, as on each run's own page."""
+    few = [Example(e.id, e.prompt, e.references if i < 3 else e.references[1:]) for i, e in enumerate(EXAMPLES)]
+    html = page(tmp_path, {"a": make(tmp_path / "a", GOOD, few), "b": make(tmp_path / "b", BAD, few)})
+    assert "The difference in ROUGE-L from a:" in html
+
+
 def test_only_rows_that_all_runs_have_alike_are_compared(tmp_path: Path) -> None:
     other = [*EXAMPLES[:30], Example("e30", "another prompt", ("t", "r")), Example("new", "p", ("t", "r"))]
     runs = {"a": make(tmp_path / "a", GOOD), "b": make(tmp_path / "b", GOOD[:32], other)}

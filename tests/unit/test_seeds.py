@@ -1,6 +1,7 @@
 """Several seeds: means with intervals over seeds and prompts."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 from scipy.stats import t
 
 from plad.cli.compare import metrics_of
+from plad.evaluate.deciding import decision
+from plad.evaluate.metrics import Metrics
 from plad.evaluate.seeds import mean_metrics, over_seeds, seed_groups
 from plad.records import Example
+from plad.report.parts.verdict import verdict
+from plad.report.sections.seeds import over_seeds as seeds_section
 from tests.support.written_runs import CONFIG, write_run
 
 EXAMPLES = [Example(f"e{i}", f"prompt {i}", ("blue sky", "red sun")) for i in range(4)]
@@ -78,10 +83,10 @@ def test_the_interval_covers_the_truth_over_seeds_and_prompts() -> None:
     assert too_narrow / 400 > 0.1
 
 
-def write(path: Path, seed: int, student: list[str], **config: object) -> None:
+def write(path: Path, seed: int, student: list[str], rows: Sequence[Example] = EXAMPLES, **config: object) -> None:
     write_run(
         path,
-        EXAMPLES,
+        rows,
         {"student_sft": ["red sun", "x", "red", "y"], "student": student},
         config={**CONFIG, "run": {"dir": str(path), "seed": seed}, **config},
     )
@@ -116,6 +121,29 @@ def test_mean_over_two_runs_by_hand(tmp_path: Path) -> None:
     assert difference.win_rate["reference"].value == pytest.approx(0.0)
     assert difference.words.value == pytest.approx(0.0)
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_with_one_reference_the_seeds_have_a_mean_duel_that_decides(tmp_path: Path) -> None:
+    """Student against SFT student ("red sun", "x", "red", "y"), nearer to "red sun": first seed: tie, win, win, tie;
+    second: tie, win, tie, tie."""
+    rows = [Example(f"e{i}", f"prompt {i}", ("red sun",)) for i in range(4)]
+    write(tmp_path / "a", 0, ["red sun", "sun", "red sun", "y"], rows)
+    write(tmp_path / "b", 1, ["red sun", "sun", "red", "z"], rows)
+    mean = mean_metrics({"a": tmp_path / "a", "b": tmp_path / "b"})
+    duel = mean.differences["student - student_sft"].against["reference"]
+    assert (duel.wins, duel.ties, duel.losses, duel.n, duel.seeds) == (3, 5, 0, 4, 2)
+    points = np.array([[0.5, 1, 1, 0.5], [0.5, 1, 0.5, 0.5]])
+    alone = over_seeds(points)
+    assert (duel.value, duel.low, duel.high) == pytest.approx((11 / 16, max(0.0, alone.low), min(1.0, alone.high)))
+    assert duel.p == pytest.approx(over_seeds(points - 0.5).p)
+    single = decision(Metrics.read(tmp_path / "a"))
+    assert decision(mean).measure == single.measure
+    assert "nearer to the target than the SFT student 68.8 % of the time" in verdict(mean).sentence
+    assert "2 seeds" in verdict(mean).sentence
+    section = seeds_section([(("a", "b"), mean)])
+    assert section is not None
+    assert "Distilled student against SFT student, reference" in str(section)
+    json.dumps(mean.to_json(), allow_nan=False)
 
 
 def test_compare_shows_the_mean_beside_the_runs(tmp_path: Path) -> None:

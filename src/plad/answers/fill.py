@@ -87,8 +87,8 @@ def recorded(examples: Sequence[Example], answers: AnswerSet, ledger: Ledger) ->
 
 
 def are_recorded(examples: Iterable[Example], answers: AnswerSet, ledger: Ledger) -> bool:
-    """Whether `recorded` finds every answer."""
-    return all(len(given) == answers.sampling.samples for _, given in _lookup(examples, answers, ledger))
+    """Whether `fill` would ask for nothing: every answer is there, and none of them failed."""
+    return all(n == answers.sampling.samples for n in count_recorded(examples, answers, ledger).values())
 
 
 def count_recorded(examples: Iterable[Example], answers: AnswerSet, ledger: Ledger) -> dict[str, int]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from plad.answers.checksum import ANSWER, REPAIR, Checked, Damaged, check, checksum
+from plad.answers.checksum import ANSWER, Checked, Damaged, check, checksum, damage_named, parse
 from plad.answers.question import Question, canonical_json
 from plad.answers.reading import OpenFile, for_reading, nothing
 from plad.answers.reply import Reply, without_secrets
@@ -30,7 +30,6 @@ from plad.rundir.writing import may_write, room
 _TIMEOUT = 30.0  # seconds to wait for another process
 _REFUSED = ("unable to open", "readonly", "read-only")
 _LOOKUP = 500  # keys a query, below SQLite's limit on parameters
-_COLUMNS = "example_id, sample, text, token_ids, outcome, prompt_tokens"
 _PUT = ", ".join(COLUMNS)
 _KEPT = (*COLUMNS[1:], "checksum")
 _KEEPS_ITS_ROW = (
@@ -57,11 +56,6 @@ def _decoded(text: bytes) -> str:
 
 def _marks(values: Sequence[Any]) -> str:
     return ",".join("?" * len(values))
-
-
-def _generation(row: tuple[Any, ...]) -> Generation:
-    example_id, sample, text, token_ids, outcome, prompt_tokens = row
-    return Generation(example_id, sample, text, tuple(json.loads(token_ids)), Outcome(outcome), prompt_tokens)
 
 
 def of_run(run: str | None) -> tuple[str, tuple[str, ...]]:
@@ -103,7 +97,6 @@ class Ledger:
         except BaseException:
             self.close()
             raise
-
         self._file = None if path == ":memory:" or readonly else OpenFile(self.path)
 
     def _open(self, readonly: bool) -> None:
@@ -117,17 +110,13 @@ class Ledger:
         if readonly and READABLE <= version <= SCHEMA:
             return
         if older and readonly:
-            raise RunDirError(
-                f"a ledger of an older version (schema {version}, this one reads {SCHEMA})",
-                where=str(self.path),
-                fix="plad run CONFIG brings it up to date; every recorded answer is kept",
-            )
+            what = f"a ledger of an older version (schema {version}, this one reads {SCHEMA})"
+            fix = "plad run CONFIG brings it up to date; every recorded answer is kept"
+            raise RunDirError(what, where=str(self.path), fix=fix)
         if version != SCHEMA and not older and (version or tables or readonly):
-            raise RunDirError(
-                f"a ledger of another version (schema {version}, this one reads {SCHEMA})",
-                where=str(self.path),
-                fix="use the version of plad that wrote it, or start a new run.dir",
-            )
+            what = f"a ledger of another version (schema {version}, this one reads {SCHEMA})"
+            fix = "use the version of plad that wrote it, or start a new run.dir"
+            raise RunDirError(what, where=str(self.path), fix=fix)
         if readonly:
             return
         self._write_ahead()
@@ -221,7 +210,12 @@ class Ledger:
 
     def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """How the requests recorded under `keys` ended; missing ones are left out."""
-        return {k: Outcome(v) for k, v in self._select("SELECT key, outcome FROM generations WHERE key IN", keys)}
+        found: dict[str, Outcome] = {}
+        query = "SELECT key, system, example_id, outcome FROM generations WHERE key IN"
+        for key, system, example_id, outcome in self._select(query, keys):
+            with damage_named(self.path, key, system, example_id):
+                found[key] = Outcome(outcome)
+        return found
 
     def finished(self, batch: str, key: str) -> dict[str, int] | None:
         """The number of answers by outcome of a batch that `finish` was last told of with this key; else None."""
@@ -242,7 +236,7 @@ class Ledger:
             self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", keys.items())
 
     def take_over(self, other: Path) -> int:
-        """Copy the answers of another ledger that this one hasn't got; returns their number.
+        """Copy the answers of another ledger that this one hasn't got, or that failed here; returns their number.
 
         They keep the run that got them, so that nothing counts as paid for twice.
 
@@ -257,9 +251,8 @@ class Ledger:
             try:
                 with self._transaction():
                     taken = self._db.execute(
-                        f"INSERT OR IGNORE INTO generations ({_PUT}, checksum) SELECT {_PUT}, {theirs} "
-                        "FROM other.generations "
-                        "WHERE outcome != 'failed'"
+                        f"INSERT INTO generations ({_PUT}, checksum) SELECT {_PUT}, {theirs} "
+                        f"FROM other.generations WHERE outcome != 'failed' {_KEEPS_ITS_ROW}"
                     ).rowcount
                     self._db.execute(
                         "INSERT OR IGNORE INTO asked SELECT ask, key FROM other.asked JOIN generations USING (key)"
@@ -281,14 +274,8 @@ class Ledger:
         query = f"SELECT {name}, {self.checksum}, {', '.join(ANSWER)} FROM {tables} WHERE {name} IN"
         found: dict[str, Generation] = {}
         for named, stored, *answer in self._select(query, names):
-            key, system, example_id, sample, outcome, text, token_ids, prompt_tokens = answer
-            try:
-                if stored not in (None, checksum(answer)):
-                    raise ValueError("its checksum differs")
-                found[named] = _generation((example_id, sample, text, token_ids, outcome, prompt_tokens))
-            except ValueError as e:
-                what = f"the recorded answer of {system} to prompt {example_id} is damaged ({e}; key {key})"
-                raise RunDirError(what, where=str(self.path), fix=REPAIR) from None
+            with damage_named(self.path, *answer[:3]):
+                found[named] = parse(answer, stored)
         return found
 
     def _select(self, query: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -354,8 +341,10 @@ class Ledger:
     def table(self, run: str | None = None) -> Iterator[Recorded]:
         """Every row with all its columns, in the order of recording."""
         where, values = of_run(run)
-        rows = self.rows_of(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values)
-        return cast("Iterator[Recorded]", rows)
+        for row in self.rows_of(f"SELECT {_PUT} FROM generations {where} ORDER BY rowid", values):
+            with damage_named(self.path, row["key"], row["system"], row["example_id"]):
+                parse([row[name] for name in ANSWER])
+            yield cast(Recorded, row)
 
     def served(self, system: str, run: str) -> dict[str, int]:
         """Number of answers of a system that a run got, by the model that served them."""
@@ -384,14 +373,17 @@ class Ledger:
 
     def rows(self, system: str | None = None, examples: Sequence[str] | None = None) -> Iterator[Entry]:
         """Recorded answers, the latest first; only those of a system, or to some examples, where these are given."""
-        columns = f"system, seconds, created, model, message, {_COLUMNS}"
+        columns = f"seconds, created, model, message, {', '.join(ANSWER)}"
         query = (
             f"SELECT {columns} FROM generations WHERE system = COALESCE(?1, system) "
             "AND (?2 IS NULL OR example_id IN (SELECT value FROM json_each(?2))) ORDER BY rowid DESC"
         )
         with self._errors():
             for row in self._db.execute(query, (system, None if examples is None else json.dumps(examples))):
-                yield Entry(row[0], _generation(row[5:]), *row[1:5])
+                answer = row[4:]
+                with damage_named(self.path, *answer[:3]):
+                    entry = Entry(answer[1], parse(answer), *row[:4])
+                yield entry
 
     def close(self) -> None:
         """Close the file; what is recorded stays."""

@@ -37,19 +37,23 @@ class Speed:
         return None if self.seconds is None else self.tokens / self.seconds
 
 
-def speed(ledger: Ledger, system: str, answers: Mapping[str, str], sampling: Sampling) -> Speed | None:
+def speed(
+    ledger: Ledger, system: str, answers: Mapping[str, str], sampling: Sampling, run: str | None = None
+) -> Speed | None:
     """How fast a system gave these answers; None where the ledger hasn't got them.
 
     Args:
         answers: example id -> text, as it was evaluated.
+        run: whose answers are taken first where several runs that share the ledger got the same text.
     """
     query = (
         "SELECT example_id, text, seconds, created, completion_tokens, cost, engine FROM generations WHERE system = ? "
         "AND sample = 0 AND json_extract(spec, '$.temperature') = ? AND json_extract(spec, '$.max_new_tokens') = ? "
-        "ORDER BY rowid"
+        "ORDER BY run IS ?, rowid"
     )
-    rows = ledger.read(query, (system, sampling.temperature, sampling.max_new_tokens))
-    found = {row[0]: row[2:] for row in rows if answers.get(row[0]) == row[1]}  # the latest, where weights changed
+    rows = ledger.read(query, (system, sampling.temperature, sampling.max_new_tokens, run))
+    # the last of an example: the run's own, and of those the latest, where weights changed
+    found = {row[0]: row[2:] for row in rows if answers.get(row[0]) == row[1]}
     if not found:
         return None
     seconds, ends, tokens, prices, engines = zip(*found.values(), strict=True)

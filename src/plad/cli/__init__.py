@@ -7,6 +7,7 @@ and name the module in `_SUBJECTS`. Imports that weigh anything stand inside fun
 import os
 import sys
 from io import TextIOWrapper
+from typing import TextIO, cast
 
 from plad.cli import compare, doctor, extras, init, ledger, run, show, status, use
 from plad.cli.app import app
@@ -23,6 +24,6 @@ def main() -> None:
     """Entry point."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show a letter shows its number
+    if isinstance(out := cast(TextIO, sys.stdout), TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")  # a terminal that can't show a letter shows its number
     app(prog_name="plad")

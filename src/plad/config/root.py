@@ -101,8 +101,9 @@ class Config(Section):
             answers = objective.needs.teacher_answers
             if self.generate.samples < answers:
                 raise ValueError(
-                    f"objective {objective.tag()}, as it is set (reference: teacher), needs {answers} answers of the "
-                    f"teacher to a prompt: generate.samples {answers} or more"
+                    f"objective {objective.tag()} with reference: teacher, the default beside other methods, needs "
+                    f"{answers} answers of the teacher to a prompt: set generate.samples to {answers} or more, or "
+                    "reference: target, which reads human targets that other methods don't see"
                 )
         return self
 

@@ -1,16 +1,40 @@
-"""What decides on the test set whether the student is better, its figures, and what a reader must know of judges."""
+"""What decides on the test set whether the student is better, what a reader must know of judges, methods compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, get_args
 
 from plad.config.judges import JudgeSection
-from plad.evaluate.metrics import Difference, Estimate, HeadToHead, Metrics, SystemFigures, WinRate
-from plad.evaluate.stats import SMALL
+from plad.evaluate.metrics import (
+    Cost,
+    Difference,
+    Estimate,
+    HeadToHead,
+    MethodComparison,
+    Metrics,
+    SystemFigures,
+    TextMetric,
+    WinRate,
+)
+from plad.evaluate.stats import SMALL, holm
 from plad.judges.measure import NOTHING, Measure, against_each_other, against_target, by_rouge, most
 from plad.records import STUDENT, STUDENT_SFT, TARGET, Example
 
 OBEYS = 0.02  # above this share of canaries that a judge obeys, a reader is warned
 POSITION_BIAS = 0.2  # above this share of verdicts that order decides, a reader is warned
+
+
+Tested = TypeVar("Tested", Difference, HeadToHead)
+P_HOLM = (
+    "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm); `p` beside "
+    "it and all intervals hold for one comparison alone"
+)
+COSTS = (
+    "seconds are of training, warm-up and sampling in it, and of the teacher's pass where its logits are stored; "
+    "validation and what is measured of pairs are left out; memory is the peak of the process (of the GPUs, where the "
+    "models are there) in a training step, models included; tokens are of the answers a method learns from: cached "
+    "before, fresh while training"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +70,7 @@ class Decision:
             return difference.win_rate.get(self.judge or "")
         if self.measure.name == "against":
             duel = self.duel(other)
-            return None if duel is None else _above_even(duel)
+            return None if duel is None else above_even(duel)
         return difference.rougeL
 
 
@@ -66,11 +90,16 @@ def decision(metrics: Metrics) -> Decision:
             return Decision(metrics, against_target(judge), judge)
     if STUDENT not in metrics.systems or metrics.systems[STUDENT].rougeL is None:
         return Decision(metrics, NOTHING)
+    return Decision(metrics, rouge_of(metrics))
+
+
+def rouge_of(metrics: Metrics) -> Measure:
+    """ROUGE-L; where the target has a figure of its own, rows have further references."""
     target = metrics.systems.get(TARGET, SystemFigures()).rougeL
-    return Decision(metrics, by_rouge(2 if target is not None and target.n else 1))
+    return by_rouge(2 if target is not None and target.n else 1)
 
 
-def _above_even(duel: HeadToHead) -> Difference:
+def above_even(duel: HeadToHead) -> Difference:
     """A win rate less 0.5."""
 
     def less(value: float | None) -> float | None:
@@ -86,6 +115,8 @@ def _above_even(duel: HeadToHead) -> Difference:
         low=less(duel.low),
         high=less(duel.high),
         n=duel.n,
+        seeds=duel.seeds,
+        sd_seeds=duel.sd_seeds,
         p=duel.p,
         power=duel.power,
         length_controlled=controlled,
@@ -124,3 +155,58 @@ def _why_blind(examples: Sequence[Example], kind: type[JudgeSection] | None) -> 
     if kind is not None and kind.needs_references:
         return "no row has a second reference, and the target's own words can't be what it is measured by"
     return "no row has what it needs"
+
+
+def frame(costs: Mapping[str, Cost]) -> str:
+    """What the compared students have in common: says that updates and prompts are equal only where they are."""
+    known = {system: (cost.updates, cost.prompts) for system, cost in costs.items()}
+    start = "every method starts from the same fine-tuned student"
+    if any(None in figures for figures in known.values()):
+        return start
+    if len(set(known.values())) == 1:
+        return f"{start} and takes as many updates on as many of the same prompts"
+    taken = ", ".join(f"{system} {updates} on {prompts}" for system, (updates, prompts) in known.items())
+    return f"{start}; updates and prompts are not equal: {taken}"
+
+
+def with_comparison(metrics: Metrics, methods: Sequence[str], costs: Mapping[str, Cost]) -> Metrics:
+    """The metrics with `comparison`, and with `p_holm` in the paired differences.
+
+    Families are: every method and the student against the fine-tuned student; the student against every method. Each
+    judge and each metric is a family of its own.
+
+    Args:
+        methods: systems that are baselines.
+        costs: by system, the student included.
+    """
+    differences = dict(metrics.differences)
+    against_sft = [f"{system} - {STUDENT_SFT}" for system in (STUDENT, *methods)]
+    against_student = [f"{STUDENT} - {system}" for system in methods]
+    for pairs in (against_sft, against_student):
+        family = {pair: differences[pair] for pair in pairs if pair in differences}
+        by_metric = {m: _corrected({k: d.metric(m) for k, d in family.items()}) for m in get_args(TextMetric)}
+        judges = dict.fromkeys(judge for d in family.values() for judge in d.win_rate)
+        by_judge = {j: _corrected({k: d.win_rate.get(j) for k, d in family.items()}) for j in judges}
+        opposed = dict.fromkeys(judge for d in family.values() for judge in d.against)
+        by_opponent = {j: _corrected({k: d.against.get(j) for k, d in family.items()}) for j in opposed}
+        for pair, difference in family.items():
+            rates = {judge: by_judge[judge][pair] for judge in difference.win_rate}
+            against = {judge: by_opponent[judge][pair] for judge in difference.against}
+            metrics_of = {m: by_pair[pair] for m, by_pair in by_metric.items() if pair in by_pair}
+            update = {"win_rate": rates, **metrics_of, **({"against": against} if against else {})}
+            differences[pair] = difference.model_copy(update=update)
+    return metrics.model_copy(
+        update={
+            "differences": differences,
+            "comparison": MethodComparison(methods=tuple(methods), costs=dict(costs)),
+            "method": {**metrics.method, "p_holm": P_HOLM, "comparison": f"{frame(costs)}; {COSTS}"},
+        }
+    )
+
+
+def _corrected(family: Mapping[str, Tested | None]) -> dict[str, Tested]:
+    """The differences that there are, those that were tested with their corrected p-values."""
+    known = {pair: difference for pair, difference in family.items() if difference is not None}
+    tested = {pair: d.p for pair, d in known.items() if d.p is not None}
+    corrected = zip(tested, holm(list(tested.values())), strict=True)
+    return known | {pair: known[pair].model_copy(update={"p_holm": p}) for pair, p in corrected}

@@ -221,6 +221,7 @@ class Cost(Figures):
         seconds: of training, warm-up and sampling in it, and of the teacher's pass where its logits are stored.
         peak_memory: bytes.
         tokens_cached, tokens_fresh: of the answers it learnt from: there before, sampled while training.
+        targets: whether it read the human targets of the distillation half.
     """
 
     updates: int | None = None
@@ -229,6 +230,7 @@ class Cost(Figures):
     peak_memory: int | None = None
     tokens_cached: int | None = None
     tokens_fresh: int | None = None
+    targets: bool | None = None
 
 
 class MethodComparison(Figures):
@@ -327,6 +329,7 @@ class ModelFacts(Figures):
         parameters: an adapter's among them.
         disk: bytes of the stored weights.
         dtype: that most of them are stored in.
+        licence: of the model that it was made from, as the card of that names it.
     """
 
     name: str
@@ -334,6 +337,7 @@ class ModelFacts(Figures):
     layers: int | None = None
     disk: int | None = None
     dtype: str | None = None
+    licence: str | None = None
 
 
 class Metrics(Figures):

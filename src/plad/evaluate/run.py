@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,13 @@ from plad.evaluate import agreement, lengths, texts
 from plad.evaluate.deciding import decision, warnings_of
 from plad.evaluate.metrics import (
     SCHEMA,
-    Cost,
     Difference,
     Estimate,
     HeadToHead,
     LengthControlled,
-    MethodComparison,
     Metrics,
     SystemDifference,
     SystemFigures,
-    TextMetric,
     WinRate,
 )
 from plad.evaluate.stats import (
@@ -30,7 +26,6 @@ from plad.evaluate.stats import (
     METHOD,
     Bootstrap,
     estimate,
-    holm,
     paired_difference,
     power,
     proportion,
@@ -59,19 +54,8 @@ AGAINST = (
     "win rate of one system against another, ties half, by a judge that can't compare most rows with the target; every "
     "reference counts, the target among them"
 )
-P_HOLM = (
-    "p-values of the methods against one system, by one judge or metric, corrected for their number (Holm); `p` beside "
-    "it and all intervals hold for one comparison alone"
-)
-COSTS = (
-    "seconds are of training, warm-up and sampling in it, and of the teacher's pass where its logits are stored; "
-    "validation and what is measured of pairs are left out; memory is the peak of the process (of the GPUs, where the "
-    "models are there) in a training step, models included; tokens are of the answers a method learns from: cached "
-    "before, fresh while training"
-)
 
 Values = dict[str, float]  # example id -> value
-Tested = TypeVar("Tested", Difference, HeadToHead)
 
 
 def evaluate_systems(
@@ -348,58 +332,3 @@ def _differences(
     }
     by_metric = {m: paired(v, values[b][m], None if m == "words" else (-1.0, 1.0)) for m, v in values[a].items()}
     return SystemDifference.model_validate({"win_rate": rates, **by_metric})
-
-
-def frame(costs: Mapping[str, Cost]) -> str:
-    """What the compared students have in common: says that updates and prompts are equal only where they are."""
-    known = {system: (cost.updates, cost.prompts) for system, cost in costs.items()}
-    start = "every method starts from the same fine-tuned student"
-    if any(None in figures for figures in known.values()):
-        return start
-    if len(set(known.values())) == 1:
-        return f"{start} and takes as many updates on as many of the same prompts"
-    taken = ", ".join(f"{system} {updates} on {prompts}" for system, (updates, prompts) in known.items())
-    return f"{start}; updates and prompts are not equal: {taken}"
-
-
-def with_comparison(metrics: Metrics, methods: Sequence[str], costs: Mapping[str, Cost]) -> Metrics:
-    """The metrics with `comparison`, and with `p_holm` in the paired differences.
-
-    Families are: every method and the student against the fine-tuned student; the student against every method. Each
-    judge and each metric is a family of its own.
-
-    Args:
-        methods: systems that are baselines.
-        costs: by system, the student included.
-    """
-    differences = dict(metrics.differences)
-    against_sft = [f"{system} - {SFT}" for system in (STUDENT, *methods)]
-    against_student = [f"{STUDENT} - {system}" for system in methods]
-    for pairs in (against_sft, against_student):
-        family = {pair: differences[pair] for pair in pairs if pair in differences}
-        by_metric = {m: _corrected({k: d.metric(m) for k, d in family.items()}) for m in get_args(TextMetric)}
-        judges = dict.fromkeys(judge for d in family.values() for judge in d.win_rate)
-        by_judge = {j: _corrected({k: d.win_rate.get(j) for k, d in family.items()}) for j in judges}
-        opposed = dict.fromkeys(judge for d in family.values() for judge in d.against)
-        by_opponent = {j: _corrected({k: d.against.get(j) for k, d in family.items()}) for j in opposed}
-        for pair, difference in family.items():
-            rates = {judge: by_judge[judge][pair] for judge in difference.win_rate}
-            against = {judge: by_opponent[judge][pair] for judge in difference.against}
-            metrics_of = {m: by_pair[pair] for m, by_pair in by_metric.items() if pair in by_pair}
-            update = {"win_rate": rates, **metrics_of, **({"against": against} if against else {})}
-            differences[pair] = difference.model_copy(update=update)
-    return metrics.model_copy(
-        update={
-            "differences": differences,
-            "comparison": MethodComparison(methods=tuple(methods), costs=dict(costs)),
-            "method": {**metrics.method, "p_holm": P_HOLM, "comparison": f"{frame(costs)}; {COSTS}"},
-        }
-    )
-
-
-def _corrected(family: Mapping[str, Tested | None]) -> dict[str, Tested]:
-    """The differences that there are, those that were tested with their corrected p-values."""
-    known = {pair: difference for pair, difference in family.items() if difference is not None}
-    tested = {pair: d.p for pair, d in known.items() if d.p is not None}
-    corrected = zip(tested, holm(list(tested.values())), strict=True)
-    return known | {pair: known[pair].model_copy(update={"p_holm": p}) for pair, p in corrected}

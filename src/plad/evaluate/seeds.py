@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from plad.data.formats import read_examples_jsonl
 from plad.evaluate.files import read_answers, read_judgements
-from plad.evaluate.metrics import Difference, Metrics, SystemDifference, SystemFigures
+from plad.evaluate.metrics import Difference, HeadToHead, Metrics, SystemDifference, SystemFigures
 from plad.evaluate.stats import LEVEL
 from plad.evaluate.texts import count_words
 from plad.evaluate.winrate import POINTS
 from plad.judges.rouge import Rouge
-from plad.records import TARGET
+from plad.records import TARGET, Verdict
 from plad.rundir.reading import reading
 
 METHOD = {
@@ -99,6 +99,7 @@ def mean_metrics(runs: Mapping[str, Path]) -> Metrics:
     """
     tables = [prompt_values(run) for run in runs.values()]
     metrics = [Metrics.read(run) for run in runs.values()]
+    fights = [_duels(run) for run in runs.values()]
     systems = {s: _mean_system(s, tables, [m.systems[s] for m in metrics]) for s in _common(tables)}
     differences: dict[str, SystemDifference] = {}
     for pair in metrics[0].differences:
@@ -106,14 +107,16 @@ def mean_metrics(runs: Mapping[str, Path]) -> Metrics:
         if a in systems and b in systems:
             ours, theirs = _stack(tables, a, b), _stack(tables, b, a)
             means = _means({m: ours[m] - theirs[m] for m in ours if m in theirs}, GAP)
-            differences[pair] = SystemDifference.model_validate(means)
+            judges = [j for j in metrics[0].differences[pair].against if all((a, b, j) in f for f in fights)]
+            against = {j: _mean_duel([f[a, b, j] for f in fights]) for j in judges}
+            differences[pair] = SystemDifference.model_validate({**means, **({"against": against} if against else {})})
     return Metrics(
         version=metrics[0].version,
         n=min(m.n for m in metrics),
         runs=tuple(runs),
         systems=systems,
         differences=differences,
-        method=dict(METHOD),
+        method={**METHOD, "judges": {judge: {"type": facts.type} for judge, facts in metrics[0].judges.items()}},
         warnings=(f"{len(runs)} seeds: an interval over so few is wide",) if len(runs) < 5 else (),
     )
 
@@ -132,6 +135,17 @@ def _mean_system(system: str, tables: Sequence[_Table], each: Sequence[SystemFig
     shares = {k: [getattr(s, k) for s in each] for k in ("truncated", "empty")}
     known = {k: sum(s) / len(s) for k, s in shares.items() if None not in s}
     return SystemFigures.model_validate({**means, "win_rate": rates, **known})
+
+
+def _mean_duel(verdicts: Sequence[Mapping[str, Verdict]]) -> HeadToHead:
+    """How often one system beats another; `p` is of "as often as not"."""
+    common = [i for i in verdicts[0] if all(i in v for v in verdicts)]
+    points = np.array([[POINTS[v[i]] for i in common] for v in verdicts], dtype=np.float64).reshape(len(verdicts), -1)
+    lead = over_seeds(points - 0.5, bounds=(-0.5, 0.5))
+    ends = {k: None if (end := getattr(lead, k)) is None else end + 0.5 for k in ("value", "low", "high")}
+    given = [verdict for v in verdicts for verdict in v.values()]
+    counted = {"wins": Verdict.WIN, "ties": Verdict.TIE, "losses": Verdict.LOSS}
+    return HeadToHead.model_validate({**lead.to_json(), **ends, **{k: given.count(v) for k, v in counted.items()}})
 
 
 def _means(stacked: Mapping[str, NDArray[np.float64]], bounds: tuple[float, float]) -> dict[str, Any]:
@@ -155,6 +169,15 @@ def _stack(tables: Sequence[_Table], system: str, paired: str | None = None) -> 
         others = [] if paired is None else [t[paired].get(measure, {}) for t in tables]
         common = [i for i in rows[0] if all(i in r for r in (*rows, *others))]
         found[measure] = np.array([[r[i] for i in common] for r in rows], dtype=np.float64).reshape(len(rows), -1)
+    return found
+
+
+def _duels(run: Path) -> dict[tuple[str, str, str], dict[str, Verdict]]:
+    """Verdicts of one system against another, by both and the judge, then by prompt."""
+    found: dict[tuple[str, str, str], dict[str, Verdict]] = {}
+    for j in read_judgements(run / "eval/judgements.parquet"):
+        if j.opponent != TARGET:
+            found.setdefault((j.system, j.opponent, j.judge), {})[j.example_id] = j.verdict
     return found
 
 

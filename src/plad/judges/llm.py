@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -100,6 +100,11 @@ class LlmJudge(JudgeKind, Endpoint):
         """How many of so many comparisons are asked once more with an injected instruction."""
         return min(comparisons, max(_CANARIES, math.ceil(self.canary_share * comparisons))) if self.canary_share else 0
 
+    def inputs(self) -> dict[str, JsonValue]:
+        """What its verdicts depend on; canaries shape none, and only another share than the usual is measured anew."""
+        usual = self.canary_share == type(self).model_fields["canary_share"].default
+        return self.shaping(apart=("canary_share",) if usual else ())
+
     def check(self, findings: Findings, place: str, rows: Sequence[Example] | None, *, against_target: bool) -> None:
         """The HTTP client and the key; nothing is sent."""
         try:
@@ -182,7 +187,7 @@ class LlmComparer:
         for (example, ours, theirs), question in drawn:
             verdict = _read(question, replies[question.key])
             if isinstance(verdict, int):
-                wanted = cast("Literal[1, -1]", -1 if verdict > 0 else 1)
+                wanted = -1 if verdict > 0 else 1
                 canaries.append((self._ask(example, ours, theirs, wanted), wanted))
         again = self._replies([question for question, _ in canaries])
         for question, wanted in canaries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
@@ -90,8 +90,13 @@ class MarginObjective(AnchoredObjective):
     reference: Literal["target", "teacher"] = Field(
         default="target",
         description="What candidates are compared with. target: the prompt's target, or another answer of the teacher "
-        "where there is none; teacher: always another answer of the teacher (generate.samples above 1).",
+        "where there is none; teacher: always another answer of the teacher (generate.samples above 1), the default "
+        "in `evaluate.baselines`.",
     )
+
+    def as_baseline(self) -> Self:
+        """Compared with another answer of the teacher, as other methods see no target, unless `reference` is given."""
+        return self if "reference" in self.model_fields_set else self.model_copy(update={"reference": "teacher"})
 
     @property
     def needs(self) -> Needs:

@@ -174,13 +174,12 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
     started = time.monotonic()
     with _stops_are_recorded(run_dir, stage):
         counts = stage.work.run(resources, depends)
-    run_dir.finish(stage.name, depends, counts, time.monotonic() - started)
-    made = fingerprint_of(run_dir.path, stage)
-    run_dir.keep_files(stage.name, files_of(run_dir.path, stage), made)
-    run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
-    log.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
+    seconds, made = time.monotonic() - started, fingerprint_of(run_dir.path, stage)
     if gone and (stage.name == "generate" or before != made) and (later := run_dir.forget(following(stage.name)[1:])):
         log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
+    run_dir.finish(stage.name, depends, counts, seconds, files=files_of(run_dir.path, stage), made=made)
+    run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
+    log.info("%s: done in %.0f s", stage.name, seconds)
 
 
 @contextlib.contextmanager

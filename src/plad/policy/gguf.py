@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plad.errors import MissingExtraError, PolicyError
 from plad.policy.context import text_config
-from plad.rundir.atomic import atomic_dir, is_complete, write_json
+from plad.rundir.atomic import atomic_dir, is_complete, write_json, write_text
 from plad.rundir.fingerprint import file_sha256
 
 _ENCODER_DECODERS = ("t5", "bart", "pegasus", "m2m")
@@ -48,19 +48,24 @@ def convert_gguf(path: Path, cache_dir: Path | None = None) -> Path:
 
 def _refuse_encoder_decoder(path: Path) -> None:
     """Refuse a file of an encoder-decoder by what its header says, before its weights are read."""
-    from gguf import GGUFReader
-
-    try:
-        field = GGUFReader(path).get_field("general.architecture")
-        architecture = str(field.contents()) if field is not None else ""
-    except Exception:  # a damaged file: converting it says what is wrong
-        return
+    architecture = _header(path, "general.architecture") or ""
     if architecture.startswith(_ENCODER_DECODERS):
         raise PolicyError(
             f"the GGUF file holds an encoder-decoder ({architecture}); of GGUF files only decoder-only models are read",
             where=str(path),
             fix="use the model's safetensors folder or hub name instead",
         )
+
+
+def _header(path: Path, name: str) -> str | None:
+    """A field of a file's header; None where it has none, or is damaged: converting it says what is wrong."""
+    from gguf import GGUFReader
+
+    try:
+        field = GGUFReader(path).get_field(name)
+        return None if field is None else str(field.contents())
+    except Exception:
+        return None
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -95,6 +100,11 @@ def _convert(path: Path, folder: Path) -> None:
         rebuilt.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
         tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]  # typed in part
     _drop_tokens_from(folder, rows=text_config(config).vocab_size)
+    from huggingface_hub import ModelCardData
+
+    if (licence := _header(path, "general.license")) is not None:
+        head = ModelCardData(license=licence).to_yaml()  # pyright: ignore[reportUnknownMemberType]  # untyped in part
+        write_text(folder / "README.md", f"---\n{head}\n---\n")
 
 
 def _drop_tokens_from(folder: Path, rows: int) -> None:

@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+from yaml import YAMLError
+
 from plad.data.sources import locate
 from plad.errors import PolicyError
 from plad.policy.gguf import convert_gguf, converted_folder, require_gguf
@@ -12,7 +14,7 @@ from plad.rundir.atomic import is_complete
 
 ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md")
 _TOKENIZER_FILES = ("tokenizer*", "*.json", "*.jinja", "*.model", "*.txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -211,3 +213,15 @@ def cached(name: str, revision: str | None) -> Path | None:
                 fix=f"with a network run once: HF_HUB_OFFLINE=0 hf download {name}\nor name a local folder",
             ) from None
         return None
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that a model's card names; None where there is no card, or it names none."""
+    from huggingface_hub.repocard import metadata_load
+
+    card = folder / "README.md"
+    try:
+        licence = (metadata_load(card) or {}).get("license") if card.is_file() else None
+    except (ValueError, OSError, YAMLError):
+        return None
+    return licence if isinstance(licence, str) else None

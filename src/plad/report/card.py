@@ -14,6 +14,7 @@ from plad.report.markdown import escape, table_text
 from plad.report.parts.formatting import METRICS
 from plad.report.parts.measures import TEXT_METRICS, WORDS, judge_settings
 from plad.report.parts.run_facts import RunFacts
+from plad.report.parts.usage import folder_lines, python_lines
 from plad.report.parts.verdict import verdict
 from plad.report.sections.calibration import calibration_sentences, calibration_table
 from plad.report.sections.distilled import comparison
@@ -70,13 +71,25 @@ _LIMITS = """\
 - Judges and ROUGE measure likeness and preference, not truth: check facts before you rely on an answer.
 - The figures hold for test data like the training data; the intervals say how sure they are."""
 
-_USE = """\
-```python
-from transformers import {auto}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-model = {auto}.from_pretrained("path/to/this/folder")
-```"""
+def _use(max_new_tokens: int, *, seq2seq: bool) -> list[str]:
+    """Lines to paste, each tool's in a block of its own."""
+    blocks = [f"```python\n{python_lines('.', max_new_tokens, seq2seq=seq2seq)}\n```"]
+    for tool, commands in folder_lines(".", max_new_tokens, seq2seq=seq2seq).items():
+        blocks += [f"{tool}:", f"```sh\n{commands}\n```"]
+    return blocks
+
+
+def _licence(facts: RunFacts) -> str | None:
+    """Of the base model, as its card names it."""
+    model = facts.metrics.models.get(STUDENT) if facts.metrics else None
+    return model.licence if model else None
+
+
+def _licence_words(licence: str | None) -> str:
+    if licence is None:
+        return "Not chosen yet: set `license` above, in agreement with the licences of the base model and the data."
+    return f"{escape(licence)} is the base model's; whether the data allow it too, their licence says."
 
 
 def _evaluated(metrics: Metrics) -> str:
@@ -115,13 +128,14 @@ def card_text(config: Config, facts: RunFacts, *, seq2seq: bool = False) -> str:
     prompt = f"template {settings.template!r}" if settings.template else f"{settings.format} format"
     system = f", system message {settings.system!r}" if settings.system else ""
     parts = [
-        _front_matter(config, facts.metrics, seq2seq=seq2seq),
+        _front_matter(config, facts, seq2seq=seq2seq),
         f"# {escape(student)}, distilled from {escape(teacher)}",
         "A small language model for one task, made with plad by preference-based distillation.",
         "## Use",
-        _USE.format(auto="AutoModelForSeq2SeqLM" if seq2seq else "AutoModelForCausalLM"),
-        f"Prompts: {escape(prompt + system)}. Answers were evaluated at up to "
-        f"{config.evaluation_max_new_tokens} tokens.",
+        "In the model's folder (or with its name on the hub in place of the dot):",
+        *_use(config.evaluation_max_new_tokens, seq2seq=seq2seq),
+        f"Prompts: {escape(prompt + system)}, which the tokenizer's chat template writes. Answers were evaluated at "
+        f"up to {config.evaluation_max_new_tokens} tokens.",
         "## Results",
         *_results(facts.metrics),
         "## Data",
@@ -132,8 +146,8 @@ def card_text(config: Config, facts: RunFacts, *, seq2seq: bool = False) -> str:
         "## Limits",
         _LIMITS,
         "## Licence",
-        "Not chosen yet: set `license` above, in agreement with the licences of the student's base model and the data. "
-        f"This model learnt from the answers of {escape(teacher)}: check the teacher's terms before you publish.",
+        f"{_licence_words(_licence(facts))} This model learnt from the answers of {escape(teacher)}: check the "
+        "teacher's terms before you publish.",
     ]
     return redact("\n\n".join(parts) + "\n")
 
@@ -150,12 +164,12 @@ def shown_name(name: str) -> str:
     return hub_name(name) or Path(name).name or name
 
 
-def _front_matter(config: Config, metrics: Metrics | None, *, seq2seq: bool) -> str:
+def _front_matter(config: Config, facts: RunFacts, *, seq2seq: bool) -> str:
     """The YAML between the card's rules: licence, base model, data, and the student's figures as `model-index`."""
     base, dataset = hub_name(config.student.model), hub_name(config.data.train.partition(":")[0])
-    results = _model_index(config, metrics) if metrics else []
+    results = _model_index(config, facts.metrics) if facts.metrics else []
     data = ModelCardData(
-        license="other",
+        license=_licence(facts) or "other",
         library_name="transformers",
         pipeline_tag="text2text-generation" if seq2seq else "text-generation",
         tags=["plad", "distillation", "preference-distillation"],

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from plad.errors import RunDirError
+from plad.evaluate.deciding import rouge_of
 from plad.evaluate.metrics import Difference, Metrics, SystemFigures
 from plad.evaluate.seeds import prompt_values
 from plad.evaluate.stats import SMALL, Bootstrap, paired_difference
+from plad.judges.measure import most
 from plad.records import STUDENT, Example
 from plad.report.html import render
 from plad.report.parts.blocks import (
@@ -143,8 +145,10 @@ class _Compared:
 
     @property
     def judge(self) -> str | None:
-        """The first judge of the first run that judged the student of every run."""
-        judged = [{j for j, rate in s.win_rate.items() if rate.n} for s in self.students.values()]
+        """The first judge of the first run that could compare most rows of every run with the target."""
+        judged = [
+            {j for j, rate in m.systems[STUDENT].win_rate.items() if most(rate.n, m.n)} for m in self.metrics.values()
+        ]
         first = self.students[self.first].win_rate
         return next((j for j in first if all(j in js for js in judged)), None)
 
@@ -171,7 +175,7 @@ class _Compared:
             for name, e in estimates.items()
             if e is not None and e.value is not None
         )
-        title = "ROUGE-L against the references" if judge is None else "Win rate against the human target"
+        title = rouge_of(self.metrics[self.first]).words if judge is None else "Win rate against the human target"
         tone, headline = _headline(self.first, {name: tone_of(e) for name, e in gaps.items()})
         return VerdictBox(tone, headline, sentence, notes, title, scores)
 

@@ -20,7 +20,7 @@ from plad.report.parts.blocks import Cell, Report, Table
 from plad.report.parts.estimates import share_cell
 from plad.report.parts.formatting import DASH, METRICS, flatten, interval, number, order_systems, system_name
 from plad.report.parts.run_facts import RunFacts, read_facts
-from plad.report.sections.methods import NOTE, method_costs_table, methods_table
+from plad.report.sections.methods import method_costs_table, methods_table, note
 from plad.report.sections.training import chosen_by
 from plad.text import redact
 
@@ -123,12 +123,12 @@ def methods_view(run: Path) -> Iterator["RenderableType | str"]:
     """The tables of compared methods of a run directory, in parts of 80 columns."""
     metrics = read_facts(run).metrics
     tables = [] if metrics is None else [methods_table(metrics), method_costs_table(metrics)]
-    if not any(tables):
+    if metrics is None or not any(tables):
         yield "no method was compared"
         return
     for table in filter(None, tables):
         yield from _parts(table)
-    yield _wrapped(NOTE)
+    yield _wrapped(note(metrics))
 
 
 def _wrapped(text: str) -> str:

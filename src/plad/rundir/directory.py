@@ -93,8 +93,22 @@ class RunDir:
             "or put the setting back",
         )
 
-    def finish(self, stage: str, inputs: Mapping[str, object], counts: Mapping[str, object], seconds: float) -> None:
-        """Record a stage as finished."""
+    def finish(
+        self,
+        stage: str,
+        inputs: Mapping[str, object],
+        counts: Mapping[str, object],
+        seconds: float,
+        *,
+        files: Mapping[str, int] | None = None,
+        made: str = "",
+    ) -> None:
+        """Record a stage as finished.
+
+        Args:
+            files: that it made, with their sizes.
+            made: fingerprint of the models among them.
+        """
         now = as_json(inputs)
         self.manifest.stages[stage] = StageRecord(
             fingerprint=fingerprint(now),
@@ -102,13 +116,9 @@ class RunDir:
             counts=as_json(counts),
             seconds=round(seconds, 1),
             finished=_now(),
+            files=dict(files or {}),
+            made=made,
         )
-        self.save()
-
-    def keep_files(self, stage: str, files: Mapping[str, int], made: str) -> None:
-        """Record what a finished stage made: its files with their sizes, and the fingerprint of its models."""
-        self.manifest.stages[stage].files = dict(files)
-        self.manifest.stages[stage].made = made
         self.save()
 
     def stop(self, stage: str, why: str = "") -> None:

@@ -56,7 +56,7 @@ class TrainingLog:
             return 0
         broken = len(self.file.read_text(encoding="utf-8", errors="replace").splitlines()) - sum(1 for _ in self.rows())
         if broken:
-            self.keep(lambda *_: True)
+            self.keep(lambda _stage, _step: True)
         return broken
 
     def copy(self, other: "TrainingLog", wanted: Wanted) -> None:

@@ -15,7 +15,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.EISDIR: "is a folder, where a file belongs", errno.ENOTDIR: "is a file, where a folder belongs"}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NUMBER = re.compile(r"\b(?:os error|errno) (\d+)", re.IGNORECASE)
-_TORCH = ("PytorchStreamWriter failed", "file write failed", "inline_container")
+_TORCH = ("PytorchStreamWriter failed", "file write failed", "inline_container", "iostream error")
 KEEPS = "everything finished so far is kept"
 
 

@@ -50,6 +50,11 @@ def alarms(
     return {sign: f"{sign} ({figures}): {_ADVICE[sign]}" for sign, figures in signs.items()}
 
 
+def sign_of(sentence: str) -> str:
+    """The sign that a sentence is about."""
+    return sentence.partition(" (")[0]
+
+
 def _drifts(first: Mapping[str, float], last: Mapping[str, float], validations: int) -> dict[str, str]:
     """Signs that lie in a change since the start."""
     signs: dict[str, str] = {}

@@ -17,7 +17,7 @@ from plad.rundir.atomic import atomic_dir, is_complete, verify_dir
 from plad.rundir.training_log import TrainingLog
 from plad.scoring.layout import Group
 from plad.scoring.score import Route, score
-from plad.train.alarms import alarms
+from plad.train.alarms import alarms, sign_of
 
 log = logging.getLogger("plad")
 
@@ -126,7 +126,10 @@ class KeepBest(TrainerCallback):
             shutil.rmtree(self.folder, ignore_errors=True)  # left by a run that never reached a checkpoint
             self._validate(0)
         else:
-            rows = [cast(Validation, row) for row in self.log.of(self.stage) if "validation" in row]
+            logged = self.log.of(self.stage)
+            raised = [str(row["alarm"]) for row in logged if "alarm" in row]
+            self.alarms = {sign_of(sentence): sentence for sentence in raised}
+            rows = [cast(Validation, row) for row in logged if "validation" in row]
             self.validations = [
                 Validation(step=row["step"], validation=row["validation"])
                 for row in rows

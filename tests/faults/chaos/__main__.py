@@ -19,7 +19,7 @@ def main() -> int:
     """Run sequences and print what they came to; 1 if one of them broke an invariant."""
     parser = argparse.ArgumentParser(description="A tiny whole run, disturbed in every way.")
     parser.add_argument("--sequences", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=4, help="most steps of a sequence")
+    parser.add_argument("--steps", type=int, default=6, help="most steps of a sequence")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9))
     parser.add_argument("--json", type=Path, help="write the figures here, too")

@@ -21,8 +21,8 @@ LEDGER = "generations.sqlite"
 LEFT_OUT = re.compile(r"run\.(log|lock)|generations\.sqlite.*")
 VARYING = {"seconds", "train_seconds", "peak_memory", "finished", "tokens_per_s", "id", "created", "dir", "taken_from"}
 _TIMES = re.compile(
-    r"(?:\d+(?:[.,]\d+)* ?(?:s|min|h|MB|GB|tokens/s)\b)|peak\\?_memory \d+|seconds [\d.]+|\| [\d.]+ \|"
-    r"|tokens\\?_per\\?_s [\d.]+"
+    r"(?:[\w-]+\.)*(?:train\\?_)?seconds [\d.]+(?:, )?|\d+(?:[.,]\d+)* ?(?:s|min|h|MB|GB|tokens/s)\b"
+    r"|peak\\?_memory \d+|\| [\d.]+ \||tokens\\?_per\\?_s [\d.]+"
 )
 _NAME = re.compile(r"\brun(?:\\?_[a-z\d]+)+\b")  # of a run that was moved
 

@@ -33,6 +33,7 @@ def write_base(folder: Path) -> None:
 def write_config(folder: Path, base: Path, url: str) -> None:
     """The config of a sequence: the same text in every folder, so that the runs are the same."""
     engine = {"type": "openai", "base_url": url, "concurrency": CONCURRENCY, "timeout_s": 5, "max_attempts": 2}
+    engine["max_wait_s"] = 0.5  # a rate limit that never ends is given up soon
     adapter = {"r": 2, "alpha": 8, "dropout": 0.1}
     config: dict[str, Any] = {
         "run": {"dir": "run", "seed": 1},
@@ -69,6 +70,9 @@ class Teacher:
 
     def __init__(self) -> None:
         self.server = Server(self._respond)
+        http = self.server._http  # on a port asked for by number, which stays ours while connections are refused
+        http.socket.close()
+        http.socket = socket.create_server(("127.0.0.1", http.server_port), backlog=256)
         self.server.__enter__()
         self.url = self.server.url
         self.weather, self.fair_for, self.refuses = "fair", 0, False

@@ -28,5 +28,5 @@ def test_what_was_found_stays_mended(name: str, lab: Lab) -> None:
 def test_whatever_happens_a_run_says_what_to_do_and_ends_as_if_nothing_had(lab: Lab) -> None:
     outcome = search(lab, 15)
     assert not outcome.failures, "\n".join(failure.told() for failure in outcome.failures)
-    assert outcome.sequences == 15
+    assert outcome.sequences >= 15
     assert outcome.tally.kills

@@ -13,8 +13,10 @@ from plad.config.models import PromptSection
 from plad.data.formats import read_examples_jsonl
 from plad.errors import MissingExtraError, PolicyError
 from plad.extras.export.handover import Handover
+from plad.extras.export.ollama import modelfile
 from plad.policy.chat_template import literal
-from plad.rundir.atomic import atomic_file
+from plad.report.parts.usage import file_lines, told
+from plad.rundir.atomic import atomic_file, write_text
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -76,11 +78,13 @@ class _Backend(TypedDict):
 
 
 def export_gguf(handover: Handover) -> str:
-    """Write the student as one GGUF file."""
-    out, student = handover.place("student.gguf"), handover.student()
-    write_gguf(student, out, name=handover.run.resolve().name, prompt=handover.prompt_format(), dtype=handover.dtype)
+    """Write the student as one GGUF file, with an Ollama Modelfile beside it."""
+    out, student, prompt = handover.place("student.gguf"), handover.student(), handover.prompt_format()
+    beside, tokens = handover.free(out.with_name("Modelfile")), handover.max_new_tokens()
+    write_gguf(student, out, name=handover.run.resolve().name, prompt=prompt, dtype=handover.dtype)
+    write_text(beside, modelfile(out.name, prompt, tokens))
     _try_tokenizer(student, out, handover.run / "data/test.jsonl")
-    return f"wrote {out}"
+    return f"wrote {out} and {beside}\n\n{told(file_lines(str(out), str(beside), tokens))}"
 
 
 def _try_tokenizer(student: Path, out: Path, examples: Path) -> None:

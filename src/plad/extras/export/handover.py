@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad.errors import RunDirError
+from plad.rundir.config_files import read_config
 
 if TYPE_CHECKING:
     from plad.config.models import PromptSection
@@ -36,7 +37,14 @@ class Handover:
         Raises:
             RunDirError: it exists.
         """
-        out = self.out or self.run / "export" / default
+        return self.free(self.out or self.run / "export" / default, folder=folder)
+
+    def free(self, out: Path, *, folder: bool = False) -> Path:
+        """A place, which must not be taken.
+
+        Raises:
+            RunDirError: it exists.
+        """
         if out.is_file() or out.is_symlink() or (out.is_dir() and (not folder or any(out.iterdir()))):
             raise RunDirError("exists; nothing is overwritten", where=str(out), fix="give another --out")
         return out
@@ -54,6 +62,10 @@ class Handover:
             raise RunDirError("no student yet", where=str(self.run), fix="plad distill CONFIG makes it")
         verify_dir(student)
         return student
+
+    def max_new_tokens(self) -> int:
+        """Most tokens of an answer, as the evaluation had it."""
+        return read_config(self.run).evaluation_max_new_tokens
 
     def prompt_section(self) -> "PromptSection":
         """The student's prompt format as the run's config has it."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plad.extras.export.handover import Handover
+from plad.report.parts.run_facts import is_seq2seq
+from plad.report.parts.usage import folder_lines, python_lines, told
 from plad.rundir.atomic import COMPLETE, atomic_dir, verify_dir, write_json
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ def export_merged(handover: Handover) -> str:
     with atomic_dir(out) as staging:
         fill(staging, handover)
     verify_dir(out)
-    return f"wrote {out}"
+    tokens, seq2seq = handover.max_new_tokens(), is_seq2seq(handover.run)
+    lines = {"Python": python_lines(str(out), tokens, seq2seq=seq2seq)}
+    return f"wrote {out}\n\n{told(lines | folder_lines(str(out), tokens, seq2seq=seq2seq))}"
 
 
 def fill(folder: Path, handover: Handover, *, link: bool = False) -> "PromptFormat":

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
+from plad.config.objectives import ObjectiveSection
 from plad.data.formats import read_pairs_parquet
 from plad.evaluate.metrics import Cost
 from plad.pairs.groups import by_example
@@ -93,7 +94,18 @@ def costs(resources: Resources) -> dict[str, Cost]:
     if config.methods:
         trained = run_dir.counts("baselines")
         result |= {m.name: cost_of([cast(StudentCounts, trained[m.name])]) for m in config.methods}
-    return result
+    trained_with = {"student": config.distill.objective, **{m.name: m.objective for m in config.methods}}
+    targets = [(e.target or "").strip() for e in resources.examples("distill")]
+    read = {s: any(reads_targets(o, targets) for o in made.alternatives) for s, made in trained_with.items()}
+    return {s: cost.model_copy(update={"targets": read[s]}) for s, cost in result.items()}
+
+
+def reads_targets(objective: ObjectiveSection, targets: Sequence[str]) -> bool:
+    """Whether human targets enter what an objective trains on: as texts, or as what candidates are compared with."""
+    needs = objective.needs
+    texts = "never" if needs.logits is None else needs.logits.texts.targets
+    compared = needs.similarity is not None and needs.similarity.reference == "target"
+    return any(targets) and (compared or texts == "always" or (texts == "if_complete" and all(targets)))
 
 
 def _trainings(run: RunDir, counts: RoundsCounts) -> list[StudentCounts]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from plad.answers.fill import recorded
 from plad.answers.question import Sampling
+from plad.config.models import ModelSection
 from plad.errors import PolicyError
+from plad.evaluate.deciding import with_comparison
 from plad.evaluate.files import write_answers, write_judgements
 from plad.evaluate.metrics import ModelFacts, WinRate
-from plad.evaluate.run import evaluate_systems, with_comparison
+from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.evaluate.winrate import judge_pairs
 from plad.judges.base import Judge, open_judges
@@ -30,7 +32,7 @@ from plad.pipeline.stage import Counts, Inputs
 from plad.pipeline.stages.baselines import costs
 from plad.pipeline.stages.calibration import calibrate
 from plad.policy.folder import model_size
-from plad.policy.resolve import local_folder
+from plad.policy.resolve import licence_of, local_folder
 from plad.records import ANSWERED, Example, Generation, Judgement
 
 log = logging.getLogger("plad")
@@ -73,11 +75,21 @@ def run(resources: Resources, inputs: Inputs) -> Counts:
 def _models(resources: Resources) -> dict[str, ModelFacts]:
     """What teacher and student are, as far as their files are here."""
     teacher, local = resources.teacher, resources.config.teacher.local
-    facts = {"student": _facts(resources.config.student.model, resources.run / "student")}
+    student = _facts(resources.config.student.model, resources.run / "student")
+    facts = {"student": student.model_copy(update={"licence": _licence(resources.student)})}
     if not local:
         return {"teacher": ModelFacts(name=teacher.model), **facts}
     folder = resources.run / "sft/teacher" if teacher.sft else local_folder(teacher.model, teacher.revision)
     return {"teacher": _facts(resources.config.teacher.model, folder), **facts}
+
+
+def _licence(section: ModelSection) -> str | None:
+    """Of the base model; None also where that is no longer here: the student doesn't need it."""
+    try:
+        base = local_folder(section.model, section.revision)
+    except PolicyError:
+        return None
+    return None if base is None else licence_of(base)
 
 
 def _facts(name: str, folder: Path | None) -> ModelFacts:

@@ -59,6 +59,11 @@ def difference_of(difference: SystemDifference | None, measure: str) -> Differen
     return difference.win_rate.get(judge) if judge else difference.metric(cast("TextMetric", measure))
 
 
+def corrected(e: Difference) -> Difference:
+    """With the p-value that the number of compared methods calls for."""
+    return e if e.p_holm is None else e.model_copy(update={"p": e.p_holm})
+
+
 def system_cells(name: str, system: SystemFigures, measures: Iterable[str]) -> tuple[Cell, ...]:
     """One system's row in a table of results."""
     shares = {"truncated": system.truncated, "empty": system.empty}

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from plad.records import STUDENT, TEACHER
+from plad.evaluate.deciding import decision
+from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.estimates import BETTER, WORSE, tone_of
 from plad.report.parts.formatting import flatten, harmless, number
-from plad.report.parts.measures import difference_of, judges_of
 from plad.report.parts.run_facts import LogRow, RunFacts
 
 LEAD = 0.6  # of the teacher's win rate: below it many pairs are wrong
@@ -24,8 +24,8 @@ def weak_teacher(facts: RunFacts) -> str | None:
         return None
     return (
         f"Judge {harmless(judge)} finds the teacher's answer the better one in only {number(rate.value, scale=100)} % "
-        "of the distillation prompts: take a stronger teacher, or let a scorer choose which answer is preferred "
-        "(pairs.scorer with pairs.real_share)."
+        "of the distillation prompts, ties half: take a stronger teacher, or let a scorer choose which answer is "
+        "preferred (pairs.scorer with pairs.real_share)."
     )
 
 
@@ -69,13 +69,10 @@ def alarmed(facts: RunFacts) -> str | None:
 
 def another_round(facts: RunFacts) -> str | None:
     """A student that got better and is still behind its teacher may learn from it again."""
-    m = facts.metrics
-    measure = f"win_rate/{judges_of(m)[0]}" if m and judges_of(m) else "rougeL"
-    if m is None or facts.distill.rounds or facts.distill.alarms:
+    if facts.metrics is None or facts.distill.rounds or facts.distill.alarms:
         return None
-    gained = difference_of(m.difference(STUDENT, "student_sft"), measure)
-    behind = difference_of(m.difference(STUDENT, TEACHER), measure)
-    if tone_of(gained) != BETTER or tone_of(behind) != WORSE:
+    decides = decision(facts.metrics)
+    if tone_of(decides.change(STUDENT_SFT)) != BETTER or tone_of(decides.change(TEACHER)) != WORSE:
         return None
     return "The student got better and is still behind its teacher: distill.rounds: 2 lets it learn once more."
 

@@ -1,10 +1,11 @@
 """Everything that a report says, read from the files of a run directory; what is missing is None or empty."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
@@ -70,6 +71,7 @@ class RunFacts:
         answers: of eval/answers.jsonl, example id -> system -> answer.
         paid: what providers answered.
         speeds: of the evaluated answers, by system.
+        seq2seq: whether the student is an encoder-decoder model.
         missing: files that aren't there.
     """
 
@@ -86,11 +88,19 @@ class RunFacts:
     )
     paid: tuple[Purchase, ...] = ()
     speeds: Mapping[str, Speed] = field(default_factory=dict[str, Speed])
+    seq2seq: bool = False
     missing: tuple[str, ...] = ()
 
     def counts(self, stage: str) -> Mapping[str, JsonValue]:
         """What a finished stage counted; empty for one that isn't finished."""
         return self.stages[stage].counts if stage in self.stages else {}
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """Most tokens of an evaluated answer."""
+        settings = dict(flatten(self.config))
+        names = ("evaluate.max_new_tokens", "generate.max_new_tokens")
+        return next((int(settings[name]) for name in names if settings.get(name, "").isdigit()), None)
 
     @cached_property
     def data(self) -> DataCounts:
@@ -140,28 +150,37 @@ def read_facts(path: Path) -> RunFacts:
         judgements=of("eval/judgements.parquet", lambda file: tuple(read_judgements(file)), ()),
         test=of("data/test.jsonl", lambda file: {e.id: e for e in read_examples_jsonl(file)}, {}),
         answers=of("eval/answers.jsonl", _answers, {}),
+        seq2seq=is_seq2seq(path),
     )
     try:
         with Ledger(manifest.ledger_file(path), readonly=True) as ledger:
             rows = purchases(ledger, manifest.owner)
-            facts = replace(facts, paid=tuple(rows), speeds=_speeds(ledger, facts))
+            facts = replace(facts, paid=tuple(rows), speeds=_speeds(ledger, facts, manifest.owner))
     except RunDirError:
         if _asks_providers(settings):
             missing.append("readable ledger of answers")
     return replace(facts, missing=tuple(missing))
 
 
-def _speeds(ledger: Ledger, facts: RunFacts) -> dict[str, Speed]:
+def is_seq2seq(run: Path) -> bool:
+    """Whether the student of a run is an encoder-decoder model; False of one that is not there."""
+    file = run / "student/config.json"
+    if not file.is_file():
+        return False
+    with reading(file):
+        config: object = json.loads(file.read_bytes())
+        return isinstance(config, dict) and bool(cast("dict[str, object]", config).get("is_encoder_decoder"))
+
+
+def _speeds(ledger: Ledger, facts: RunFacts, run: str | None) -> dict[str, Speed]:
     """How fast the evaluated answers came, of the systems whose answers the ledger holds."""
     settings = dict(flatten(facts.config))
-    tokens = settings.get("evaluate.max_new_tokens", "none")
-    tokens = settings.get("generate.max_new_tokens", "none") if tokens == "none" else tokens
-    if not tokens.isdigit():
+    if facts.max_new_tokens is None:
         return {}
-    sampling = Sampling(float(settings.get("evaluate.temperature", "0")), int(tokens))
+    sampling = Sampling(float(settings.get("evaluate.temperature", "0")), facts.max_new_tokens)
     systems = dict.fromkeys(s for row in facts.answers.values() for s in row)
     texts = {s: {i: row[s].text for i, row in facts.answers.items() if s in row} for s in systems}
-    found = {s: speed(ledger, s, of, sampling) for s, of in texts.items()}
+    found = {s: speed(ledger, s, of, sampling, run) for s, of in texts.items()}
     return {s: measured for s, measured in found.items() if measured is not None}
 
 

@@ -1,6 +1,6 @@
 """The answer to "is my small model good now?", in one sentence that claims no more than the numbers do."""
 
-from plad.evaluate.deciding import Decision, decision
+from plad.evaluate.deciding import Decision, decision, rouge_of
 from plad.evaluate.metrics import Difference, Estimate, HeadToHead, Metrics, SystemDifference
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT, TEACHER
@@ -13,6 +13,10 @@ HEADLINES = {
     SAME: "No difference that this test can tell from chance",
     WORSE: "Distillation made the student worse",
     UNKNOWN: "Too little to tell",
+}
+_NEARER = {  # where only likeness to a text was seen
+    BETTER: "Distillation brought the student nearer to the target",
+    WORSE: "Distillation took the student further from the target",
 }
 
 
@@ -34,14 +38,15 @@ def verdict(metrics: Metrics | None) -> VerdictBox:
         return VerdictBox(UNKNOWN, HEADLINES[UNKNOWN], sentence, m.notes(student.n), m.name, m.scores())
     tone = tone_of(change)
     if duel is not None:
-        sentence = f"The distilled student {m.beats(duel, STUDENT_SFT)}; {m.basis(change)})."
+        sentence = f"The distilled student {beats(m.decision, duel, STUDENT_SFT)}; {m.basis(change)})."
     else:
         sentence = (
             f"The distilled student {m.reaches(student.value)}, {points_apart(change.value)} than before distillation "
             f"({evidence(change)}; {m.basis(change)})."
         )
     notes = (*_doubts(tone, change), *m.notes(student.n))
-    return VerdictBox(tone, HEADLINES[tone], sentence, notes, m.name, m.scores())
+    headlines = HEADLINES | (_NEARER if m.decision.measure.likeness else {})
+    return VerdictBox(tone, headlines[tone], sentence, notes, m.name, m.scores())
 
 
 def _doubts(tone: str, change: Difference) -> list[str]:
@@ -59,25 +64,27 @@ def _doubts(tone: str, change: Difference) -> list[str]:
     return [f"At equal length the difference is {points} points ({band}): it may come from length alone."]
 
 
+def beats(decides: Decision, duel: HeadToHead, other: str) -> str:
+    """`is better than the SFT student 58.1 % of the time, ties half (95 % interval ...`: the bracket stays open."""
+    kind = "nearer to the target" if decides.measure.likeness else "better"
+    # the verdict itself is of one comparison alone
+    p = duel.p if duel.p_holm is None or other == STUDENT_SFT else duel.p_holm
+    known = ", ".join(x for x in (f"95 % interval {interval(duel, scale=100)}", p_value(p)) if x)
+    return f"is {kind} than {_mid(other)} {number(duel.value, scale=100)} % of the time, ties half ({known}"
+
+
 class _Words:
     """The figures that decide, in words."""
 
     def __init__(self, decides: Decision) -> None:
         self.decision, self.metrics, self.judge = decides, decides.metrics, decides.judge
         rated = decides.measure.name == "win_rate"
-        self.name = "Win rate against the human target" if rated else "ROUGE-L against the references"
+        self.name = "Win rate against the human target" if rated else rouge_of(self.metrics).words
 
     def reaches(self, value: float) -> str:
         if self.decision.measure.name != "win_rate":
             return f"reaches a ROUGE-L of {number(value, scale=100)}"
         return f"wins {number(value, scale=100)} % of the time against the human target"
-
-    def beats(self, duel: HeadToHead, other: str) -> str:
-        """`wins 58.1 % of the time against the SFT student (95 % interval ...`: the bracket stays open."""
-        kind = "nearer to the target" if self.decision.measure.likeness else "better"
-        shares = f"{number(duel.value, scale=100)} % of the time, ties half"
-        known = ", ".join(x for x in (f"95 % interval {interval(duel, scale=100)}", p_value(duel.p)) if x)
-        return f"is {kind} than the {_mid(other)} {shares} ({known}"
 
     def basis(self, e: Estimate) -> str:
         judged = "no judge could compare with the human target"
@@ -102,7 +109,7 @@ class _Words:
         teacher, gap = self.decision.score(TEACHER), self.decision.change(TEACHER)
         duel = self.decision.duel(TEACHER)
         if duel is not None:
-            notes.append(f"It {self.beats(duel, TEACHER)}).")
+            notes.append(f"It {beats(self.decision, duel, TEACHER)}).")
         elif teacher is not None and teacher.value is not None and gap is not None and gap.value is not None:
             stands = _stands(tone_of(gap), gap.value)
             notes.append(f"The teacher {self.reaches(teacher.value)}{stands} ({evidence(gap)}).")
@@ -123,7 +130,7 @@ class _Words:
 
 def _mid(system: str) -> str:
     """A system's name within a sentence."""
-    return "teacher" if system == TEACHER else system_name(system)
+    return {TEACHER: "the teacher", STUDENT_SFT: "the SFT student"}.get(system) or system_name(system)
 
 
 def _stands(tone: str, gap: float) -> str:

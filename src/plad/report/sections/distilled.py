@@ -2,14 +2,17 @@
 
 from plad.answers.speed import Speed
 from plad.config.evaluation import SEQKD
+from plad.evaluate.deciding import decision
 from plad.evaluate.metrics import Metrics, ModelFacts
 from plad.records import STUDENT, TEACHER
 from plad.report.parts.blocks import Block, Cell, Code, ReportSection, Table, Text, blocks, group
 from plad.report.parts.estimates import evidence
 from plad.report.parts.formatting import DASH, flatten, harmless, number, system_name
-from plad.report.parts.measures import difference_of, judges_of
+from plad.report.parts.measures import corrected, difference_of, judges_of
 from plad.report.parts.next_steps import next_steps
 from plad.report.parts.run_facts import RunFacts
+from plad.report.parts.usage import folder_lines, python_lines
+from plad.report.parts.verdict import beats
 from plad.report.sections.costs import dollars
 
 NOTE = Text(
@@ -32,8 +35,20 @@ def distilled(facts: RunFacts) -> ReportSection | None:
         NOTE,
         against_seqkd(facts, m),
         group("Try next", [Text(step, tone="") for step in steps] or nothing),
+        group("Use it", use_it(facts), folded=True),
     )
     return ReportSection("models", "What was distilled", "Models", shown)
+
+
+def use_it(facts: RunFacts) -> tuple[Block, ...]:
+    """Lines to paste in the run's directory; none before there is a student."""
+    if facts.max_new_tokens is None or facts.metrics is None or STUDENT not in facts.metrics.systems:
+        return ()
+    lines = {"Python, with transformers": python_lines("student", facts.max_new_tokens, seq2seq=facts.seq2seq)}
+    lines |= folder_lines("student", facts.max_new_tokens, seq2seq=facts.seq2seq)
+    words = "In the run's directory; for llama.cpp and Ollama, plad export --to gguf writes the file and says how."
+    shown = [block for tool, code in lines.items() for block in (Text(f"{tool}:", "", tone=""), Code(code))]
+    return (Text(words, "student/README.md has lines to paste for Python and vLLM.", tone=""), *shown)
 
 
 def models_table(facts: RunFacts) -> Table:
@@ -57,8 +72,7 @@ def comparison(facts: RunFacts) -> str:
     ]
     fast, slow = facts.speeds.get(STUDENT), facts.speeds.get(TEACHER)
     if fast and slow and fast.engine == slow.engine:
-        rate = _times(fast.tokens_a_second, slow.tokens_a_second, "the tokens a second", "fewer tokens a second")
-        parts += [rate, _times(slow.each, fast.each, "quicker to a median answer", "slower to a median answer")]
+        parts += [_times(fast.tokens_a_second, slow.tokens_a_second, "the tokens a second", "fewer tokens a second")]
     known = [part for part in parts if part]
     names = f"{_short(student)}, distilled from {_short(teacher)}"
     return f"{names}: {', '.join(known)}." if known else f"{names}."
@@ -108,10 +122,13 @@ def against_seqkd(facts: RunFacts, metrics: Metrics) -> tuple[Block, ...]:
     """How the student stands against the simplest of all methods; or that nobody looked, and how to."""
     if dict(flatten(facts.config)).get("distill.objective.type") == "sft":
         return (Text("The student is SeqKD itself: it was trained on the teacher's answers alone.", tone=""),)
-    found = metrics.difference(STUDENT, SEQKD)
+    found, decides = metrics.difference(STUDENT, SEQKD), decision(metrics)
+    duel = decides.duel(SEQKD)
     measures = {f"win_rate/{j}": f"win rate by judge {harmless(j)}" for j in judges_of(metrics)} | {"rougeL": "ROUGE-L"}
-    known = [(name, e) for m, name in measures.items() if (e := difference_of(found, m)) and e.value is not None]
-    if not known:
+    known = [
+        (name, corrected(e)) for m, name in measures.items() if (e := difference_of(found, m)) and e.value is not None
+    ]
+    if not known and duel is None:
         text = (
             "Not compared with SeqKD, plain training on the teacher's answers: whether preferences add to it is open."
         )
@@ -120,4 +137,6 @@ def against_seqkd(facts: RunFacts, metrics: Metrics) -> tuple[Block, ...]:
             command
         )
     figures = "; ".join(f"{name} {number(e.value, scale=100, sign=True)} points ({evidence(e)})" for name, e in known)
-    return (Text(f"Against SeqKD, plain training on the teacher's answers: {figures}.", tone=""),)
+    won = f"the student {beats(decides, duel, SEQKD)})" if duel else ""
+    said = "; ".join(filter(None, (won, figures)))
+    return (Text(f"Against SeqKD, plain training on the teacher's answers: {said}.", tone=""),)

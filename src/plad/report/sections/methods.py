@@ -5,9 +5,9 @@ from plad.records import STUDENT, STUDENT_SFT, TEACHER
 from plad.report.parts.blocks import BlockGroup, Cell, Plot, Table, Text, group, plots
 from plad.report.parts.estimates import count_cell, difference_cell, gap_plot
 from plad.report.parts.formatting import DASH, METRICS, duration, number, system_name
-from plad.report.parts.measures import difference_of, judges_of, measures_of, system_cells
+from plad.report.parts.measures import corrected, difference_of, judges_of, measures_of, system_cells
 
-NOTE = (
+_NOTE = (
     "All students start from the same fine-tuned student; how many updates each has taken, and on how many of the "
     "prompts, stands in its row. Differences are paired over prompts, in percentage points, with 95 % intervals. The "
     "p-values here are corrected for the number of methods (Holm); the intervals, and the p-values of other tables, "
@@ -17,12 +17,25 @@ NOTE = (
 )
 
 
+def note(metrics: Metrics) -> str:
+    """What is alike in the methods and what isn't."""
+    costs = (metrics.comparison or MethodComparison()).costs
+    if not costs or any(cost.targets is None for cost in costs.values()):
+        return _NOTE
+    read = [system_name(system) for system, cost in costs.items() if cost.targets]
+    who = f"{', '.join(read)} read" if read else "No method read"
+    others = "; the others did not" if 0 < len(read) < len(costs) else ""
+    return f"{_NOTE} {who} the human targets of the distillation half{others}."
+
+
 def methods(metrics: Metrics) -> BlockGroup | None:
     """The compared methods; None where no method was compared."""
     table = methods_table(metrics)
     if table is None:
         return None
-    return group("Methods side by side", Text(NOTE), plots(lead_plots(metrics)), table, method_costs_table(metrics))
+    return group(
+        "Methods side by side", Text(note(metrics)), plots(lead_plots(metrics)), table, method_costs_table(metrics)
+    )
 
 
 def methods_table(metrics: Metrics) -> Table | None:
@@ -93,9 +106,7 @@ def _compared(metrics: Metrics) -> dict[str, str]:
 
 def _difference(metrics: Metrics, ours: str, theirs: str, measure: str) -> Cell:
     e = difference_of(metrics.difference(ours, theirs), measure)
-    if e is None:
-        return Cell(DASH)
-    return difference_cell(e if e.p_holm is None else e.model_copy(update={"p": e.p_holm}), 100)
+    return Cell(DASH) if e is None else difference_cell(corrected(e), 100)
 
 
 def _cost_cells(cost: Cost) -> tuple[Cell, ...]:

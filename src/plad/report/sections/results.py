@@ -1,5 +1,6 @@
 """Results on the test set: what the judges and ROUGE say of every system, and what the differences are worth."""
 
+from plad.evaluate.deciding import above_even
 from plad.evaluate.metrics import Difference, Length, Metrics
 from plad.evaluate.stats import SMALL
 from plad.records import STUDENT, STUDENT_SFT
@@ -25,6 +26,7 @@ RATES = (
     "Win rate: how often a judge prefers the answer to the human target, ties counting half. Win rates and ROUGE in %; "
     "small print: 95 % interval."
 )
+_NO_RATES = "ROUGE in %; small print: 95 % interval."
 _POWER = (
     "Prompts needed: so many show a difference of this size in 80 % of test sets, were it the true one. The last "
     "column is the difference that this many prompts show as often."
@@ -52,9 +54,10 @@ def results(facts: RunFacts) -> ReportSection | None:
     m = facts.metrics
     if m is None:
         return None
+    judged = any(rate.n for system in m.systems.values() for rate in system.win_rate.values())
     about = Text(
-        f"{RATES} Figures from fewer than {SMALL} prompts carry their n.",
-        "Win rates and ROUGE in %, in brackets the 95 % interval.",
+        f"{RATES if judged else _NO_RATES} Figures from fewer than {SMALL} prompts carry their n.",
+        f"{'Win rates and ' if judged else ''}ROUGE in %, in brackets the 95 % interval.",
     )
     wins, length = win_rate_plots(m), length_plot(m)
     folded = (
@@ -202,7 +205,7 @@ def power_table(metrics: Metrics) -> Table | None:
             Cell(number(e.power.detectable, scale=100)),
         )
         for pair, difference in metrics.differences.items()
-        for judge, e in difference.win_rate.items()
+        for judge, e in (difference.win_rate | {j: above_even(d) for j, d in difference.against.items()}).items()
         if e.power.detectable is not None
     )
     columns = ("Comparison", "Difference", "Prompts", "Prompts needed", "Points these prompts show")

@@ -8,7 +8,7 @@ from plad.evaluate.seeds import mean_metrics, seed_groups
 from plad.records import STUDENT, STUDENT_SFT
 from plad.report.parts.blocks import Cell, ReportSection, Table, Text
 from plad.report.parts.estimates import difference_cell, estimate_cell
-from plad.report.parts.formatting import harmless, number, system_name
+from plad.report.parts.formatting import DASH, harmless, number, system_name
 from plad.report.parts.measures import WORDS, difference_of, estimate_of, measures_of, scale_of
 
 _NOTE = (
@@ -38,13 +38,19 @@ def over_seeds(means: Means) -> ReportSection | None:
 
 def _rows(group: Sequence[str], mean: Metrics) -> Iterator[tuple[Cell, ...]]:
     gains = mean.difference(STUDENT, STUDENT_SFT)
+    of_group = f" ({', '.join(group)})" if group else ""
+    duels = gains.against if gains else {}
+    for judge, duel in duels.items():
+        name = f"{system_name(STUDENT)} against {system_name(STUDENT_SFT)}, {judge}{of_group}"
+        spread = Cell(number(duel.sd_seeds, scale=100))
+        yield Cell(harmless(name)), Cell(DASH), estimate_cell(duel, scale=100), Cell(DASH), spread
     for measure, title in measures_of([mean]).items():
         gain = None if measure in ("truncated", "empty") else difference_of(gains, measure)
         if gain is None or gain.value is None:
             continue
         scale = scale_of(measure)
         yield (
-            Cell(harmless(f"{title} ({', '.join(group)})" if group else title)),
+            Cell(harmless(f"{title}{of_group}")),
             *(estimate_cell(estimate_of(mean.systems.get(s), measure), scale=scale) for s in (STUDENT_SFT, STUDENT)),
             difference_cell(gain, scale, judged=measure != WORDS),
             Cell(number(gain.sd_seeds, scale=scale)),

@@ -10,9 +10,9 @@ from plad.cli.compare import compare_view
 from plad.cli.validate.run import validation_view
 from plad.config.judges import JudgeSection
 from plad.errors import Finding, Findings
-from plad.evaluate.deciding import decision
+from plad.evaluate.deciding import decision, with_comparison
 from plad.evaluate.metrics import Cost, Metrics
-from plad.evaluate.run import evaluate_systems, with_comparison
+from plad.evaluate.run import evaluate_systems
 from plad.evaluate.stats import Bootstrap
 from plad.judges.base import kind_of
 from plad.judges.measure import most, of_systems, of_weights
@@ -20,8 +20,12 @@ from plad.judges.reference import ReferenceScorer
 from plad.pipeline.stages.rounds import stop_reason
 from plad.records import Example
 from plad.report.parts.blocks import BETTER, SAME
+from plad.report.parts.formatting import p_value
+from plad.report.parts.next_steps import another_round
+from plad.report.parts.run_facts import RunFacts
 from plad.report.parts.verdict import verdict
-from plad.report.sections.results import against_table, results_table
+from plad.report.sections.distilled import against_seqkd
+from plad.report.sections.results import against_table, power_table, results, results_table
 from plad.report.terminal import systems_table
 from plad.train.validation import told
 from tests.support.written_runs import generations
@@ -141,11 +145,14 @@ def test_the_verdict_is_of_the_systems_against_each_other() -> None:
     )
     assert any(n.startswith("It is nearer to the target than the teacher 0.0 % of the time") for n in told_of.notes)
     assert any(n.startswith("ROUGE-L: ") for n in told_of.notes)
-    assert told_of.measure == "ROUGE-L against the references"
+    assert told_of.measure == "ROUGE-L with the target"
     always = {**TEXTS, "student": ["blue sky above"] * 12}
     systems = {name: generations(ONE, texts) for name, texts in always.items()}
     better = evaluate_systems(ONE, systems, [ReferenceScorer()], bootstrap=Bootstrap(200))[0]
-    assert verdict(better).tone == BETTER
+    assert (verdict(better).tone, verdict(better).headline) == (
+        BETTER,
+        "Distillation brought the student nearer to the target",
+    )
 
 
 def test_the_page_shows_who_beats_whom_with_p_values_for_all_methods() -> None:
@@ -159,9 +166,27 @@ def test_the_page_shows_who_beats_whom_with_p_values_for_all_methods() -> None:
     assert len(table.rows) == len(metrics.differences) == 4
     assert table.rows[0][1].text == "75.0"
     assert "Win rate, reference" not in results_table(metrics).columns
+    needed = power_table(metrics)
+    assert needed is not None
+    assert (needed.rows[0][0].text, needed.rows[0][1].text) == ("Distilled student − SFT student", "+25.0")
+    section = results(RunFacts("run", metrics=metrics))
+    assert section is not None
+    assert "Win rate: how often" not in str(section)
+    (block,) = against_seqkd(RunFacts("run", metrics=metrics), metrics)
+    beaten = metrics.differences["student - seqkd"].against["reference"]
+    assert f"the student is nearer to the target than SeqKD {100 * (beaten.value or 0):.1f} % of the time" in str(block)
+    assert p_value(beaten.p_holm) in str(block)
     assert Metrics.model_validate_json(json.dumps(metrics.to_json())) == metrics
     parts = [str(p) for p in compare_view({"run": metrics})]
     assert any("judge reference has no win rate against the human target" in p for p in parts)
+
+
+def test_a_nearer_student_that_is_behind_its_teacher_may_learn_again() -> None:
+    rows = [Example(f"e{i}", f"prompt {i}", ("blue sky above",)) for i in range(12)]
+    texts = {"teacher": ["blue sky above"] * 12, "student_sft": ["red"] * 12, "student": ["blue sky"] * 12}
+    systems = {name: generations(rows, given) for name, given in texts.items()}
+    metrics = evaluate_systems(rows, systems, [ReferenceScorer()], rouge=False, bootstrap=Bootstrap(200))[0]
+    assert "distill.rounds: 2" in (another_round(RunFacts("run", metrics=metrics)) or "")
 
 
 def test_the_terminal_has_one_row_a_system() -> None:
