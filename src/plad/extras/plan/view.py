@@ -136,9 +136,10 @@ def _here(time: LocalTime) -> "Iterator[RenderableType | str]":
         return "unknown" if seconds is None else duration(seconds) if seconds else ""
 
     rows = [(t.stage, told(t.training), told(t.answers), told(t.total)) for t in time.stages]
-    totals = [t.total for t in time.stages]
-    known = sum(t for t in totals if t is not None)
-    rows.append(("in all", "", "", duration(known) if None not in totals else f"{duration(known)} + unknown"))
+    parts = [part for t in time.stages for part in (t.training, t.answers)]
+    known = sum(part for part in parts if part is not None)
+    more = " + unknown" * (None in parts)
+    rows.append(("in all", "", "", f"{duration(known)}{more}" if known else more.removeprefix(" + ")))
     yield table("time on this machine, as busy as it is now", ["stage", "training", "answers", "in all"], rows)
     for role, rate in time.rates.items():
         trains = "" if rate.train is None else f", trains on {1 / rate.train:,.0f} a second"
