@@ -10,7 +10,7 @@ import yaml
 
 from plad.config.file import load_config
 from plad.data.prepare import prepare
-from plad.extras.plan.local import Rate, StageTime, Training, stage_times, trainings
+from plad.extras.plan.hours import ModelRate, PlannedTraining, StageTime, stage_times, trainings
 from plad.extras.plan.price import Line
 from plad.extras.plan.rate import Timed, TooSlowError, measure
 from plad.extras.plan.tokens import counter_of
@@ -18,7 +18,7 @@ from tests.support.command import call
 from tests.support.task import write_task
 from tests.support.tiny_models import word_model_folder
 
-FAST, SLOW = Rate(0.01, 0.1, 8, train=0.5, step=2.0), Rate(0.02, 0.2, 8)
+FAST, SLOW = ModelRate(0.01, 0.1, 8, train=0.5, step=2.0), ModelRate(0.02, 0.2, 8)
 
 
 def line(stage: str, system: str, split: str, **changes: Any) -> Line:
@@ -38,7 +38,7 @@ def test_seconds_are_tokens_times_rates() -> None:
         line("evaluate", "teacher", "test", place="teacher.engine"),
         line("evaluate", "student", "test", held=10, completion_tokens=0),
     ]
-    work = [Training("distill", "student", 100, 3)]
+    work = [PlannedTraining("distill", "student", 100, 3)]
     found = list(stage_times(lines, work, {"student": FAST, "teacher": SLOW}))
     assert found == [StageTime("generate", 0, pytest.approx(18)), StageTime("distill", 56, pytest.approx(6))]
     assert found[1].total == pytest.approx(62)
@@ -46,11 +46,11 @@ def test_seconds_are_tokens_times_rates() -> None:
 
 def test_a_rate_that_is_not_known_makes_no_number() -> None:
     lines = [line("generate", "student_sft", "distill"), line("sft", "validation", "validation")]
-    work = [Training("sft", "teacher", 100, 3), Training("sft", "student", 100, 3)]
+    work = [PlannedTraining("sft", "teacher", 100, 3), PlannedTraining("sft", "student", 100, 3)]
     found = list(stage_times(lines, work, {"student": FAST}))
     assert found == [StageTime("sft", None, None), StageTime("generate", 0, pytest.approx(6))]
     assert found[0].total is None
-    (timed_without_training,) = stage_times([], [Training("sft", "teacher", 100, 3)], {"teacher": SLOW})
+    (timed_without_training,) = stage_times([], [PlannedTraining("sft", "teacher", 100, 3)], {"teacher": SLOW})
     assert timed_without_training.training is None
 
 

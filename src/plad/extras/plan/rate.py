@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from plad.config.models import LoraSection, ModelSection, PruneInit, StudentSection, TrainSettings
-from plad.extras.plan.local import Rate
+from plad.extras.plan.hours import ModelRate
 from plad.objectives.sft import SftObjective
 from plad.policy.load import Policy, load_policy
 from plad.policy.prune import prune_layers
@@ -49,7 +49,7 @@ class TooSlowError(Exception):
     """The time for measuring is used up."""
 
 
-def measure(timed: Timed, deadline: float, clock: Callable[[], float] = time.monotonic) -> Rate:
+def measure(timed: Timed, deadline: float, clock: Callable[[], float] = time.monotonic) -> ModelRate:
     """Time a model; training is left out where no time is left for it. A pass that is begun goes on for one
     layer, or to its end where it goes backwards.
 
@@ -89,7 +89,7 @@ def _loaded(timed: Timed) -> Policy:
     return prune_layers(policy, init.layers, [timed.rows[0].prompt]) if isinstance(init, PruneInit) else policy
 
 
-def _sampling(policy: Policy, timed: Timed, now: Callable[[], float]) -> Rate:
+def _sampling(policy: Policy, timed: Timed, now: Callable[[], float]) -> ModelRate:
     prompts = [tuple(policy.prompt.encode_prompt(row.prompt))[:HEAD] for row in timed.rows[: timed.slots]]
 
     def seconds(tokens: int, answers: int | None = None) -> float:
@@ -100,7 +100,7 @@ def _sampling(policy: Policy, timed: Timed, now: Callable[[], float]) -> Rate:
 
     seconds(1, 1)  # the first is slower
     first, all_ = seconds(1), seconds(1 + TOKENS)
-    return Rate(
+    return ModelRate(
         prompt=first / sum(map(len, prompts)),
         answer=max(all_ - first, 1e-9) / (TOKENS * len(prompts)),
         slots=len(prompts),
@@ -111,7 +111,7 @@ def _ignore(*_: object) -> None:
     """An answer of no use."""
 
 
-def _training(policy: Policy, timed: Timed, rate: Rate, now: Callable[[], float]) -> Rate:
+def _training(policy: Policy, timed: Timed, rate: ModelRate, now: Callable[[], float]) -> ModelRate:
     settings = timed.settings
     assert settings is not None
     groups = keep_fitting(sft_groups(timed.rows, policy.prompt), policy, settings.max_length).groups

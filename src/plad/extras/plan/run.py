@@ -17,7 +17,8 @@ from plad.config.file import load_config
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
-from plad.extras.plan.local import LocalTime, local_time, trainings
+from plad.extras.plan.hours import trainings
+from plad.extras.plan.local import LocalTime, local_time
 from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
