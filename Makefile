@@ -47,7 +47,7 @@ lock: $(READY)
 		--no-emit-package torch --no-annotate --no-header --output-file requirements.lock
 
 licences: $(READY)
-	@$(PY) -m tests.licences
+	@$(PY) -m tests.support.supply.licences
 
 model: $(READY)
 	@$(PY) -m plad.extras.demo.model $(MODEL)

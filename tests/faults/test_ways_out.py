@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.command import call, copy_run
+from plad.answers.ledger import Ledger
+from tests.support.command import KilledError, call, copy_run, run_here
 from tests.support.task import write_task
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -101,6 +102,75 @@ def test_outputs_that_are_gone_or_cut_are_noticed_and_made_again(
     assert (run / name).exists()
     code, _, err = call("run", task, place)
     assert (code, err.count("done before")) == (0, 8), err
+
+
+def test_a_stage_that_is_made_again_goes_on_where_it_was_stopped(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, run = copy_run(task.parent / "run", tmp_path), tmp_path / "run"
+    delete(run / "student")
+    with monkeypatch.context() as patched:
+        patched.setattr("plad.pipeline.stages.distill.save_policy", stop_here)
+        with pytest.raises(KilledError):
+            run_here(task, place)
+    code, _, err = call("run", task, place)
+    assert code == 0, err
+    assert "distill: resuming from step" in err
+    assert conclusions(run) == conclusions(task.parent / "run")
+
+
+def answers_of(ledger: Path) -> list[Any]:
+    with Ledger(ledger) as opened:
+        return opened.read(
+            "SELECT key, text FROM generations WHERE system IN ('teacher', 'student_sft') ORDER BY 1", ()
+        )
+
+
+def test_answers_that_are_gone_are_sampled_again_also_after_a_stop(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, run = copy_run(task.parent / "run", tmp_path), tmp_path / "run"
+    for file in run.glob("generations.sqlite*"):
+        delete(file)
+    with monkeypatch.context() as patched:
+        patched.setattr("plad.pipeline.engines._require_enough", stop_here)
+        with pytest.raises(KilledError):
+            run_here(task, place, to="generate")
+    code, _, err = call("run", task, place)
+    assert code == 0, err
+    assert answers_of(run / "generations.sqlite") == answers_of(task.parent / "run/generations.sqlite")
+
+
+def test_answers_that_are_gone_are_missed_though_another_run_lends_some(task: Path, tmp_path: Path) -> None:
+    place, run = copy_run(task.parent / "run", tmp_path), tmp_path / "run"
+    shutil.copytree(run, other := tmp_path / "other")
+    with Ledger(other / "generations.sqlite") as opened:
+        opened.write([("DELETE FROM generations WHERE rowid > 1", ())])
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["stages"]["generate"]["fingerprint"] = "made with other settings"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    for file in run.glob("generations.sqlite*"):
+        delete(file)
+    code, _, err = call("run", task, place, "--to", "generate", "--reuse", other)
+    assert code == 0, err
+    wanted = sum(sum(outcomes.values()) for outcomes in manifest["stages"]["generate"]["counts"].values())
+    assert len(answers_of(run / "generations.sqlite")) == wanted
+
+
+def test_what_depends_on_a_model_of_another_run_is_made_anew_where_that_one_differs(task: Path, tmp_path: Path) -> None:
+    place, run = copy_run(task.parent / "run", tmp_path), tmp_path / "run"
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["sft"]["made"] = "on another machine"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    delete(run / "sft/student")
+    code, _, err = call("run", task, place, "--reuse", task.parent / "run")
+    assert code == 0, err
+    assert "sft: taken from" in err
+    assert "sft: came out otherwise than before; made again from it: generate, pair, distill" in err
+
+
+def stop_here(*_: object) -> None:
+    raise KilledError
 
 
 SAID = (  # damage that run does not look for, and the command that comes across it

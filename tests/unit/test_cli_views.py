@@ -409,3 +409,14 @@ def test_export_before_there_is_anything_names_the_command(tmp_path, to, fix):
     code, _, err = call("export", tmp_path / "r", "--to", to)
     assert code == 2
     assert f"-> {fix} CONFIG" in err
+
+
+def test_what_a_finished_stage_did_not_make_is_not_promised(tmp_path: Path) -> None:
+    """Without a reference the reference judge judges nothing, however often the evaluation runs."""
+    make_run(tmp_path / "run")
+    write_judgements(tmp_path / "run/eval/judgements.parquet", [])
+    code, _, err = call("show", tmp_path / "run", "judgements")
+    assert (code, "the stage evaluate made no judgements" in err) == (2, True)
+    make_run(tmp_path / "early", stages=4)
+    write_judgements(tmp_path / "early/eval/judgements.parquet", [])
+    assert "plad evaluate CONFIG makes them" in call("show", tmp_path / "early", "judgements")[2]

@@ -135,6 +135,13 @@ def test_with_further_references_nothing_is_compared_beside_the_target() -> None
     assert "against" not in metrics.method
 
 
+def test_without_references_and_without_a_judge_for_that_nothing_decides() -> None:
+    metrics = one_reference(NONE)
+    assert metrics.method["decides"] == "nothing: there is no reference, and no judge that does without"
+    assert decision(metrics).measure.name == "none"
+    assert verdict(metrics).scores == ()
+
+
 def test_the_verdict_is_of_the_systems_against_each_other() -> None:
     told_of = verdict(one_reference())
     assert told_of.tone == SAME

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.licences import PINS, REVIEWED, installed, pinned, problem
+from tests.support.supply.licences import PINS, REVIEWED, installed, pinned, problem
 
 ROOT = Path(__file__).parents[2]
 UNLOCKED = {"torch"}  # which of its builds is right depends on the machine

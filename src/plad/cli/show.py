@@ -217,8 +217,7 @@ def examples_of(run: Path, kind: Kind, n: int, wanted: Filter) -> Sequence[Shown
     """
     from plad.rundir.manifest import read_manifest
 
-    read_manifest(run)
-    places = places_of(run)
+    stages, places = read_manifest(run).stages, places_of(run)
     shown = _READERS[kind](run, n, wanted, places)
     if shown:
         return [
@@ -229,6 +228,10 @@ def examples_of(run: Path, kind: Kind, n: int, wanted: Filter) -> Sequence[Shown
     if asked:
         fix = f"plad show {run} {kind} shows what there is"
         raise RunDirError(f"no {kind} with {' '.join(asked)}", where=str(run), fix=fix)
+    if _MADE_BY[kind] in stages:
+        raise RunDirError(
+            f"the stage {_MADE_BY[kind]} made no {kind}", where=str(run), fix=f"plad report {run} says why"
+        )
     raise RunDirError(f"no {kind} yet", where=str(run), fix=f"plad {_MADE_BY[kind]} CONFIG makes them")
 
 

@@ -88,7 +88,8 @@ def decision(metrics: Metrics) -> Decision:
     for judge, rate in rates.items():
         if rate.n:
             return Decision(metrics, against_target(judge), judge)
-    if STUDENT not in metrics.systems or metrics.systems[STUDENT].rougeL is None:
+    rouge = metrics.systems.get(STUDENT, SystemFigures()).rougeL
+    if rouge is None or rouge.value is None:
         return Decision(metrics, NOTHING)
     return Decision(metrics, rouge_of(metrics))
 

@@ -1,6 +1,6 @@
 """Whether what a finished stage made is still there: by name and size, nothing is hashed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from plad.pipeline.stage import Stage
@@ -58,12 +58,15 @@ def fingerprint_of(path: Path, stage: Stage) -> str:
     return fingerprint({str(f.relative_to(path)): folder_fingerprint(f) for f in folders})
 
 
-def make_room(run: RunDir, stage: Stage, names: list[str]) -> None:
+def make_room(run: RunDir, stage: Stage, names: Sequence[str]) -> None:
     """Delete what is left of lost outputs, so that the stage makes them again and nothing else."""
     if stage.name == "generate":
         return
     if stage.unit == "stage":
-        names = [str(p.relative_to(run.path)) for pattern in stage.outputs for p in run.path.glob(pattern)]
+        left = [str(p.relative_to(run.path)) for pattern in stage.outputs for p in run.path.glob(pattern)]
+        if any(name.startswith("checkpoints/") for name in left):
+            return  # a finished stage has none: it is being made again, and goes on from them
+        names = left
     elif stage.unit == "folder":
         names = [str(Path(name).parent) if "/" in name else name for name in names]
     for name in dict.fromkeys(names):

@@ -140,20 +140,23 @@ def run(
     name_models_as(run_dir, donors)
     stages = _wanted(to, only)
     _check_functions(resources, stages[-1])
+    gone = {s.name: lost(run_dir.path, s, run_dir.manifest) for s in stages if s.name in run_dir.manifest.stages}
     if donors:
         log.info("%d answers are taken from other runs", adopt_answers(run_dir, donors))
     for stage in stages:
-        _run_stage(resources, stage, only, donors)
+        _run_stage(resources, stage, only, donors, gone.get(stage.name, []))
 
 
-def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Sequence[Path]) -> None:
+def _run_stage(
+    resources: Resources, stage: Stage, only: str | None, donors: Sequence[Path], gone: Sequence[str]
+) -> None:
     run_dir, depends = resources.run, inputs(resources, stage)
     if stage.name == "baselines" and reopen_for_methods(run_dir, depends):
         log.info("baselines: other methods than before; what is trained is kept")
     done = run_dir.is_done(stage.name, depends, following(stage.name)[1:], user_keys(resources.config, stage.name))
     if stage.name == "sft":
         told_kept(resources)
-    gone = lost(run_dir.path, stage, run_dir.manifest) if done else []
+    gone = gone if done else ()
     if done and not gone:
         log.info("%s: done before", stage.name)
         return
@@ -163,23 +166,36 @@ def _run_stage(resources: Resources, stage: Stage, only: str | None, donors: Seq
             where=str(run_dir.path),
             fix=f"plad {stage.name} CONFIG\nor plad run CONFIG",
         )
-    before = run_dir.manifest.stages[stage.name].made if gone else ""
+    before = run_dir.manifest.stages[stage.name].made if gone else None
     if gone:
         named = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
         log.warning("%s: done before, but %s is gone or damaged: it is made again", stage.name, named)
         make_room(run_dir, stage, gone)
-    if _adopted(resources, stage, depends, donors):
-        return
+    if gone and stage.name == "generate":  # at once: a ledger that holds a few of its answers looks whole
+        later = run_dir.forget(following(stage.name))[1:]
+        log.warning("%s: what depends on it is made again too: %s", stage.name, ", ".join(later))
+    if not _adopted(resources, stage, depends, donors):
+        _make(resources, stage, depends, before)
+    else:
+        _forget_later(run_dir, stage, before, run_dir.manifest.stages[stage.name].made)
+
+
+def _make(resources: Resources, stage: Stage, depends: Inputs, before: str | None) -> None:
+    run_dir, started = resources.run, time.monotonic()
     log.info("%s: started", stage.name)
-    started = time.monotonic()
     with _stops_are_recorded(run_dir, stage):
         counts = stage.work.run(resources, depends)
     seconds, made = time.monotonic() - started, fingerprint_of(run_dir.path, stage)
-    if gone and (stage.name == "generate" or before != made) and (later := run_dir.forget(following(stage.name)[1:])):
-        log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
+    _forget_later(run_dir, stage, before, made)
     run_dir.finish(stage.name, depends, counts, seconds, files=files_of(run_dir.path, stage), made=made)
     run_dir.drop("checkpoints")  # of no use once the stage that wrote them is recorded
     log.info("%s: done in %.0f s", stage.name, seconds)
+
+
+def _forget_later(run: RunDir, stage: Stage, before: str | None, made: str) -> None:
+    """Count what depends on a stage as not done where its models were there before and are others now."""
+    if before not in (None, made) and (later := run.forget(following(stage.name)[1:])):
+        log.warning("%s: came out otherwise than before; made again from it: %s", stage.name, ", ".join(later))
 
 
 @contextlib.contextmanager

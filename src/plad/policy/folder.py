@@ -30,7 +30,7 @@ from plad.policy.backend import from_pretrained
 from plad.policy.checks.targets import check_targets
 from plad.policy.context import text_config
 from plad.policy.prompt import PromptFormat, around_text, make_prompt_format
-from plad.policy.resolve import is_adapter, read_tensors, resolve_model
+from plad.policy.resolve import is_adapter, read_tensors, resolve_model, weight_files
 from plad.rundir.atomic import write_json
 
 _GENERATION = "generation_config.json"
@@ -244,7 +244,7 @@ def model_size(folder: Path) -> Size:
     by_type: Counter[str] = Counter()
     for shape, dtype in (tensor for f in folders for tensor in read_tensors(f).values()):
         by_type[dtype] += math.prod(shape)
-    disk = sum(file.stat().st_size for f in folders for file in f.glob("*.safetensors"))
+    disk = sum(file.stat().st_size for f in folders for file in weight_files(f))
     most = by_type.most_common(1)
     layers: int = text_config(load_config(base)).num_hidden_layers
     return Size(by_type.total(), layers, disk, most[0][0] if most else "")

@@ -130,10 +130,22 @@ def check_folder(folder: Path) -> None:
     )
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads: some folders hold the same weights once more in another form."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    files = sorted(folder.glob("*.safetensors"))
+    if not index.is_file():
+        return files
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [file for file in files if file.name in named]
+
+
 def read_tensors(folder: Path) -> Tensors:
     """Every tensor of a folder, from the headers of its safetensors files."""
     tensors: Tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with file.open("rb") as f:
             header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
         tensors |= {name: (tuple(t["shape"]), t["dtype"]) for name, t in header.items() if name != "__metadata__"}

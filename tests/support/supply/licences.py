@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-PINS = Path(__file__).parents[1] / "constraints.txt"
+PINS = Path(__file__).parents[3] / "constraints.txt"
 PERMISSIVE = {  # may be used by software of any licence, as long as their notices stay
     *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
     *("CNRI-Python", "ISC", "MIT", "MIT-CMU", "PSF-2.0", "Zlib"),
@@ -48,7 +48,7 @@ def problem(name: str, licence: str) -> str | None:
     reviewed, _ = REVIEWED.get(name, (None, ""))
     if permissive(licence) or licence == reviewed:
         return None
-    return f"{name}: {licence} is neither permissive nor reviewed (tests/licences.py)"
+    return f"{name}: {licence} is neither permissive nor reviewed (tests/support/supply/licences.py)"
 
 
 def pinned() -> list[str]:
