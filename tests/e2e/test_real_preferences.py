@@ -171,4 +171,4 @@ def test_a_run_with_a_persons_own_function_several_answers_and_a_share_of_the_pr
     assert stages["distill"]["counts"]["groups"] <= 6
     (tmp_path / "checks.py").write_text(CHECKS.replace("== 0", "== 1"))
     printed = plad("run", task, "--to", "distill", *verify, code=2)
-    assert "stage pair was made with other settings: scorer.sha256" in printed
+    assert "stage pair was made with other settings: pairs.scorer.sha256" in printed

@@ -145,8 +145,8 @@ def test_answers_are_those_of_the_stages() -> None:
     assert counts(made) == {
         ("generate", "student_sft", "distill"): 30,
         ("generate", "teacher", "distill"): 20,
-        ("distill", "validation", "validation"): 4 * 4,
-        ("baselines", "validation", "validation"): 4 * 4,
+        ("distill", "validation", "validation"): 4 * 5,
+        ("baselines", "validation", "validation"): 4 * 5,
         ("evaluate", "teacher", "test"): 5,
         ("evaluate", "student_sft", "test"): 5,
         ("evaluate", "student", "test"): 5,
@@ -160,7 +160,7 @@ def test_rounds_ask_the_student_again_and_let_both_meet() -> None:
     assert found["distill", "student_round_1", "distill"] == found["distill", "student_round_2", "distill"] == 10
     assert ("distill", "student_round_3", "distill") not in found
     assert found["distill", "teacher", "validation"] == found["distill", "student_round_3", "validation"] == 4
-    assert found["distill", "validation", "validation"] == 3 * 4 * 4
+    assert found["distill", "validation", "validation"] == 3 * 4 * 5
 
 
 def test_verdicts_are_those_of_every_llm_judge() -> None:
@@ -173,7 +173,7 @@ def test_verdicts_are_those_of_every_llm_judge() -> None:
     found = [(j.stage, j.split, j.place, len(j.rows) * j.each) for j in verdict_requests(made, DATA)]
     assert found == [
         ("pair", "distill", "pairs.scorer", 5 * 2 * 2),
-        ("distill", "validation", "evaluate.judges.0", 4 * 4),
+        ("distill", "validation", "evaluate.judges.0", 4 * 5),
         ("evaluate", "test", "evaluate.judges.0", 6 * 3),
         ("evaluate", "distill", "evaluate.judges.0", 10 * 2 * 2),
     ]

@@ -27,14 +27,26 @@ commands = typer.Typer()
 
 @commands.command()
 def plan(
-    config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, as_json: AsJson = False
+    config: ConfigPath,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time a few steps and short answers of the models on this machine, about 20 seconds in all.",
+        ),
+    ] = True,
+    skip_invalid: SkipInvalid = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a run will ask, cost and need, before anything is spent."""
     with guard():
         from plad.extras.plan.run import plan as make_plan
         from plad.extras.plan.view import plan_view
 
-        print_result(make_plan(config, overrides or [], skip_invalid=skip_invalid), as_json, plan_view)
+        made = make_plan(config, limited(overrides, limit), skip_invalid=skip_invalid, measure=measure)
+        print_result(made, as_json, plan_view)
 
 
 @commands.command()

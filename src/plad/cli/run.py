@@ -64,9 +64,13 @@ def run(
 
 def _add_stage_command(stage: str, text: str) -> None:
     def command(
-        config: ConfigPath, overrides: Overrides = None, skip_invalid: SkipInvalid = False, verify: Verify = None
+        config: ConfigPath,
+        overrides: Overrides = None,
+        limit: Limit = None,
+        skip_invalid: SkipInvalid = False,
+        verify: Verify = None,
     ) -> None:
-        execute(config, overrides or [], only=stage, skip_invalid=skip_invalid, verify=verify)
+        execute(config, limited(overrides, limit), only=stage, skip_invalid=skip_invalid, verify=verify)
 
     commands.command(stage, help=text)(command)
 

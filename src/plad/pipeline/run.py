@@ -16,12 +16,14 @@ from pathlib import Path
 from plad.config.base import ROLES
 from plad.config.root import Config
 from plad.errors import ConfigError, Interrupted, RunDirError
+from plad.pipeline.keys import user_keys
 from plad.pipeline.outputs import files_of, fingerprint_of, lost, make_room
 from plad.pipeline.resources import Resources
 from plad.pipeline.reuse import adopt, adopt_answers, adopt_fine_tuned, name_models_as
 from plad.pipeline.stage import NAMES, STAGES, Inputs, Stage, clean, finish_cleaning, following, up_to
 from plad.pipeline.stages.baselines import reopen_for_methods
 from plad.pipeline.stages.sft import signature
+from plad.pipeline.students.ending import told_kept
 from plad.policy.fingerprint import as_known_before
 from plad.rundir.atomic import sweep_staging
 from plad.rundir.directory import RunDir
@@ -151,7 +153,9 @@ def _run_stage(
     run_dir, depends = resources.run, inputs(resources, stage)
     if stage.name == "baselines" and reopen_for_methods(run_dir, depends):
         log.info("baselines: other methods than before; what is trained is kept")
-    done = run_dir.is_done(stage.name, depends)
+    done = run_dir.is_done(stage.name, depends, following(stage.name)[1:], user_keys(resources.config, stage.name))
+    if stage.name == "sft":
+        told_kept(resources)
     gone = gone if done else ()
     if done and not gone:
         log.info("%s: done before", stage.name)

@@ -4,13 +4,14 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from plad.errors import RunDirError
+from plad.progress import duration
 from plad.rundir.atomic import write_json
 from plad.rundir.fingerprint import as_json, differences, fingerprint
 from plad.rundir.lock import Lock, acquire
@@ -62,8 +63,14 @@ class RunDir:
         """What a finished stage counted."""
         return self.manifest.stages[stage].counts
 
-    def is_done(self, stage: str, inputs: Mapping[str, object]) -> bool:
+    def is_done(
+        self, stage: str, inputs: Mapping[str, object], later: Sequence[str] = (), named: Callable[[str], str] = str
+    ) -> bool:
         """Whether the stage is finished and was made from these very inputs.
+
+        Args:
+            later: stages that are made from it.
+            named: what the user calls a key of the inputs.
 
         Raises:
             RunDirError: it is finished, but from other inputs.
@@ -74,11 +81,14 @@ class RunDir:
         now = as_json(inputs)
         if record.fingerprint == fingerprint(now):
             return True
-        changed = "; ".join(differences(record.inputs, now))
+        changed = "; ".join(dict.fromkeys(differences(record.inputs, now, named=named)))
+        made = [name for name in (stage, *later) if name in self.manifest.stages]
+        seconds = sum(self.manifest.stages[name].seconds for name in made)
         raise RunDirError(
             f"stage {stage} was made with other settings: {changed}",
             where=str(self.path),
-            fix=f"plad run CONFIG --clean {stage} does it and what depends on it again; answers are kept\n"
+            fix=f"plad run CONFIG --clean {stage} makes {', '.join(made)} again, which took {duration(seconds)}; "
+            "answers are kept\n"
             "run.dir=NEW keeps this run and starts another\n"
             "or put the setting back",
         )

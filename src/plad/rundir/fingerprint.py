@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -25,10 +25,10 @@ def as_json(value: Mapping[str, object]) -> dict[str, JsonValue]:
     return json.loads(json.dumps(value, default=str))
 
 
-def differences(old: JsonValue, new: JsonValue, key: str = "") -> Iterator[str]:
-    """`a.b 1 -> 2` for everything in which two nested values differ."""
+def differences(old: JsonValue, new: JsonValue, key: str = "", *, named: Callable[[str], str] = str) -> Iterator[str]:
+    """`a.b 1 -> 2` for everything in which two nested values differ; `named` says what a key is called."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name, named=named)
     elif old != new:
-        yield f"{key} {json.dumps(old)} -> {json.dumps(new)}"
+        yield f"{named(key)} {json.dumps(old)} -> {json.dumps(new)}"

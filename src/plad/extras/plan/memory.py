@@ -74,12 +74,14 @@ class StageMemory(Need):
     Attributes:
         model: all weights of the model.
         dtype: of weights that are not trained, and of activations.
+        teacher: bytes of a teacher that scores the same tokens beside it: weights and logits.
         total: bytes in all.
     """
 
     stage: str
     model: int
     dtype: str
+    teacher: int
     total: int
 
 
@@ -89,12 +91,14 @@ class Sizes:
 
     Attributes:
         gpu: whether training is on a GPU.
+        weights: bytes on disk of the models themselves that are here, by their name.
         size_notes: models that are not here, and what is not counted.
     """
 
     memory: list[StageMemory]
     gpu: bool
     disk: dict[str, int]
+    weights: dict[str, int]
     size_notes: list[str]
 
 
@@ -194,7 +198,7 @@ def memory_and_disk(
     sizes = {"ledger": LEDGER_ROW * recorded[0] + LEDGER_TOKEN * recorded[1]}
     longest = _longest(config, prepared, counters)
     for stage, section, settings, copies in _trainings(config):
-        model = _model(section, base)
+        model = model_of(section, base)
         if model is None:
             unknown.append(f"{stage}: {section.model} is not on this machine as a folder")
             continue
@@ -202,14 +206,22 @@ def memory_and_disk(
         half = section.dtype in ("bfloat16", "float16") or (section.dtype == "auto" and gpu)
         prompt, completions = longest[stage]
         n = need(model, settings, lora, longest=prompt + completions, completions=completions, gpu=gpu, half=half)
-        total = n.weights + n.gradients + n.optimizer + n.activations
+        beside = _teacher_beside(config, stage, base, n.tokens, gpu=gpu)
+        if beside is None:
+            unknown.append(f"{stage}: the teacher beside the student is not counted: it is not here as a folder")
+        total = n.weights + n.gradients + n.optimizer + n.activations + (beside or 0)
         dtype = "16 bit" if half else "float32"
-        memory.append(StageMemory(**asdict(n), stage=stage, model=model.weights, dtype=dtype, total=total))
+        memory.append(
+            StageMemory(**asdict(n), stage=stage, model=model.weights, dtype=dtype, teacher=beside or 0, total=total)
+        )
+        if stage == "sft/student" and isinstance(config.student.init, PruneInit):
+            sizes["sft/student_base"] = model.weights * (2 if half else 4)
         adapter = lora is not None and stage != "distill"
         sizes[stage] = copies * (n.trained if adapter else model.weights) * (2 if half else 4)
         while_training = 2 * n.trained * (4 + _ADAM) + n.trained * 4  # two checkpoints and the best weights
         sizes["checkpoints"] = max(sizes.get("checkpoints", 0), while_training)
-    return Sizes(memory, gpu, sizes, [*unknown, *_not_counted(config)])
+    weights = {s.model: n for s in (config.teacher, config.student) if (n := _on_disk(s, base))}
+    return Sizes(memory, gpu, sizes, weights, [*unknown, *_not_counted(config)])
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, ModelSection, TrainSettings, int]]:
@@ -223,11 +235,36 @@ def _trainings(config: Config) -> Iterator[tuple[str, ModelSection, TrainSetting
         yield "baselines", config.student, config.distill, len(config.methods)
 
 
-def _model(section: ModelSection, base: Path) -> Model | None:
+def _teacher_beside(config: Config, stage: str, base: Path, tokens: int, *, gpu: bool) -> int | None:
+    """Bytes of the teacher while the student is trained: 0 where only texts are needed; None where it is not here."""
+    trained = {"distill": config.distill.objective.alternatives, "baselines": [m.objective for m in config.methods]}
+    needs = [n for o in trained.get(stage, ()) if (n := o.needs.logits) is not None and n.top_k is None]
+    if not needs:
+        return 0
+    model = model_of(config.teacher, base)
+    if model is None:
+        return None
+    types = [config.teacher.dtype if n.dtype == "auto" else n.dtype for n in needs]
+    size = max(2 if t in ("bfloat16", "float16") or (t == "auto" and gpu) else 4 for t in types)
+    return size * (model.weights + tokens * model.vocabulary)
+
+
+def _on_disk(section: ModelSection, base: Path) -> int:
+    folder = folder_of(section, base)
+    return 0 if folder is None else sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def folder_of(section: ModelSection, base: Path) -> Path | None:
+    """Where a model's files are on this machine; None where they are not."""
     try:
-        folder = local_folder(locate(section.model, base), section.revision)
+        return local_folder(locate(section.model, base), section.revision)
     except PladError:
         return None
+
+
+def model_of(section: ModelSection, base: Path) -> Model | None:
+    """What memory depends on, of a model that is here as a folder."""
+    folder = folder_of(section, base)
     if folder is None or is_adapter(folder):
         return None
     return read_model(folder, section.init if isinstance(section, StudentSection) else None)
@@ -253,5 +290,5 @@ def _longest(config: Config, prepared: Prepared, counters: Mapping[str, Counter]
 
 
 def _not_counted(config: Config) -> Iterator[str]:
-    if any(o.needs.logits for o in config.objectives):
-        yield "not counted: the teacher beside the student, or its stored logits, for an objective on logits"
+    if any(n.top_k is not None for o in config.objectives if (n := o.needs.logits) is not None):
+        yield "not counted: the teacher's logits that an objective stores before it trains"

@@ -18,6 +18,7 @@ class Line:
         most_prompt_tokens, most_completion_tokens: at worst.
         basis: where the expected length of an answer comes from.
         usd, most_usd: US dollars, expected and at worst; None where the endpoint has no price.
+        read_tokens: of prompts that a model here reads: once for all answers to a prompt.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Line:
     basis: str
     usd: float | None = None
     most_usd: float | None = None
+    read_tokens: int = 0
 
     @property
     def new(self) -> int:

@@ -63,7 +63,8 @@ def _validated(config: Config, prepared: Prepared) -> dict[str, tuple[Sequence[E
         "baselines": len(config.methods),
     }
     settings = {stage: config.sft.validation if stage == "sft" else config.distill.validation for stage in models}
-    times = {stage: n * settings[stage].evaluations for stage, n in models.items()}
+    pace = {stage: settings[stage].evaluations for stage in models}
+    times = {stage: n * (pace[stage] + 1) if pace[stage] else 0 for stage, n in models.items()}  # once before training
     return {s: (prepared.validation[: settings[s].rows], n) for s, n in times.items() if n and prepared.validation}
 
 

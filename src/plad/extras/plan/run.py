@@ -17,11 +17,14 @@ from plad.config.file import load_config
 from plad.config.root import Config
 from plad.data.prepare import Prepared, prepare
 from plad.errors import PladError
+from plad.extras.plan.hours import trainings
+from plad.extras.plan.local import LocalTime, local_time
 from plad.extras.plan.memory import Sizes, memory_and_disk
 from plad.extras.plan.price import BatchTime, Line, PacedTime, Stop, budget_stop, wall_times
 from plad.extras.plan.requests import AnswerRequests, VerdictRequests, answer_requests, distill_rows, verdict_requests
 from plad.extras.plan.tokens import Counter, by_bytes, counter_of, mean_target, prompt_bytes
 from plad.judges.base import kind_of
+from plad.pipeline.keys import user_keys
 from plad.pipeline.resources import Resources, weights_names
 from plad.pipeline.stage import NAMES, STAGES
 from plad.records import Outcome
@@ -66,6 +69,7 @@ class Plan(Sizes):
         done: stages that need nothing more.
         tokens: how they are counted, by system.
         unpriced: endpoints that are asked and have no price.
+        here: how long this machine works.
     """
 
     run: str
@@ -78,6 +82,7 @@ class Plan(Sizes):
     spent: Spent
     budget: BudgetOutlook | None
     time: list[PacedTime | BatchTime]
+    here: LocalTime
     notes: list[str]
 
 
@@ -111,8 +116,11 @@ class _Progress:
         return sum(r["seconds"] * r["answers"] for r in rows) / answers if answers else None
 
 
-def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Plan:
-    """Plan a run without asking, loading or writing anything.
+def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = False, measure: bool = False) -> Plan:
+    """Plan a run without asking or writing anything.
+
+    Args:
+        measure: time the models on this machine, for about 20 seconds; else none is loaded.
 
     Raises:
         PladError: config or data are wrong; all problems in one.
@@ -133,11 +141,14 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
         latency = {place: s for place in endpoints if (s := progress.latency(_asked_at(place, config))) is not None}
     kept = [line for line in lines if line.split != "validation"]
     recorded = sum(line.new for line in kept), sum(line.completion_tokens for line in kept)
-    sizes = memory_and_disk(config, prepared, base, counters, recorded, gpu=_has_gpu())
+    gpu = _has_gpu()
+    sizes = memory_and_disk(config, prepared, base, counters, recorded, gpu=gpu)
+    to_train = list(trainings(config, prepared, counters, progress.done))
     return Plan(
         memory=sizes.memory,
         gpu=sizes.gpu,
         disk=sizes.disk,
+        weights=sizes.weights,
         size_notes=sizes.size_notes,
         run=str(config.run.dir),
         prompts=_prompts(config, prepared),
@@ -149,6 +160,7 @@ def plan(path: Path, overrides: Sequence[str] = (), *, skip_invalid: bool = Fals
         spent=Spent(*progress.spent),
         budget=config.budget and _budget(config.budget, lines, progress.spent),
         time=list(wall_times(lines, endpoints, latency)),
+        here=local_time(config, prepared, base, lines, to_train, gpu=gpu, measure=measure),
         notes=[progress.changed] if progress.changed else [],
     )
 
@@ -177,7 +189,7 @@ def _done(ctx: Resources) -> tuple[set[str], str | None]:
     done: set[str] = set()
     for stage in STAGES:
         try:
-            if not ctx.run.is_done(stage.name, inputs(ctx, stage)):
+            if not ctx.run.is_done(stage.name, inputs(ctx, stage), named=user_keys(ctx.config, stage.name)):
                 return done, None
         except PladError as e:
             return done, e.what
@@ -217,7 +229,8 @@ def _answers(a: AnswerRequests, progress: _Progress, counters: Mapping[str, Coun
     prompt = sum(new[e.id] * counter.prompt(e) for e in a.rows if new[e.id])
     most = prompt if counter.exact else sum(new[e.id] * counter.most(e) for e in a.rows if new[e.id])
     tokens = prompt, round(n * each), most, n * a.max_new_tokens
-    return Line(a.stage, a.system, a.split, place, total, total - n, *tokens, basis)
+    read = sum((1 if a.kept else new[e.id]) * counter.prompt(e) for e in a.rows if new[e.id])
+    return Line(a.stage, a.system, a.split, place, total, total - n, *tokens, basis, read_tokens=read)
 
 
 def _held(a: AnswerRequests, progress: _Progress) -> Mapping[str, int]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from plad.extras.plan.local import LocalTime
 from plad.extras.plan.memory import StageMemory
 from plad.extras.plan.price import BatchTime, Line, PacedTime
 from plad.extras.plan.run import BudgetOutlook, Plan
+from plad.progress import duration
 from plad.report.console import table
 from plad.text import fold
 
@@ -29,10 +31,15 @@ def plan_view(plan: Plan) -> Iterator["RenderableType | str"]:
     if plan.budget is not None:
         yield from _budget(plan.budget)
     yield from map(_time, plan.time)
+    if plan.here.stages:
+        yield from _here(plan.here)
     if plan.memory:
         yield _memory(plan.memory, "on the GPU" if plan.gpu else "on the CPU")
     kept = {name: n for name, n in plan.disk.items() if n}
     yield f"disk: about {_bytes(sum(kept.values()))} (" + ", ".join(f"{k} {_bytes(n)}" for k, n in kept.items()) + ")"
+    if plan.weights:
+        named = ", ".join(f"{name} {_bytes(n)}" for name, n in plan.weights.items())
+        yield fold(f"beside the models themselves, which are here: {named}")
     yield from plan.size_notes
 
 
@@ -93,19 +100,24 @@ def _time(t: PacedTime | BatchTime) -> str:
     if t.seconds is None:
         return f"{asked}: not known before the first answers (no rpm, no tpm, no latency in the ledger)"
     latency = f" at {t.latency:.2f} s an answer" if t.bound_by == "concurrency" else ""
-    return f"{asked}: at least {_duration(t.seconds)}, bound by {t.bound_by}{latency}"
+    return f"{asked}: at least {duration(t.seconds)}, bound by {t.bound_by}{latency}"
 
 
 def _memory(stages: Iterable[StageMemory], where: str) -> "RenderableType":
+    stages = list(stages)
+    beside = any(m.teacher for m in stages)  # the column is there where an objective on logits needs it
     rows = [
         (
             m.stage,
             f"{_short(m.model)} {m.dtype}",
-            *map(_bytes, (m.weights, m.gradients, m.optimizer, m.activations, m.total)),
+            *map(_bytes, (m.weights, m.gradients, m.optimizer, m.activations)),
+            *([_bytes(m.teacher) if m.teacher else ""] if beside else []),
+            _bytes(m.total),
         )
         for m in stages
     ]
-    columns = ["stage", "model", "weights", "grads", "AdamW", "activations", "in all"]
+    columns = ["stage", "model", "weights", "grads", "AdamW", "activations"]
+    columns += [*(["teacher"] if beside else []), "in all"]
     return table(f"memory of training {where}, beside about 1 GB of the process", columns, rows)
 
 
@@ -117,7 +129,24 @@ def _bytes(n: float) -> str:
     return f"{_short(n)}B"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _here(time: LocalTime) -> "Iterator[RenderableType | str]":
+    """Seconds of each stage on this machine, and what is known of the models."""
+
+    def told(seconds: float | None) -> str:
+        return "unknown" if seconds is None else duration(seconds) if seconds else ""
+
+    rows = [(t.stage, told(t.training), told(t.answers), told(t.total)) for t in time.stages]
+    parts = [part for t in time.stages for part in (t.training, t.answers)]
+    known = sum(part for part in parts if part is not None)
+    more = " + unknown" * (None in parts)
+    rows.append(("in all", "", "", f"{duration(known)}{more}" if known else more.removeprefix(" + ")))
+    yield table("time on this machine, as busy as it is now", ["stage", "training", "answers", "in all"], rows)
+    for role, rate in time.rates.items():
+        trains = "" if rate.train is None else f", trains on {1 / rate.train:,.0f} a second"
+        yield (
+            f"the {role} reads {1 / rate.prompt:,.0f} tokens a second and writes {1 / rate.answer:,.0f} "
+            f"({rate.slots} answers at once){trains}"
+        )
+    yield from (f"the {role}'s rate is unknown: {why}" for role, why in time.unknown.items())
+    if time.rates:
+        yield f"measured in {time.measured:.0f} s; judges, likelihoods and pairs that are dropped are not counted"

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from typing import cast
 
 from plad.config.base import ROLES, Role
 from plad.config.models import PruneInit, StudentSection, ValidationSection
@@ -12,6 +13,7 @@ from plad.pipeline.finished import finished_before, save_finished
 from plad.pipeline.inputs import lora_inputs, policy_inputs, validation_inputs
 from plad.pipeline.resources import Resources
 from plad.pipeline.stage import Counts, Inputs
+from plad.pipeline.students.ending import limit_of, validated, with_limit
 from plad.pipeline.students.teacher_logits import check_logits
 from plad.pipeline.students.validation import checkpoints, keep_best
 from plad.policy.folder import check_policy
@@ -22,6 +24,7 @@ from plad.rundir.fingerprint import fingerprint
 from plad.scoring.score import checked_route
 from plad.train.groups import keep_fitting, longest, sft_groups
 from plad.train.run import TrainingJob, train_policy, trainable
+from plad.train.validation import Validation
 
 log = logging.getLogger("plad")
 
@@ -62,7 +65,7 @@ def _fine_tune(resources: Resources, inputs: Inputs, role: Role) -> Counts:
     policy = trainable(policy, config.lora_for(settings, getattr(config, role)), settings, config.run.seed)
     stage = f"sft/{role}"
     validation = config.sft.validation if role == "teacher" else ValidationSection(evaluations=0)
-    keep = keep_best(resources, stage, validation, policy)
+    keep = keep_best(with_limit(resources), stage, validation, policy)
     job = TrainingJob(
         stage=stage,
         groups=encoded.groups,
@@ -78,6 +81,7 @@ def _fine_tune(resources: Resources, inputs: Inputs, role: Role) -> Counts:
     counts: dict[str, object] = {**train_policy(policy, job), **encoded.counts()}
     if keep is not None:
         counts |= keep.finish()
+    counts |= validated(resources, role, policy, cast("Validation | None", counts.get("best")))
     save_finished(folder, lambda staging: save_policy(policy, staging), made_from, counts)
     return counts
 
@@ -92,7 +96,8 @@ def inputs(resources: Resources) -> Inputs:
             "sft": {**settings.shaping(apart=("lora",)), "lora": lora_inputs(resources, settings, role)}
         }
     if config.teacher.sft:
-        roles["teacher"]["validation"] = validation_inputs(resources, config.sft.validation)
+        chosen = validation_inputs(resources, config.sft.validation)
+        roles["teacher"]["validation"] = chosen and chosen | {"max_new_tokens": limit_of(resources)}
     return roles
 
 
