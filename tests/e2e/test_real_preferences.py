@@ -11,7 +11,6 @@ from plad.answers.file import FileEngine
 from plad.answers.fill import fill
 from plad.answers.ledger import Ledger
 from plad.answers.question import AnswerSet, Sampling
-from plad.cli.show import examples_of
 from plad.cli.status import read_status
 from plad.config.root import Config
 from plad.data.formats import read_examples_jsonl, read_pairs_parquet, write_examples_jsonl
@@ -98,7 +97,7 @@ def test_the_same_counts_stand_in_status_show_and_report(answered: Path) -> None
     assert "wrong pseudo-pairs, by verifiable: 6.7 [" in plad("status", answered)
     assert read_status(answered).pairs == 260 + 88
     assert "swapped by the scorer" in plad("show", answered, "pairs", "-n", "8")
-    qualities = {tuple(row.pair.values["quality"]) for row in examples_of(answered, "pairs", 400)}
+    qualities = {tuple(pair.values["quality"]) for pair in read_pairs_parquet(answered / "pairs.parquet")}
     assert qualities == {(1.0, 0.0)}
     render_report(answered)
     text = (answered / "report/report.md").read_text()

@@ -34,7 +34,7 @@ OPTIONAL = {  # what an extra installs: `pip install plad[...]`
     "optuna": "tune",
 }
 
-LINES = 34_600  # what stands; to raise it is a decision, to be made with the features that cost it
+LINES = 35_700  # what stands; to raise it is a decision, to be made with the features that cost it
 
 
 @pytest.fixture(scope="module")
