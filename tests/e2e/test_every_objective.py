@@ -113,7 +113,7 @@ def test_one_answer_a_prompt_cannot_be_its_own_reference(tmp_path: Path) -> None
     config = write_task(tmp_path / "task", distill__objective={"type": "margin", "reference": "teacher"})
     code, out, err = call("validate", config)
     assert code == 2
-    assert "generate.samples 2" in out + err
+    assert "set generate.samples to 2 or more" in out + err
 
 
 def test_prompts_without_any_reference_say_the_way_out(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,9 @@ def test_a_row_of_a_batch_means_the_same(name: str) -> None:
 def test_a_hostile_list_of_models_tells_no_context(listing: bytes) -> None:
     with serve(lambda call: Response(listing) if call.method == "GET" else answer()) as server:
         engine = OpenAI(OpenAIEngine(base_url=server.url), "big", PromptSection())
-        assert probe(engine, EXAMPLES[0])[1] is None
+        asked = AnswerSet("teacher", "w", Sampling(0.7, 8), 0)
+        (question,) = asked.questions(EXAMPLES[0], engine.encode(EXAMPLES[0]), {})
+        assert probe(engine, question, asked.sampling)[1] is None
 
 
 def test_a_ledger_with_counts_beyond_belief_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from plad.errors import RunDirError
 from plad.rundir.directory import open_run
-from plad.rundir.manifest import SCHEMA, read_manifest
+from plad.rundir.manifest import FINGERPRINTS, SCHEMA, read_manifest
 
 HOLD = "import sys, time; from pathlib import Path; from plad.rundir.directory import open_run; "
 HOLD += "run = open_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -80,7 +80,12 @@ def test_an_empty_folder_and_a_new_absolute_one_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "a/b/new"):
         with open_run(tmp_path / name) as run:
-            assert json.loads((run / "manifest.json").read_text()) == {"schema": SCHEMA, "stages": {}, "id": run.id}
+            assert json.loads((run / "manifest.json").read_text()) == {
+                "schema": SCHEMA,
+                "stages": {},
+                "id": run.id,
+                "fingerprints": FINGERPRINTS,
+            }
 
 
 @pytest.mark.parametrize(

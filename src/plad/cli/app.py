@@ -117,7 +117,7 @@ def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterab
         return
     screen = console()
     for part in view(result):
-        screen.print(part)
+        screen.print(part, crop=False)  # a command to paste is one line, however long
 
 
 def json_text(result: object) -> str:

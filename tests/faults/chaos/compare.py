@@ -45,7 +45,7 @@ def _reduced(path: Path) -> Callable[[bytes], bytes]:
     if path.name == "index.html":
         return lambda _: b"as report.md"
     if path.name in ("report.md", "README.md"):
-        return lambda raw: _TIMES.sub("#", _NAME.sub("run", raw.decode())).encode()
+        return lambda raw: _without_times(_NAME.sub("run", raw.decode())).encode()
     if path.name == "config.yaml":
         return lambda raw: re.sub(rb"dir: \S+", b"dir: #", raw)
     if path.name == "metrics.jsonl":
@@ -55,6 +55,11 @@ def _reduced(path: Path) -> Callable[[bytes], bytes]:
     if path.suffix == ".json":
         return lambda raw: _json(json.loads(raw))
     return lambda raw: raw
+
+
+def _without_times(text: str) -> str:
+    """One mark for all times in a row: of those that are rounded to nothing a report says nothing."""
+    return re.sub("#+", "#", _TIMES.sub("#", text))
 
 
 def differing(one: Path, other: Path) -> str:

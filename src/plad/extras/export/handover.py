@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad.config.pairs import GenerateSection
 from plad.errors import RunDirError
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ class Handover:
         """Most tokens of an answer, as the evaluation had it; the default where the run doesn't say."""
         known = self._settings()
         named = (known.get(stage, {}).get("max_new_tokens") for stage in ("evaluate", "generate"))
+        from plad.config.pairs import GenerateSection
+
         return next(filter(None, named), GenerateSection().max_new_tokens)
 
     def prompt_section(self) -> "PromptSection":
@@ -78,7 +79,13 @@ class Handover:
     def _settings(self) -> dict[str, dict[str, Any]]:
         """As the run has them, whatever version wrote them; none where they are gone."""
         file = self.run / "config.resolved.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        from plad.rundir.reading import reading
+
+        with reading(file, "plad run CONFIG writes it again"):
+            known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return {name: dict(known.get(name) or {}) for name in ("student", "generate", "evaluate")}
 
     def prompt_format(self) -> "PromptFormat":
         """How the student of the run, distilled or not yet, reads a prompt.

@@ -201,7 +201,7 @@ def _asks_providers(settings: Mapping[str, JsonValue]) -> bool:
 
 def _settings(file: Path) -> dict[str, JsonValue]:
     with reading(file, "plad run CONFIG writes it again"):
-        return _ROW.validate_json(file.read_bytes())
+        return _ROW.validate_python(json.loads(file.read_bytes()))  # which may hold a lone surrogate
 
 
 def _log(file: Path) -> Iterator[LogRow]:
