@@ -117,7 +117,8 @@ def print_result(result: Result, as_json: bool, view: Callable[[Result], "Iterab
         return
     screen = console()
     for part in view(result):
-        screen.print(part, crop=False)  # a command to paste is one line, however long
+        whole = getattr(part, "no_wrap", False) is True  # a command to paste is one line, however long
+        screen.print(part, soft_wrap=whole)
 
 
 def json_text(result: object) -> str:
