@@ -109,18 +109,17 @@ def test_words_and_short_keys_change_no_answer() -> None:
     assert conceal(text) == text
 
 
+def in_batches(url: str, ledger: Ledger) -> OpenAI:
+    jobs = Jobs(ledger, url, "teacher")
+    return OpenAI(section(url, mode="batch"), "big", PromptSection(), clock=FakeClock(), jobs=jobs)
+
+
 def test_a_batch_whose_name_is_the_key_is_refused(tmp_path: Path) -> None:
     provider = Provider(
         after=lambda call: Response(f'{{"id": "{KEY}"}}'.encode()) if call.path.endswith("files") else None
     )
     with serve(provider) as server, Ledger(tmp_path / "generations.sqlite", run="r") as ledger:
-        engine = OpenAI(
-            section(server.url, mode="batch"),
-            "big",
-            PromptSection(),
-            clock=FakeClock(),
-            jobs=Jobs(ledger, server.url, "teacher"),
-        )
+        engine = in_batches(server.url, ledger)
         with pytest.raises(ProviderError) as caught:
             fill(engine, EXAMPLES, ANSWERS, ledger)
         assert not holds_the_key(caught.value)
@@ -130,13 +129,7 @@ def test_a_batch_whose_name_is_the_key_is_refused(tmp_path: Path) -> None:
 def test_a_row_of_a_batch_is_redacted_too() -> None:
     provider = Provider(lambda line, _: answered(line, f"it is {KEY[::-1]}"))
     with serve(provider) as server, Ledger(":memory:", run="r") as ledger:
-        engine = OpenAI(
-            section(server.url, mode="batch"),
-            "big",
-            PromptSection(),
-            clock=FakeClock(),
-            jobs=Jobs(ledger, server.url, "teacher"),
-        )
+        engine = in_batches(server.url, ledger)
         given = answer(engine, EXAMPLES, ANSWERS, ledger)
     assert {g.text for g in given} == {"it is [redacted]"}
 

@@ -1,13 +1,11 @@
 """Models that can't be saved for want of room, and places that vanish while a run goes on."""
 
 import errno
-import multiprocessing
 import os
 import resource
 import shutil
 import stat
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -21,28 +19,19 @@ from plad.rundir import writing
 from plad.rundir.atomic import atomic_dir, is_complete, write_json, write_text
 from plad.rundir.directory import open_run
 from plad.rundir.writing import write_error
-from tests.support.command import call
+from tests.support.command import call, call_after
 from tests.support.task import write_task
 
 CUT = 100_000  # bytes a file: less than the tiny model's weights, more than all that comes before
 
 
-def _limited(pipe: Connection, args: tuple[object, ...]) -> None:
+def _limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (CUT, CUT))
-    pipe.send(call(*args))
 
 
 def call_limited(*args: object) -> tuple[int, str, str]:
     """`call` in a process whose files may not grow."""
-    fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe()
-    process = fork.Process(target=_limited, args=(theirs, args))
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    finally:
-        process.join()
+    return call_after(_limited, *args)
 
 
 def test_a_limit_on_file_size_while_a_model_is_saved_is_one_sentence_and_costs_nothing(tmp_path: Path) -> None:

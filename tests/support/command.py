@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -111,9 +111,14 @@ def protect(folder: Path) -> None:
 
 def call_without_rights(*args: object) -> tuple[int, str, str]:
     """`call` in a process that rights count for: the modes of files bind it, whoever it is."""
+    return call_after(_drop_rights, *args)
+
+
+def call_after(prepare: Callable[[], None], *args: object) -> tuple[int, str, str]:
+    """`call` in a process of its own that is prepared first."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
-    process = fork.Process(target=_call, args=(theirs, args))
+    process = fork.Process(target=_call, args=(theirs, prepare, args))
     process.start()
     theirs.close()
     try:
@@ -122,7 +127,11 @@ def call_without_rights(*args: object) -> tuple[int, str, str]:
         process.join()
 
 
-def _call(pipe: Connection, args: tuple[object, ...]) -> None:
+def _call(pipe: Connection, prepare: Callable[[], None], args: tuple[object, ...]) -> None:
+    prepare()
+    pipe.send(call(*args))
+
+
+def _drop_rights() -> None:
     header, none = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)()
     assert ctypes.CDLL(None).capset(header, none) == 0
-    pipe.send(call(*args))

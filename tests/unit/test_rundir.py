@@ -72,6 +72,15 @@ def test_forgetting_a_stage_forgets_what_depends_on_it_and_deletes_what_it_made(
     assert read_manifest(tmp_path / "r").stages.keys() == {"data"}
 
 
+@pytest.mark.parametrize(("cleaned", "kept"), [("distill", True), ("pair", False), ("baselines", False)])
+def test_the_log_of_methods_stays_as_long_as_they_do(tmp_path, cleaned, kept):
+    """What is not trained again writes no rows again."""
+    with finished_run(tmp_path / "r") as run:
+        run.log.append({"stage": "baselines/seqkd", "step": 1})
+        clean(run, cleaned)
+        assert ("baselines/seqkd" in left(run)[1]) == kept
+
+
 def test_a_cleaning_that_was_killed_is_finished_later(tmp_path, monkeypatch):
     with finished_run(tmp_path / "r") as run:
         monkeypatch.setattr(type(run), "drop", lambda *_: 1 / 0)

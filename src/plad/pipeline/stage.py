@@ -126,14 +126,21 @@ def following(name: str) -> tuple[str, ...]:
 
 def clean(run: "RunDir", name: str) -> list[str]:
     """Forget a stage and all after it, and delete what they made; returns those that were done."""
-    return run.clean(following(name), _outputs(following(name)))
+    gone = following(name)
+    return run.clean(gone, _outputs(gone), _logged(gone))
 
 
 def finish_cleaning(run: "RunDir") -> None:
     """Delete what a cleaning that was killed has left."""
-    run.finish_cleaning(_outputs(run.manifest.cleaning))
+    run.finish_cleaning(_outputs(run.manifest.cleaning), _logged(run.manifest.cleaning))
 
 
 def _outputs(gone: "list[str] | tuple[str, ...]") -> list[str]:
     patterns = [pattern for stage in STAGES if stage.name in gone for pattern in stage.outputs]
     return patterns + [p for stage in STAGES if stage.name in gone[:1] for p in stage.lasting]
+
+
+def _logged(gone: "list[str] | tuple[str, ...]") -> list[str]:
+    """Those whose rows of the training log go: not those whose outputs stay, for they are not trained again."""
+    deleted = set(_outputs(gone))
+    return [s.name for s in STAGES if s.name in gone and (not s.lasting or deleted.intersection(s.lasting))]

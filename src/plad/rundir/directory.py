@@ -133,25 +133,26 @@ class RunDir:
         self.save()
         return forgotten
 
-    def clean(self, stages: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    def clean(self, stages: Sequence[str], outputs: Sequence[str], logged: Sequence[str]) -> list[str]:
         """Forget stages and delete what they made; returns those that were done.
 
         The ledger of answers is kept: nothing that was sampled is sampled twice.
 
         Args:
             outputs: patterns of their files.
+            logged: those of them whose rows of the training log go too.
         """
         self.manifest.cleaning = list(stages)
         forgotten = self.forget(stages)  # killed from here on, the next run finishes the cleaning
-        self.finish_cleaning(outputs)
+        self.finish_cleaning(outputs, logged)
         return forgotten
 
-    def finish_cleaning(self, outputs: Sequence[str]) -> None:
+    def finish_cleaning(self, outputs: Sequence[str], logged: Sequence[str]) -> None:
         """Delete what the stages being cleaned made."""
         gone = self.manifest.cleaning
         for path in [path for pattern in outputs for path in self.path.glob(pattern)]:
             self.drop(str(path.relative_to(self.path)))
-        self.log.keep(lambda stage, _: stage.partition("/")[0] not in gone)
+        self.log.keep(lambda stage, _: stage.partition("/")[0] not in logged)
         if gone:
             self.manifest.cleaning = []
             self.save()

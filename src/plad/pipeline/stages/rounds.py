@@ -39,7 +39,7 @@ from plad.pipeline.students.student import StudentCounts, StudentJob
 from plad.pipeline.students.validation import figures_of, measure_of
 from plad.policy.load import Policy, load_policy, save_policy
 from plad.records import ANSWERED, Example, Generation, Pair
-from plad.rundir.atomic import write_json
+from plad.rundir.atomic import is_complete, verify_dir, write_json
 from plad.rundir.directory import RunDir
 from plad.rundir.fingerprint import fingerprint
 from plad.rundir.reading import reading
@@ -109,6 +109,7 @@ def in_rounds(job: StudentJob) -> tuple[Policy, RoundsCounts]:
     """
     most = job.settings.rounds
     loop = _Loop.start(job)
+    loop.forget_lost(most)
     rounds, trained = [loop.of_the_start()], list[StudentCounts]()
     reason = None
     job = loop.job
@@ -210,6 +211,21 @@ class _Loop:
             gc.collect()
         return known[name]
 
+    def forget_lost(self, most: int) -> None:
+        """Make the rounds from the beginning where a student that is still needed is gone, as once the stage was done.
+
+        The best one is needed, and one that has not met the teacher.
+        """
+        known = {n: of_round for n in range(1, most + 1) if "training" in (of_round := self._known(n))}
+        if not known:
+            return
+        best = max(known, key=lambda n: rank(known[n]["training"]["best"]["validation"]))
+        needed = {best, *(n for n, of_round in known.items() if "teacher_student" not in of_round)}
+        if lost := sorted(n for n in needed if not is_complete(self.folder(n))):
+            log.warning("the student of round %d is gone: the rounds are made again", lost[0])
+            for place in ("rounds", "checkpoints/rounds"):
+                self.resources.run.drop(place)
+
     # -- the parts ------------------------------------------------------------------------------------
 
     def trained(self, n: int, job: StudentJob) -> StudentCounts:
@@ -232,7 +248,12 @@ class _Loop:
         """The student after a round; after none, the fine-tuned one."""
         if n == 0:
             return fine_tuned(self.resources, "student")
-        return load_policy(self.resources.student, folder=self.folder(n))
+        return load_policy(self.resources.student, folder=self._whole(n))
+
+    def _whole(self, n: int) -> Path:
+        """The folder of a round's student, which is what was written."""
+        verify_dir(self.folder(n))
+        return self.folder(n)
 
     def of_the_start(self) -> Round:
         """Figures of the fine-tuned student."""
@@ -269,6 +290,8 @@ class _Loop:
 
     def _of_student(self, n: int, rows: list[Example], samples: int) -> Mapping[str, Sequence[Generation]]:
         system = f"student_round_{n}" if n else "student_sft"
+        if n:
+            self._whole(n)  # its answers go by its files
         slots = self.resources.config.generate.slots
 
         def engine(_: Ledger) -> Engine[Any]:
